@@ -49,5 +49,9 @@ class Case:
     def exact(self, name: str, actual) -> None:
         expected = self[name]
         torch.testing.assert_close(
-            torch.as_tensor(actual).to(expected.dtype), expected, rtol=0, atol=0, msg=lambda text: f"{name}: {text}"
+            torch.as_tensor(actual).to(expected.dtype),
+            expected,
+            rtol=0,
+            atol=0,
+            msg=lambda text: f"{name}: {text}",
         )

@@ -1,0 +1,95 @@
+"""The data set of unlabelled images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from densessl.augment import Photometric
+from densessl.data.batch import Sample
+from densessl.data.decode import open_image
+from densessl.data.rng import keyed_rng
+from densessl.data.sources import list_images
+from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, draw_photometric, expand_views
+from densessl.registry import DATASETS
+
+
+@DATASETS.register_module()
+class UnlabelledImages(Dataset):
+    """Views of the images of a folder, a list file, or a COCO json whose labels are ignored.
+
+    Args:
+        source: the folder, list file or json; see :func:`densessl.data.sources.list_images`.
+        views: view configs (:class:`densessl.data.views.ViewSpec`).
+        root: folder that relative paths of a list or json are resolved against.
+        resample: "fast" or "pil" (bit-exact Pillow, slower); see :func:`densessl.data.placed.resize`.
+        photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
+            applies them here, in float, and ships the rounded result. Same ops, same numbers.
+        scaled_decode: decode JPEGs at reduced scale when every drawn crop has at least twice the view's resolution.
+        seed: of all draws; the sampler sets it to the seed of the run.
+        limit: use the first so many images only.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        views: Sequence[dict | ViewSpec],
+        root: str | None = None,
+        resample: str = "fast",
+        photometric_on: str = "device",
+        scaled_decode: bool = True,
+        seed: int = 0,
+        limit: int | None = None,
+    ):
+        if photometric_on not in ("device", "worker"):
+            raise ValueError(f"dataset.photometric_on is {photometric_on!r}; 'device' and 'worker' are known")
+        self.images = list_images(source, root)
+        self.specs = expand_views(views)
+        self.photometric = [Photometric(spec.photometric) for spec in self.specs]
+        self.resample = resample
+        self.photometric_on = photometric_on
+        self.scaled_decode = scaled_decode and resample == "fast"
+        self.seed = seed
+        self.limit = limit
+
+    def set_seed(self, seed: int) -> None:
+        self.seed = seed
+
+    def __len__(self) -> int:
+        length = len(self.images.paths)
+        return length if self.limit is None else min(length, self.limit)
+
+    def path(self, index: int) -> Path:
+        """Where image ``index`` is."""
+        return Path(self.images.root, self.images.paths[index])
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of key (epoch, index).
+
+        Raises:
+            densessl.data.decode.UnreadableImage: naming the file.
+        """
+        epoch, index = key
+        handle = open_image(self.path(index))
+        crops = [
+            draw_crop(keyed_rng(self.seed, "crop", epoch, index, number), handle.source_size, spec)
+            for number, spec in enumerate(self.specs)
+        ]
+        image = handle.decode(decode_denominator(crops, self.specs) if self.scaled_decode else 1)
+        cut = [cut_view(image, crop, spec, self.resample) for crop, spec in zip(crops, self.specs)]
+        numbers = [draw_photometric(op, self.seed, epoch, index, view) for view, op in enumerate(self.photometric)]
+        pixels = [view.image for view in cut]
+        draws = [{"photometric": row} for row in numbers]
+        if self.photometric_on == "worker":
+            pixels = [_apply(op, image, row) for op, image, row in zip(self.photometric, pixels, numbers)]
+            draws = [{} for _ in numbers]
+        return Sample(pixels, [(view.to_source, view.size, view.source_size) for view in cut], draws, (epoch, index))
+
+
+def _apply(photometric: Photometric, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Photometric ops on one (h, w, 3) uint8 image, rounded back to uint8."""
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    batch = photometric(batch, torch.from_numpy(draws)[None])
+    return (batch[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

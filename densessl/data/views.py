@@ -1,0 +1,138 @@
+"""Views of an image: what is drawn, and how the drawn views are cut out.
+
+Drawing and doing are apart: :func:`draw_crop` needs the size of the image only, so crops are known before the file
+is decoded, and what was done can be replayed.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from densessl.augment import Photometric
+from densessl.data import placed as P
+from densessl.data.placed import Placed
+from densessl.data.rng import keyed_rng
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One kind of view, as written in a config.
+
+    Attributes:
+        size: side of the square view in pixels, or (width, height).
+        scale: range of the crop's share of the image area.
+        ratio: range of its aspect ratio, drawn log-uniformly.
+        hflip, vflip: probabilities.
+        rotate: range of the angle in degrees, counter-clockwise; (0, 0) turns nothing.
+        interpolation: "bilinear" or "bicubic", antialiased.
+        photometric: configs of the ops of :mod:`densessl.augment`, in order.
+        repeat: how many views of this kind an image gives (local crops of multi-crop recipes).
+    """
+
+    size: int | tuple[int, int] = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = 0.5
+    vflip: float = 0.0
+    rotate: tuple[float, float] = (0.0, 0.0)
+    interpolation: P.Interpolation = "bilinear"
+    photometric: Sequence[dict] = field(default_factory=tuple)
+    repeat: int = 1
+
+    @property
+    def width_height(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+
+def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
+    """The specs of all views of an image, ``repeat`` written out.
+
+    Raises:
+        TypeError: when a config has a key that no view knows; the message names the known ones.
+    """
+    known = ViewSpec.__dataclass_fields__
+    specs = []
+    for number, view in enumerate(views):
+        if not isinstance(view, ViewSpec):
+            unknown = sorted(set(view) - set(known))
+            if unknown:
+                raise TypeError(f"views[{number}] has unknown keys {unknown}; known are {sorted(known)}")
+            view = ViewSpec(**view)
+        specs.extend([view] * view.repeat)
+    return specs
+
+
+class CropDraw(NamedTuple):
+    """A drawn view: a box in source pixels, and what is done to it after resizing."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    hflip: bool
+    vflip: bool
+    degrees: float
+
+
+def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: ViewSpec) -> CropDraw:
+    """Draw a random resized crop by torchvision's algorithm: ten tries for a box of the drawn area and aspect that
+    fits, else the largest central box of admissible aspect (fact sheet of the dense methods, section 0.3).
+
+    Args:
+        source_size: (width, height).
+    """
+    width, height = source_size
+    low, high = (math.log(bound) for bound in spec.ratio)
+    for _ in range(10):
+        area = rng.uniform(*spec.scale) * width * height
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = int(rng.integers(height - h, endpoint=True)), int(rng.integers(width - w, endpoint=True))
+            break
+    else:
+        aspect = min(max(width / height, spec.ratio[0]), spec.ratio[1])
+        w = max(1, min(width, round(height * aspect)))
+        h = max(1, min(height, round(width / aspect)))
+        top, left = (height - h) // 2, (width - w) // 2
+    flips = rng.random(2) < (spec.hflip, spec.vflip)
+    degrees = rng.uniform(*spec.rotate) if spec.rotate[0] != spec.rotate[1] else spec.rotate[0]
+    return CropDraw(left, top, w, h, bool(flips[0]), bool(flips[1]), float(degrees))
+
+
+def decode_denominator(draws: Sequence[CropDraw], specs: Sequence[ViewSpec]) -> int:
+    """Largest JPEG reduction 1, 2, 4 or 8 at which no view would have to be enlarged from its crop."""
+    shrink = min(
+        min(draw.width / spec.width_height[0], draw.height / spec.width_height[1]) for draw, spec in zip(draws, specs)
+    )
+    return max(d for d in (1, 2, 4, 8) if d == 1 or d <= shrink)
+
+
+def cut_view(image: Placed, draw: CropDraw, spec: ViewSpec, resample: str = "fast") -> Placed:
+    """Crop, resize, flip and turn, in this order.
+
+    The box is given in source pixels; on an image decoded at reduced scale it is rounded to whole decoded pixels, and
+    the returned map is that of the rounded box.
+    """
+    denominator = image.to_source[0, 0]
+    if denominator != 1:
+        width, height = image.size
+        left, right = (min(width, round(x / denominator)) for x in (draw.left, draw.left + draw.width))
+        top, bottom = (min(height, round(y / denominator)) for y in (draw.top, draw.top + draw.height))
+        box = (left, top, right - left, bottom - top)
+    else:
+        box = draw[:4]
+    view = P.resize(P.crop(image, *box), spec.width_height, spec.interpolation, resample)
+    if draw.hflip:
+        view = P.hflip(view)
+    if draw.vflip:
+        view = P.vflip(view)
+    return P.rotate(view, draw.degrees) if draw.degrees else view
+
+
+def draw_photometric(photometric: Photometric, seed: int, epoch: int, index: int, view: int) -> np.ndarray:
+    """The photometric numbers of one view, (photometric.width,) float32."""
+    return photometric.draw(keyed_rng(seed, "photometric", epoch, index, view))

@@ -1,0 +1,133 @@
+"""ViewGeometry: where every pixel of a view lies in its source image, and all that follows from it.
+
+Coordinates are pixel-edge (see :mod:`densessl.geometry.affine`): a view of width ``w`` spans ``[0, w]``, points are
+``(x, y)``. *Source* is the upright image at full resolution.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class ViewGeometry(NamedTuple):
+    """Geometry of one view of each of N images; a NamedTuple of tensors, so that collate, pin_memory and MMEngine's
+    ``cast_data`` carry it. Float64 as the workers make it; never under autocast.
+
+    Attributes:
+        matrix: (N, 2, 3) affine map, view pixel to source pixel.
+        view_size: (N, 2) width and height of the view in its own pixels.
+        source_size: (N, 2) width and height of the source in source pixels.
+    """
+
+    matrix: Tensor
+    view_size: Tensor
+    source_size: Tensor
+
+    @classmethod
+    def stack(cls, items: Sequence[tuple[np.ndarray, tuple, tuple]]) -> "ViewGeometry":
+        """Batch N worker-side triples (matrix (2, 3), view (w, h), source (w, h)) in float64."""
+        matrices, views, sources = zip(*items)
+        return cls(
+            torch.from_numpy(np.stack(matrices).astype(np.float64)),
+            torch.tensor(views, dtype=torch.float64).reshape(-1, 2),
+            torch.tensor(sources, dtype=torch.float64).reshape(-1, 2),
+        )
+
+    def index(self, rows: Tensor) -> "ViewGeometry":
+        """The geometry of the given batch rows."""
+        return ViewGeometry(*(field[rows] for field in self))
+
+
+def to_source(geometry: ViewGeometry, points: Tensor) -> Tensor:
+    """View points (N, P, 2) in view pixels to source pixels, (N, P, 2)."""
+    matrix = geometry.matrix
+    return points.to(matrix.dtype) @ matrix[:, :, :2].mT + matrix[:, None, :, 2]
+
+
+def to_view(geometry: ViewGeometry, points: Tensor) -> Tensor:
+    """Source points (N, P, 2) in source pixels to view pixels, (N, P, 2)."""
+    matrix = geometry.matrix
+    # Closed-form 2x3 inverse: torch.linalg.inv synchronises with a GPU to look at its error flag.
+    (a, b, tx), (c, d, ty) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
+    x, y = (points.to(matrix.dtype) - torch.stack([tx, ty], -1)[:, None]).unbind(-1)
+    determinant = (a * d - b * c)[:, None]
+    a, b, c, d = (value[:, None] for value in (a, b, c, d))
+    return torch.stack([(d * x - b * y) / determinant, (a * y - c * x) / determinant], -1)
+
+
+def unit_cells(grid: tuple[int, int], like: Tensor) -> Tensor:
+    """Centres of the cells of a (height, width) grid on the unit square: (height*width, 2), row-major, as ``(x, y)``."""
+    height, width = grid
+    y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
+    x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
+    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1)
+
+
+def cell_centres(geometry: ViewGeometry, grid: tuple[int, int]) -> Tensor:
+    """Source positions of the cells of a feature map.
+
+    Args:
+        geometry: of N views.
+        grid: (height, width) of the feature map that covers the view.
+
+    Returns:
+        (N, height*width, 2) source pixels, cells row-major.
+    """
+    cells = unit_cells(grid, geometry.matrix)
+    return to_source(geometry, cells * geometry.view_size[:, None])
+
+
+def source_box(geometry: ViewGeometry) -> Tensor:
+    """Axis-aligned box (x0, y0, x1, y1) around each view in source pixels, (N, 4)."""
+    corners = geometry.matrix.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]]) * geometry.view_size[:, None]
+    return _around(to_source(geometry, corners))
+
+
+def overlap(first: ViewGeometry, second: ViewGeometry) -> tuple[Tensor, Tensor]:
+    """Intersection of two views in their source.
+
+    Returns:
+        box (N, 4) in source pixels, of non-positive width or height where the views do not meet, and its area (N,),
+        0 there. Exact for axis-aligned views; for rotated ones it is the intersection of their bounding boxes.
+    """
+    a, b = source_box(first), source_box(second)
+    box = torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], -1)
+    return box, (box[:, 2:] - box[:, :2]).clamp(min=0).prod(-1)
+
+
+def sampling_grid(geometry: ViewGeometry, points: Tensor) -> Tensor:
+    """Source points (N, P, 2) as ``grid_sample(align_corners=False)`` coordinates of the view, (N, P, 2) in [-1, 1]
+    inside it. They address any feature map that covers the view."""
+    return 2 * to_view(geometry, points) / geometry.view_size[:, None] - 1
+
+
+def boxes_to_view(geometry: ViewGeometry, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes of the source as they appear in each view.
+
+    Args:
+        boxes: (N, B, 4) as (x0, y0, x1, y1) in source pixels.
+
+    Returns:
+        boxes (N, B, 4) in view pixels, clipped to the view, and the kept fraction (N, B): area after clipping over
+        area before, 0 for empty boxes. A rotated view gives the axis-aligned box around the turned corners.
+    """
+    x0, y0, x1, y1 = boxes.to(geometry.matrix.dtype).unbind(-1)
+    corners = torch.stack([torch.stack(p, -1) for p in ((x0, y0), (x1, y0), (x0, y1), (x1, y1))], -2)
+    whole = _around(to_view(geometry, corners.flatten(1, 2)).unflatten(1, corners.shape[1:3]))
+    limit = geometry.view_size[:, None]
+    clipped = torch.cat([whole[..., :2].clamp(min=0), torch.minimum(whole[..., 2:], limit)], -1)
+    before = (whole[..., 2:] - whole[..., :2]).prod(-1)
+    after = (clipped[..., 2:] - clipped[..., :2]).clamp(min=0).prod(-1)
+    # A box outside the view collapses onto its border instead of turning inside out.
+    low = torch.minimum(clipped[..., :2], limit)
+    clipped = torch.cat([low, torch.maximum(clipped[..., 2:], low)], -1)
+    return clipped, torch.where(
+        before > 0, after / before.clamp(min=torch.finfo(before.dtype).tiny), 0 * before
+    )
+
+
+def _around(points: Tensor) -> Tensor:
+    return torch.cat([points.amin(-2), points.amax(-2)], -1)
