@@ -1,0 +1,361 @@
+"""ProgressHook and JsonlVisBackend in real MMEngine runs; the terminal is a real pseudo terminal, replayed."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import Dataset
+
+from densessl.engine.progress import (
+    AsyncRuntimeInfoHook,
+    Means,
+    ProgressHook,
+    StepTimer,
+    batch_size_of,
+    duration,
+    loader_advice,
+)
+from densessl.engine.vis_backends import JsonlVisBackend
+
+WAIT = 0.02
+
+
+class Numbers(Dataset):
+    """Ten numbers; each takes WAIT seconds to load when `slow`."""
+
+    metainfo = {}
+
+    def __init__(self, slow: bool = False):
+        self.slow = slow
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        if self.slow:
+            time.sleep(WAIT)
+        return {"inputs": torch.tensor([float(index)]), "data_samples": index}
+
+
+class Model(BaseModel):
+    """Loss terms that are functions of the batch alone, so that every mean is known."""
+
+    def __init__(self, fail_at: float = math.inf):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.fail_at = fail_at
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        if mode == "predict":
+            return list(inputs)
+        if inputs.max() >= self.fail_at:
+            raise KeyboardInterrupt
+        return {"loss_a": inputs.mean() + 0 * self.weight, "loss_b": 2 * inputs.mean(), "accuracy": inputs.max()}
+
+
+class Stepping(Model):
+    """A model that counts optimiser steps itself."""
+
+    step, target_momentum = 1000, 0.99
+
+
+class Mean(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.extend(float(value) for value in data_samples)
+
+    def compute_metrics(self, results):
+        return {"score": sum(results) / len(results)}
+
+
+def runner(work_dir, model=None, hook=None, epochs=2, slow=False, val=False, runtime=None, **cfg) -> Runner:
+    """5 iterations of 2 images an epoch, in order."""
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False))
+    if val:
+        cfg |= dict(val_dataloader=loader | dict(dataset=Numbers()), val_cfg={}, val_evaluator=Mean())
+    return Runner(
+        model=model or Model(),
+        work_dir=str(work_dir),
+        train_dataloader=loader | dict(dataset=Numbers(slow)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)),
+        param_scheduler=[dict(type="MultiStepLR", milestones=[1], gamma=0.1)],
+        default_hooks=dict(
+            logger=hook or dict(type="densessl.ProgressHook", interval=4),
+            runtime_info=runtime or dict(type="densessl.AsyncRuntimeInfoHook"),
+            checkpoint=dict(type="CheckpointHook", save_best="score" if val else None, rule="greater", interval=100),
+        ),
+        visualizer=dict(
+            type="Visualizer",
+            vis_backends=[dict(type="densessl.JsonlVisBackend"), dict(type="TensorboardVisBackend")],
+        ),
+        experiment_name=f"progress-{work_dir}",
+        **cfg,
+    )
+
+
+def lines(work_dir) -> list[dict]:
+    return [json.loads(line) for line in (Path(work_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_scalars_are_interval_means_under_finished_iterations(tmp_path, capsys):
+    runner(tmp_path).train()
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [1, 4, 8, 10]
+    means = [2 * i + 0.5 for i in range(5)] * 2  # batch i holds 2i and 2i + 1
+    for line, (begin, end) in zip(found, [(0, 1), (1, 4), (4, 8), (8, 10)]):
+        expected = np.mean(means[begin:end])
+        assert line["loss_a"] == pytest.approx(expected, rel=1e-6)
+        assert line["loss"] == pytest.approx(3 * expected, rel=1e-6)
+        assert line["accuracy"] == pytest.approx(expected + 0.5, rel=1e-6)
+        assert line["images_per_second"] == pytest.approx(2 / line["step_time"], rel=1e-6)
+        # Iterations 6 to 10 ran at the lower rate; iteration 5 (the end of epoch one) did not.
+        assert line["lr"] == pytest.approx(0.5 if end <= 5 else 0.05)
+    printed = [line for line in capsys.readouterr().out.splitlines() if "img/s" in line]
+    assert len(printed) == 4
+    assert "epoch 1/2  iter 1/5" in printed[0]
+    assert printed[0].endswith("eta --")
+    assert "epoch 2/2  iter 5/5" in printed[3]
+    assert printed[3].endswith("eta 0:00:00")
+    assert re.search(r"loss 12  loss_a 4  .* data wait \d+% \(\d\.\d{3} s\)", printed[2])
+    log = next(tmp_path.glob("*/*.log")).read_text()
+    assert all(line.split(" - ")[-1] in log for line in printed)
+
+
+def test_tensorboard_has_the_same(tmp_path):
+    runner(tmp_path, model=Stepping()).train()
+    events = EventAccumulator(str(next(tmp_path.glob("*/vis_data"))))
+    events.Reload()
+    found = lines(tmp_path)
+    assert {line["step"] for line in found} == {1000}
+    assert {line["target_momentum"] for line in found} == {0.99}
+    for name in ("loss", "loss_b", "lr", "images_per_second", "data_wait", "target_momentum"):
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [1000] * 4
+        np.testing.assert_allclose([scalar.value for scalar in scalars], [line[name] for line in found], rtol=1e-6)
+
+
+def test_validation_is_printed_written_and_usable_by_checkpoints(tmp_path, capsys):
+    runner(tmp_path, val=True, runtime=dict(type="RuntimeInfoHook")).train()
+    scores = [line for line in lines(tmp_path) if "score" in line]
+    assert [(line["step"], line["score"]) for line in scores] == [(5, 4.5), (10, 4.5)]
+    assert "Epoch(val) [2][5/5]    score: 4.5000" in capsys.readouterr().out
+    assert list(tmp_path.glob("best_score_epoch_1.pth"))
+
+
+def test_figures_are_not_read_at_every_iteration(tmp_path, monkeypatch):
+    """Reading a tensor from a device waits for it, so it is done only for the lines written."""
+    reads = []
+    for name in ("item", "__float__", "tolist"):
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, real=getattr(torch.Tensor, name): (reads.append(self), real(self))[1]
+        )
+    runner(tmp_path, epochs=4, hook=dict(type="densessl.ProgressHook", interval=10)).train()
+    assert len(lines(tmp_path)) == 3
+    # loss, loss_a, loss_b and accuracy; the sampler, the loader and the runner's time stamp read integers and doubles.
+    assert sum(tensor.dtype == torch.float32 for tensor in reads) == 3 * 4
+
+
+def test_a_slow_loader_is_measured_and_named_once(tmp_path, capsys):
+    runner(tmp_path, slow=True, epochs=3).train()
+    last = lines(tmp_path)[-1]
+    assert 2 * WAIT <= last["data_wait"] <= last["step_time"]
+    advice = [line for line in capsys.readouterr().out.splitlines() if "bottleneck" in line]
+    assert len(advice) == 1
+    assert "num_workers is 0" in advice[0]
+
+
+def test_a_slow_model_is_not_blamed_on_the_loader(tmp_path, capsys):
+    class Slow(Model):
+        def forward(self, *args, **kwargs):
+            time.sleep(WAIT)
+            return super().forward(*args, **kwargs)
+
+    runner(tmp_path, model=Slow()).train()
+    assert lines(tmp_path)[-1]["step_time"] >= WAIT
+    assert "bottleneck" not in capsys.readouterr().out
+
+
+def test_epoch_shares_do_not_leak_from_one_epoch_to_the_next(tmp_path):
+    """An interval that spans two epochs is counted once, in parts: epoch sums add up to what was measured."""
+    spent = []
+
+    class Recording(ProgressHook):
+        def after_train_epoch(self, runner):
+            super().after_train_epoch(runner)
+            spent.append(self._epoch_time + self._timer.read()[1])
+
+    runner(tmp_path, epochs=3, hook=Recording(interval=4)).train()
+    found = lines(tmp_path)
+    iterations = np.diff([0, *(line["step"] for line in found)])
+    assert sum(spent) == pytest.approx(sum(n * line["step_time"] for n, line in zip(iterations, found)), rel=1e-6)
+    assert min(spent) > 0
+
+
+def test_advice_depends_on_what_is_left_to_raise(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "43% of this epoch" in loader_advice(0.43, 2)
+    assert loader_advice(0.43, 2).endswith("raise it, up to 4.")
+    assert "all are in use" in loader_advice(0.43, 4)
+
+
+def test_batch_sizes():
+    class Ours:
+        views = [torch.zeros(3, 3, 8, 8), torch.zeros(3, 3, 4, 4)]
+
+    assert batch_size_of(Ours()) == 3
+    assert batch_size_of({"inputs": [0, 0], "data_samples": [0, 0]}) == 2
+    assert batch_size_of((torch.zeros(5, 3), torch.zeros(5))) == 5
+    assert batch_size_of({"images": 3}) == batch_size_of(None) == batch_size_of([]) == 0
+
+
+def test_means_keep_float64_and_survive_absent_and_odd_figures():
+    means = Means()
+    means.add({"a": torch.tensor(1 + 1e-12, dtype=torch.float64), "b": 1, "map": torch.zeros(3), "name": "x"})
+    means.add({"a": torch.tensor([1.0], dtype=torch.float64), "c": torch.tensor(2.0, dtype=torch.bfloat16)})
+    assert means.read() == {"a": 1 + 5e-13, "b": 1, "c": 2}
+
+
+def test_timer_leaves_pauses_out():
+    timer = StepTimer(cuda=False)
+    for _ in range(2):
+        timer.pause()
+        time.sleep(WAIT)
+        timer.batch_arrived()
+        timer.step_done()
+    assert timer.read()[0] == 0
+    assert timer.read()[1] < WAIT
+    assert timer.steps == 2
+
+
+def test_durations():
+    assert duration(3723.4) == "1:02:03"
+    assert [duration(seconds) for seconds in (math.nan, math.inf, -1.0)] == ["--"] * 3
+
+
+def test_jsonl_appends_flushes_and_converts(tmp_path):
+    backend = JsonlVisBackend(str(tmp_path / "20240101_000000" / "vis_data"))
+    figures = {
+        "t": torch.tensor(1.5, requires_grad=True),
+        "n": np.float32(2),
+        "nan": math.nan,
+        "v": np.array([1, np.inf]),
+    }
+    backend.add_scalars(figures, step=np.int64(3), file_path="other.json")
+    (line,) = lines(tmp_path)  # on disk before the file is closed
+    assert {**line, "time": 0} == {"step": 3, "time": 0, "t": 1.5, "n": 2.0, "nan": None, "v": [1.0, None]}
+    assert abs(line["time"] - time.time()) < 60
+    backend.close()
+    backend.add_scalar("again", True, 4)
+    JsonlVisBackend(str(tmp_path / "20240102_000000" / "vis_data")).add_scalar("later", 1, 5)
+    assert [line["step"] for line in lines(tmp_path)] == [3, 4, 5]
+    with pytest.raises(TypeError, match="'bad'.*set"):
+        backend.add_scalar("bad", {1})
+
+
+class Terminal:
+    """As much of a terminal as rich uses: text, CR, LF, cursor up, erase line; colours and the like are ignored."""
+
+    def __init__(self, output: str):
+        self.rows, self.row, self.column = [""], 0, 0
+        for control, text in re.findall(r"(\x1b\[[?\d;]*[A-Za-z]|\r|\n)|([^\x1b\r\n]+)", output):
+            if text:
+                line = self.rows[self.row].ljust(self.column)
+                self.rows[self.row] = line[: self.column] + text + line[self.column + len(text) :]
+                self.column += len(text)
+            elif control == "\r":
+                self.column = 0
+            elif control == "\n":
+                self.row += 1
+                self.rows.extend([""] * (self.row + 1 - len(self.rows)))
+            elif control.endswith("A"):
+                self.row -= int(control[2:-1] or 1)
+            elif control == "\x1b[2K":
+                self.rows[self.row] = ""
+
+
+def run_in_terminal(work_dir: Path, statement: str) -> str:
+    """What a child process writes to its terminal of 200 columns."""
+    code = (
+        "import sys; from tests.engine.test_progress import *; "
+        f"from pathlib import Path; tmp_path = Path({str(work_dir)!r}); {statement}"
+    )
+    master, slave = os.openpty()
+    env = os.environ | {"COLUMNS": "200", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=slave, env=env)
+    os.close(slave)
+    output = b""
+    while True:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # how Linux tells that the last writer is gone
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(master)
+    child.wait()
+    return output.decode()
+
+
+class Talking(Model):
+    """Logs, warns and prints in the middle of training."""
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        time.sleep(0.15)
+        MMLogger.get_current_instance().info("word " * 60 + "end of the long line")
+        print("printed")
+        return super().forward(inputs, data_samples, mode)
+
+
+def test_terminal_keeps_log_lines_above_one_live_line(tmp_path):
+    output = run_in_terminal(tmp_path, "runner(tmp_path, model=Talking(), epochs=1).train(); print('AFTER')")
+    screen = Terminal(output)
+    assert output.count("end of the long line") == 5
+    assert sum("word word" in row and row.endswith("end of the long line") for row in screen.rows) == 5
+    assert sum(row.strip() == "printed" for row in screen.rows) == 5
+    live = [row for row in screen.rows if "img/s" in row]
+    assert len(live) == 1, "the live line is rewritten in place, and the lines for files do not reach the terminal"
+    assert output.count("img/s") >= 4, "it was shown all along"
+    assert re.search(r"iter \d/5  loss .* lr 0\.5 .* data wait .* eta", live[0])
+    assert [row for row in screen.rows if row][-1] == "AFTER"
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l"), "the cursor is shown again"
+    assert next(tmp_path.glob("*/*.log")).read_text().count("img/s") == 3
+
+
+def test_terminal_is_given_back_after_an_interrupt(tmp_path):
+    statement = (
+        "import logging, pytest\n"
+        "r = runner(tmp_path, model=Talking(fail_at=6))\n"
+        "before = [h.stream for h in r.logger.handlers]\n"
+        "with pytest.raises(KeyboardInterrupt): r.train()\n"
+        "assert [h.stream for h in r.logger.handlers] == before and sys.stdout is sys.__stdout__\n"
+        "assert not any(h.filters[1:] for h in r.logger.handlers)\n"
+        "r.logger.info('AFTER')"
+    )
+    output = run_in_terminal(tmp_path, statement)
+    assert output.count("img/s") >= 2
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
+    assert [row for row in Terminal(output).rows if row][-1].endswith("AFTER")
+
+
+def test_async_runtime_info_keeps_the_rest(tmp_path):
+    run = runner(tmp_path)
+    assert any(isinstance(hook, AsyncRuntimeInfoHook) for hook in run.hooks)
+    run.train()
+    assert run.message_hub.get_info("max_iters") == 10
+    assert run.message_hub.get_scalar("train/lr").current() == pytest.approx(0.05)
