@@ -19,8 +19,8 @@ def _forward(
     input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor, geometry: Geometry
 ) -> Tensor:
     modulated = mask is not None
-    if mask is None:
-        mask = input.new_empty(0)
+    if mask is None:  # torchvision looks at its batch size all the same
+        mask = input.new_empty(len(input), 0)
     input, weight, offset, mask, bias = widest(input, weight, offset, mask, bias)
     if not bias.numel():  # torchvision has no absent bias
         bias = bias.new_zeros(len(weight))
@@ -32,8 +32,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of input, weight, offset, mask and bias."""
     modulated = mask is not None
-    if mask is None:
-        mask = input.new_empty(0)
+    if mask is None:  # torchvision looks at its batch size all the same
+        mask = input.new_empty(len(input), 0)
     grad, input, weight, offset, mask = widest(grad, input, weight, offset, mask)
     bias = grad.new_zeros(len(weight))
     return torch.ops.torchvision._deform_conv2d_backward(grad, input, weight, offset, mask, bias, *geometry, modulated)
