@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -83,25 +83,30 @@ class Mean(BaseMetric):
 
 def runner(work_dir, model=None, hook=None, epochs=2, slow=False, val=False, runtime=None, **cfg) -> Runner:
     """5 iterations of 2 images an epoch, in order."""
-    loader = dict(batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=False))
+    loader = {"batch_size": 2, "num_workers": 0, "sampler": {"type": "DefaultSampler", "shuffle": False}}
     if val:
-        cfg |= dict(val_dataloader=loader | dict(dataset=Numbers()), val_cfg={}, val_evaluator=Mean())
+        cfg |= {"val_dataloader": loader | {"dataset": Numbers()}, "val_cfg": {}, "val_evaluator": Evaluator(Mean())}
     return Runner(
         model=model or Model(),
         work_dir=str(work_dir),
-        train_dataloader=loader | dict(dataset=Numbers(slow)),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.5)),
-        param_scheduler=[dict(type="MultiStepLR", milestones=[1], gamma=0.1)],
-        default_hooks=dict(
-            logger=hook or dict(type="densessl.ProgressHook", interval=4),
-            runtime_info=runtime or dict(type="densessl.AsyncRuntimeInfoHook"),
-            checkpoint=dict(type="CheckpointHook", save_best="score" if val else None, rule="greater", interval=100),
-        ),
-        visualizer=dict(
-            type="Visualizer",
-            vis_backends=[dict(type="densessl.JsonlVisBackend"), dict(type="TensorboardVisBackend")],
-        ),
+        train_dataloader=loader | {"dataset": Numbers(slow)},
+        train_cfg={"by_epoch": True, "max_epochs": epochs, "val_interval": 1},
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.5}},
+        param_scheduler=[{"type": "MultiStepLR", "milestones": [1], "gamma": 0.1}],
+        default_hooks={
+            "logger": hook or {"type": "densessl.ProgressHook", "interval": 4},
+            "runtime_info": runtime or {"type": "densessl.AsyncRuntimeInfoHook"},
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "save_best": "score" if val else None,
+                "rule": "greater",
+                "interval": 100,
+            },
+        },
+        visualizer={
+            "type": "Visualizer",
+            "vis_backends": [{"type": "densessl.JsonlVisBackend"}, {"type": "TensorboardVisBackend"}],
+        },
         experiment_name=f"progress-{work_dir}",
         **cfg,
     )
@@ -149,7 +154,7 @@ def test_tensorboard_has_the_same(tmp_path):
 
 
 def test_validation_is_printed_written_and_usable_by_checkpoints(tmp_path, capsys):
-    runner(tmp_path, val=True, runtime=dict(type="RuntimeInfoHook")).train()
+    runner(tmp_path, val=True, runtime={"type": "RuntimeInfoHook"}).train()
     scores = [line for line in lines(tmp_path) if "score" in line]
     assert [(line["step"], line["score"]) for line in scores] == [(5, 4.5), (10, 4.5)]
     assert "Epoch(val) [2][5/5]    score: 4.5000" in capsys.readouterr().out
@@ -160,10 +165,9 @@ def test_figures_are_not_read_at_every_iteration(tmp_path, monkeypatch):
     """Reading a tensor from a device waits for it, so it is done only for the lines written."""
     reads = []
     for name in ("item", "__float__", "tolist"):
-        monkeypatch.setattr(
-            torch.Tensor, name, lambda self, real=getattr(torch.Tensor, name): (reads.append(self), real(self))[1]
-        )
-    runner(tmp_path, epochs=4, hook=dict(type="densessl.ProgressHook", interval=10)).train()
+        real = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, real=real: (reads.append(self), real(self))[1])
+    runner(tmp_path, epochs=4, hook={"type": "densessl.ProgressHook", "interval": 10}).train()
     assert len(lines(tmp_path)) == 3
     # loss, loss_a, loss_b and accuracy; the sampler, the loader and the runner's time stamp read integers and doubles.
     assert sum(tensor.dtype == torch.float32 for tensor in reads) == 3 * 4
@@ -263,7 +267,7 @@ def test_jsonl_appends_flushes_and_converts(tmp_path):
     backend.add_scalar("again", True, 4)
     JsonlVisBackend(str(tmp_path / "20240102_000000" / "vis_data")).add_scalar("later", 1, 5)
     assert [line["step"] for line in lines(tmp_path)] == [3, 4, 5]
-    with pytest.raises(TypeError, match="'bad'.*set"):
+    with pytest.raises(TypeError, match=r"'bad'.*set"):
         backend.add_scalar("bad", {1})
 
 
