@@ -1,0 +1,245 @@
+"""Image files to upright RGB arrays, strictly: a damaged file raises, it never yields a partly grey image.
+
+An image is opened first, which costs its header only, and decoded when its crops are drawn: they tell at what reduced
+scale a JPEG may be decoded.
+
+    encoded = open_image(path)
+    crops = [draw_crop(rng, encoded.source_size, spec) for spec in specs]
+    placed = encoded.decode(decode_denominator(crops, specs))
+
+JPEG (also MPO), PNG, WebP, TIFF and BMP are read, of animations and multi-page files the first picture. The EXIF
+orientation is applied. Colours are those of ``PIL.Image.convert("RGB")``: alpha and palette transparency are dropped,
+not composited over a background, as by torchvision and by OpenCV, through which MMDetection will see such files; grey
+is repeated; CMYK is converted without a colour profile. 16-bit samples keep their upper eight bits.
+"""
+
+import io
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from densessl.data.placed import Placed
+from densessl.geometry import affine
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+DENOMINATORS = (1, 2, 4, 8)
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+
+
+class UnreadableImage(ValueError):
+    """A file that is not a whole image of a format read here. The message names the file and the reason.
+
+    ``path`` is the file; it is empty when torch's DataLoader rebuilt the exception from the text of a worker's.
+    """
+
+    def __init__(self, message: str, path: str = ""):
+        super().__init__(message, path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
+class EncodedImage:
+    """An image whose size is known and whose pixels are not decoded yet (JPEG; other formats are, at once).
+
+    Attributes:
+        path: the file.
+        source_size: (width, height) of the upright image at full resolution.
+
+    Raises:
+        UnreadableImage: see :func:`open_image`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.fspath(path)
+        with _unreadable(self.path):
+            self._bytes = Path(self.path).read_bytes()
+            if not self._bytes:
+                raise ValueError("the file is empty")
+            self._opened = _open(self._bytes)
+            self._stored_size = self._opened.size
+            self._orientation = _orientation(self._opened)
+        swapped = self._orientation >= 5
+        self.source_size = self._stored_size[::-1] if swapped else self._stored_size
+
+    def decode(self, denominator: int = 1) -> Placed:
+        """Decode the pixels, of a JPEG at 1/denominator of its width and height, which is quicker.
+
+        Other formats, and JPEGs with fewer than ``denominator`` rows or columns, decode at a larger scale:
+        ``Placed.to_source`` always tells the true one.
+
+        Args:
+            denominator: 1, 2, 4 or 8.
+
+        Returns:
+            The (h, w, 3) uint8 pixels, read-only, and their exact map to the source.
+
+        Raises:
+            UnreadableImage: the pixels are cut short or damaged, or of a kind that has no 8-bit RGB meaning.
+            ValueError: ``denominator`` is none of the four.
+        """
+        if denominator not in DENOMINATORS:
+            raise ValueError(f"denominator={denominator!r}: expected one of {DENOMINATORS}")
+        with _unreadable(self.path):
+            image, self._opened = self._opened or _open(self._bytes), None
+            if isinstance(image, JpegImageFile):
+                denominator = _reduce(image, denominator)
+                if not _has_end(self._bytes):
+                    raise ValueError("truncated: the JPEG has no end-of-image marker")
+            else:
+                denominator = 1
+            image.load()
+            decoded_size = image.size
+            image = _rgb(image)
+            if self._orientation in _UPRIGHT:
+                image = image.transpose(_UPRIGHT[self._orientation])
+            pixels = np.asarray(image)
+        to_source = affine.compose(
+            affine.invert(affine.exif(self._orientation, self._stored_size)),
+            affine.scaled_decode(denominator),
+            affine.exif(self._orientation, decoded_size),
+        )
+        return Placed(pixels, to_source, self.source_size)
+
+
+def open_image(path: str | os.PathLike) -> EncodedImage:
+    """Read a file and its header.
+
+    Raises:
+        UnreadableImage: missing, empty, cut short, no image, or an image so large that Pillow takes it for a
+            decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` sets the limit).
+    """
+    return EncodedImage(path)
+
+
+def read_image(path: str | os.PathLike) -> Placed:
+    """Open and decode a file at full resolution. Raises UnreadableImage."""
+    return open_image(path).decode()
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        kinds = ", ".join(FORMATS)
+        raise ValueError(f"none of {kinds}, or with a damaged header; it begins with {data[:16]!r}") from error
+    if not isinstance(image, JpegImageFile):
+        # Nothing is gained by waiting, and Pillow knows the upright size of a TIFF, which it turns itself, only now.
+        image.load()
+    return image
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """EXIF orientation 1..8; a missing, unreadable or impossible one is 1, as in viewers."""
+    try:
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # Pillow's EXIF parser raises what it stumbles on; the pixels are good all the same.
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _reduce(image: JpegImageFile, denominator: int) -> int:
+    """Set Pillow's scaled decoding; returns the denominator it took."""
+    width, height = image.size
+    # Pillow picks the strongest reduction that keeps both sides at least as long as asked for. With the sides rounded
+    # down, that is ``denominator`` unless a side is shorter than it.
+    _, box = image.draft(None, (max(1, width // denominator), max(1, height // denominator)))
+    return round(width / box[2])
+
+
+# Markers that a segment follows, or that end the image; the others (stuffed zeros, restarts, fill bytes) are scan data.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
+
+
+def _has_end(jpeg: bytes) -> bool:
+    """Whether the image data are ended by an EOI marker. Without one libjpeg has run out of data, which Pillow sees, or
+    has taken the zeros that fill up an interrupted download for grey blocks, which Pillow does not see."""
+    if jpeg.endswith(b"\xff\xd9"):
+        return True
+    position = 2
+    while marker := _MARKER.search(jpeg, position):
+        if marker.group() == b"\xff\xd9":
+            return True
+        position = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+    return False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    # Pillow below 11 opens 16-bit grey PNG as "I", which elsewhere means 32 bits without a known white.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return _grey8(image).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "floating point" if image.mode == "F" else "32-bit or signed"
+        raise ValueError(f"{kind} samples have no known black and white; convert the file to 8 or 16 bits")
+    return image.convert("RGB")
+
+
+def _grey8(image: Image.Image) -> Image.Image:
+    """The upper eight bits of 16-bit grey, of 12-bit grey in TIFF too."""
+    tags = getattr(image, "tag_v2", {})
+    grey = np.asarray(image) >> (tags.get(_TIFF_BITS, (16,))[0] - 8)
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples of this kind, but not these
+        grey = 255 - grey
+    return Image.fromarray(grey.astype(np.uint8))
+
+
+@contextmanager
+def _unreadable(path: str) -> Iterator[None]:
+    """Pillow, strict and quiet; whatever it raises becomes UnreadableImage."""
+    try:
+        with _strict_pillow():
+            yield
+    except MemoryError:
+        raise  # says nothing about the file
+    except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError and others
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UnreadableImage(f"{path}: {reason or type(error).__name__}", path) from error
+
+
+_lock = threading.Lock()
+_threads_inside = 0
+_before: tuple[bool, warnings.catch_warnings]
+
+
+@contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Pillow with ``LOAD_TRUNCATED_IMAGES`` off, whoever set it, and without warnings; both are global, so the first
+    thread in changes them and the last one out puts them back."""
+    global _threads_inside, _before
+    with _lock:
+        if _threads_inside == 0:
+            _before = ImageFile.LOAD_TRUNCATED_IMAGES, warnings.catch_warnings()
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            _before[1].__enter__()
+            warnings.simplefilter("ignore")
+        _threads_inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _threads_inside -= 1
+            if _threads_inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _before[0]
+                _before[1].__exit__(None, None, None)

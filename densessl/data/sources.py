@@ -1,0 +1,160 @@
+"""Where the images of a data set are: a folder, a list file or a COCO json becomes a root and a table of paths."""
+
+import difflib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from densessl.data.path_table import PathTable
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LIST_EXTENSIONS = (".txt", ".lst")
+_CHECKED = 8  # entries of a list or json that must exist; asking for millions would take minutes on a network disk
+
+
+class DataNotFound(FileNotFoundError):
+    """No data set, or none of its images, where the configuration says. The message says where it was looked for."""
+
+
+class ImageList(NamedTuple):
+    """The images of a data set.
+
+    Attributes:
+        root: absolute folder.
+        paths: of the images, relative to ``root``, separated by "/". (An absolute path in a list file stays so.)
+    """
+
+    root: str
+    paths: PathTable
+
+
+def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None) -> ImageList:
+    """List the images of a data set; labels are ignored.
+
+    Args:
+        source: one of
+
+            - a folder: all images in it and below it, by extension (any case), in the order of their sorted paths.
+              Links to folders are followed, each folder is read once; hidden files and folders are left out;
+            - a list file (.txt, .lst): a path a line, as listed; blank lines and those beginning with "#" are skipped;
+            - a COCO json: ``images[].file_name``, as listed.
+
+            Where it does not exist itself, it is looked for under ``root``.
+        root: folder that the entries of a list file or json are relative to. Default for a list file: its own folder.
+            For ``D/annotations/instances_train2017.json``: the first of ``train2017``, ``images/train2017``, the folder
+            itself and ``images``, in ``D/annotations`` and then in ``D``, that holds the first images.
+
+    Raises:
+        DataNotFound: there is no ``source``; it names no image; or one of its first eight entries is not a file.
+        ValueError: ``source`` is a file of another kind, or its contents are not those of its kind.
+    """
+    place = _locate(source, root)
+    if place.is_dir():
+        return ImageList(str(place), _folder(place))
+    kind = place.suffix.lower()
+    if kind in LIST_EXTENSIONS:
+        with open(place, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            stripped = (line.strip() for line in lines)
+            paths = PathTable(line for line in stripped if line and not line.startswith("#"))
+        roots = [Path(root) if root is not None else place.parent]
+    elif kind == ".json":
+        paths = PathTable(_coco_file_names(place))
+        roots = [Path(root)] if root is not None else _coco_roots(place)
+    else:
+        raise ValueError(
+            f"data source {place}: expected a folder, a list file ({' or '.join(LIST_EXTENSIONS)}) or a COCO .json"
+        )
+    if not paths:
+        raise DataNotFound(f"{place} names no image")
+    return ImageList(_root_of(place, roots, list(itertools.islice(paths, _CHECKED))), paths)
+
+
+def _locate(source: str | os.PathLike, root: str | os.PathLike | None) -> Path:
+    tried = [Path(os.path.abspath(source))]
+    if root is not None:
+        tried.append(Path(os.path.abspath(os.path.join(root, source))))
+    for place in tried:
+        if place.exists():
+            return place
+    places = " or ".join(dict.fromkeys(map(str, tried)))
+    raise DataNotFound(
+        f"no data set at {places}{_near(tried[0])}. Say where the images are with --data-root DIR, or try without "
+        "data: --demo makes its own."
+    )
+
+
+def _near(place: Path) -> str:
+    """What there is instead of a missing place, as far down as its path exists."""
+    missing = place
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    names = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=3)
+    return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
+
+
+def _folder(folder: Path) -> PathTable:
+    others: Counter[str] = Counter()
+    paths = PathTable(_walk(str(folder), "", set(), others))
+    if not paths:
+        found = ", ".join(f"{count} {extension or 'without extension'}" for extension, count in others.most_common(5))
+        raise DataNotFound(
+            f"no image in {folder} or below it: {others.total()} files there{f' ({found})' if found else ''}, none of "
+            f"them {', '.join(EXTENSIONS)}"
+        )
+    return paths
+
+
+def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
+    """Paths of images under ``folder``, sorted as whole strings; counts the extensions of other files."""
+    status = os.stat(folder)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if not entry.name.startswith("."))
+    for name in names:
+        extension = os.path.splitext(name)[1].lower()
+        if name.endswith("/"):
+            yield from _walk(os.path.join(folder, name), prefix + name, seen, others)
+        elif extension in EXTENSIONS:
+            yield prefix + name
+        else:
+            others[extension] += 1
+
+
+def _coco_file_names(place: Path) -> Iterable[str]:
+    try:
+        content = json.loads(place.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON: {error}") from error
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"{place} is not in COCO format: expected a list under 'images', found {found}")
+    for number, image in enumerate(images):
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
+            raise ValueError(f"{place}: images[{number}] has no 'file_name'")
+    return (image["file_name"] for image in images)
+
+
+def _coco_roots(place: Path) -> list[Path]:
+    split = place.stem.rpartition("_")[2]
+    inside = (split, f"images/{split}", ".", "images")
+    return [folder / name for folder in (place.parent, place.parent.parent) for name in inside]
+
+
+def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
+    """The first of ``roots`` under which the first entries are files, absolute."""
+    for root in roots:
+        if all((root / path).is_file() for path in first):
+            return os.path.abspath(root)
+    missing = {path: None for root in roots for path in first if not (root / path).is_file()}
+    tried = ", ".join(os.path.abspath(root) for root in roots)
+    raise DataNotFound(
+        f"{place} names {next(iter(missing))!r}, which is not a file under {tried}. Give `root`, the folder that its "
+        "paths are relative to."
+    )

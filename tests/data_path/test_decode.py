@@ -1,0 +1,348 @@
+import io
+import pickle
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from torch.utils.data import DataLoader, Dataset
+
+from densessl.data.decode import UnreadableImage, open_image, read_image
+from densessl.geometry import affine
+
+T = Image.Transpose
+# What a camera held in each way stores of an upright scene.
+STORED = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE}
+STORED |= {6: T.ROTATE_90, 7: T.TRANSVERSE, 8: T.ROTATE_270}
+
+
+def store(upright: Image.Image, orientation: int) -> tuple[Image.Image, Image.Exif]:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return (upright.transpose(STORED[orientation]) if orientation in STORED else upright), exif
+
+
+def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encode(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(
+    samples: np.ndarray | bytes, size: tuple[int, int], bits: tuple[int, ...], photometric: int, kind: int
+) -> bytes:
+    """An uncompressed TIFF of one strip, in the byte order of the samples; kind 1 is unsigned, 2 signed, 3 float."""
+    big = isinstance(samples, np.ndarray) and samples.dtype.byteorder == ">"
+    order, data = "><"[not big], samples if isinstance(samples, bytes) else samples.tobytes()
+    tags = [(256, 1, size[0]), (257, 1, size[1]), (258, len(bits), bits[0]), (259, 1, 1), (262, 1, photometric)]
+    strip = 8 + 2 + 12 * 10 + 4
+    if len(bits) > 1:
+        tags[2], data = (258, len(bits), strip), struct.pack(f"{order}{len(bits)}H", *bits) + data
+        strip += 2 * len(bits)
+    tags += [(273, 1, strip), (277, 1, len(bits)), (278, 1, size[1]), (279, 1, len(data)), (339, 1, kind)]
+    entries = b""
+    for tag, count, value in tags:
+        long = tag in (273, 279) or (tag == 258 and count > 1)
+        packed = struct.pack(order + ("I" if long else "H2x"), value)
+        entries += struct.pack(f"{order}HHI", tag, 4 if long and tag != 258 else 3, count) + packed
+    header = (b"MM" if big else b"II") + struct.pack(f"{order}HI", 42, 8) + struct.pack(f"{order}H", len(tags))
+    return header + entries + bytes(4) + data
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A 16-bit RGB PNG."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes bytes to a file."""
+
+    def write(data: bytes, name: str = "image.jpg"):
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return write
+
+
+# Geometry
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("denominator", [1, 2, 4, 8])
+def test_map_of_scaled_and_turned_jpeg_agrees_with_the_pixels(file, orientation, denominator):
+    """In an image that shows its own coordinate, every decoded pixel must show where the map says it lies."""
+    width, height = 101, 77  # of the form 8k + 5: no denominator divides them
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    for axis, coordinate in enumerate((x, y)):
+        stored, exif = store(Image.fromarray((2 * coordinate).astype(np.uint8)), orientation)
+        encoded = open_image(file(encode(stored, "JPEG", quality=100, exif=exif)))
+        assert encoded.source_size == (width, height)
+        placed = encoded.decode(denominator)
+        assert placed.source_size == (width, height)
+        assert placed.to_source.shape == (2, 3) and placed.to_source.dtype == np.float64
+        rows, columns = placed.image.shape[:2]
+        assert (columns, rows) == (-(-width // denominator), -(-height // denominator))
+        centres = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), axis=-1)
+        position = affine.apply(placed.to_source, centres)
+        # A border pixel that reaches over the image's edge mixes in what the encoder put there.
+        low, high = position - denominator / 2, position + denominator / 2
+        inside = (low >= 0).all(-1) & (high <= (width, height)).all(-1)
+        assert inside.sum() == (width // denominator) * (height // denominator)
+        shown = placed.image[..., 0] / 2
+        assert np.abs(shown - position[..., axis])[inside].max() <= 0.26  # half a grey level is 0.25 pixels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+    ids=["png", "webp", "tiff", "tiff_lzw"],
+)
+def test_other_formats_are_turned_upright_and_never_scaled(file, orientation, kind, options):
+    pixels = noise(19, 11)
+    stored, exif = store(Image.fromarray(pixels), orientation)
+    placed = open_image(file(encode(stored, kind, exif=exif, **options))).decode(4)
+    np.testing.assert_array_equal(placed.image, pixels)
+    np.testing.assert_allclose(placed.to_source, affine.identity(), atol=1e-12)
+    assert placed.source_size == (19, 11)
+
+
+def test_a_jpeg_smaller_than_the_denominator_reports_the_scale_it_got(file):
+    placed = open_image(file(encode(noise(64, 3), "JPEG"))).decode(8)
+    assert placed.image.shape == (2, 32, 3)
+    np.testing.assert_array_equal(placed.to_source, affine.scaled_decode(2))
+
+
+def test_an_image_can_be_decoded_again_at_another_scale(file):
+    encoded = open_image(file(encode(noise(32, 16), "JPEG")))
+    assert encoded.decode(2).image.shape == (8, 16, 3)
+    np.testing.assert_array_equal(encoded.decode().image, read_image(encoded.path).image)
+    with pytest.raises(ValueError, match=r"denominator=3: expected one of \(1, 2, 4, 8\)"):
+        encoded.decode(3)
+
+
+def test_impossible_or_damaged_exif_means_upright(file):
+    pixels = noise(16, 8)
+    for exif in (b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", store(Image.fromarray(pixels), 9)[1].tobytes()):
+        assert open_image(file(encode(pixels, "JPEG", exif=exif))).source_size == (16, 8)
+
+
+# Colours
+
+
+def test_jpeg_pixels_are_pillows(file):
+    path = file(encode(noise(37, 23), "JPEG", quality=80))
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_image(path).image, np.asarray(image.convert("RGB")))
+
+
+RGB = noise(7, 5)
+GREY = RGB[..., 0]
+GREY16 = GREY.astype(np.uint16) * 256 + RGB[..., 1]
+RGB16 = RGB.astype(np.uint16) * 256 + RGB[..., ::-1]
+ALPHA = np.dstack([RGB, GREY])
+INDEX = Image.fromarray(GREY // 128)
+INDEX.putpalette([10, 20, 30, 200, 100, 50])
+TWO_COLOURS = np.array([[10, 20, 30], [200, 100, 50]], np.uint8)[GREY // 128]
+# Two samples of 12 bits are three bytes; rows are padded to whole bytes.
+BITS12 = b"".join((int("".join(f"{v >> 4:03x}" for v in row), 16) << 4).to_bytes(11, "big") for row in GREY16.tolist())
+
+COLOURS = {
+    "rgb_png": (encode(RGB, "PNG"), RGB),
+    "rgb_bmp": (encode(RGB, "BMP"), RGB),
+    "rgb_tiff": (encode(RGB, "TIFF"), RGB),
+    "rgb_webp": (encode(RGB, "WEBP", lossless=True), RGB),
+    "grey_png": (encode(GREY, "PNG"), GREY),
+    "grey_bmp": (encode(GREY, "BMP"), GREY),
+    "grey_alpha_png": (encode(Image.merge("LA", [Image.fromarray(GREY)] * 2), "PNG"), GREY),
+    "grey_alpha_tiff": (encode(Image.merge("LA", [Image.fromarray(GREY)] * 2), "TIFF"), GREY),
+    "rgba_png": (encode(ALPHA, "PNG"), RGB),
+    "rgba_webp": (encode(ALPHA, "WEBP", lossless=True, exact=True), RGB),
+    "palette_png": (encode(INDEX, "PNG"), TWO_COLOURS),
+    "palette_transparent_colour_png": (encode(INDEX, "PNG", transparency=0), TWO_COLOURS),
+    "palette_alpha_png": (encode(INDEX, "PNG", transparency=b"\x80\x00"), TWO_COLOURS),
+    "one_bit_png": (encode(Image.fromarray(GREY >= 128), "PNG"), (GREY >= 128) * np.uint8(255)),
+    "one_bit_tiff": (encode(Image.fromarray(GREY >= 128), "TIFF"), (GREY >= 128) * np.uint8(255)),
+    "grey16_png": (encode(GREY16, "PNG"), GREY),
+    "grey16_tiff": (tiff(GREY16, (7, 5), (16,), 1, 1), GREY),
+    "grey16_big_endian_tiff": (tiff(GREY16.astype(">u2"), (7, 5), (16,), 1, 1), GREY),
+    "grey16_white_is_zero_tiff": (tiff(65535 - GREY16, (7, 5), (16,), 0, 1), GREY),
+    "grey12_tiff": (tiff(BITS12, (7, 5), (12,), 1, 1), GREY),
+    "rgb16_png": (png16(RGB16), RGB),
+    "rgb16_tiff": (tiff(RGB16, (7, 5), (16, 16, 16), 2, 1), RGB),
+    "rgb16_big_endian_tiff": (tiff(RGB16.astype(">u2"), (7, 5), (16, 16, 16), 2, 1), RGB),
+    "first_page_tiff": (encode(RGB, "TIFF", save_all=True, append_images=[Image.new("RGB", (9, 9))]), RGB),
+    "first_frame_webp": (
+        encode(RGB, "WEBP", save_all=True, append_images=[Image.new("RGB", (7, 5))], lossless=True),
+        RGB,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_every_kind_of_file_becomes_rgb(file, name):
+    data, expected = COLOURS[name]
+    expected = np.repeat(expected[..., None], 3, axis=-1) if expected.ndim == 2 else expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(file(data)).image
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, expected)
+
+
+def test_cmyk_jpeg_is_not_inverted(file):
+    ramp = np.linspace(20, 235, 64).astype(np.uint8)
+    pixels = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], 64), np.full((64, 64), 90, np.uint8)], axis=-1)
+    path = file(encode(Image.fromarray(pixels).convert("CMYK"), "JPEG", quality=100))
+    assert b"Adobe" in path.read_bytes()
+    assert np.abs(read_image(path).image.astype(int) - pixels).max() <= 4
+
+
+def test_the_first_image_of_an_mpo_and_data_after_the_end_are_no_damage(file):
+    pixels = noise(24, 16)
+    jpeg = encode(pixels, "JPEG", quality=90)
+    expected = read_image(file(jpeg)).image
+    mpo = encode(pixels, "MPO", quality=90, save_all=True, append_images=[Image.new("RGB", (24, 16))])
+    assert mpo.count(b"\xff\xd9") > 1
+    np.testing.assert_array_equal(open_image(file(mpo)).decode().image, expected)
+    motion_photo = jpeg + b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(100_000)
+    np.testing.assert_array_equal(read_image(file(motion_photo)).image, expected)
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind", "reason"), [(np.float32, 3, "floating point"), (np.int32, 2, "32-bit or signed")]
+)
+def test_samples_without_known_white_are_refused(file, samples, kind, reason):
+    path = file(tiff(np.zeros((5, 7), samples), (7, 5), (32,), 1, kind), "depth.tif")
+    with pytest.raises(UnreadableImage, match=f"depth.tif: {reason} samples have no known black and white"):
+        read_image(path)
+
+
+# Strictness
+
+SCENE = np.kron(noise(12, 10), np.ones((8, 8, 1), np.uint8))[:75, :93]
+DAMAGED = {
+    "jpeg": encode(SCENE, "JPEG"),
+    "progressive": encode(SCENE, "JPEG", progressive=True),
+    "restarts": encode(SCENE, "JPEG", restart_marker_rows=1),
+    "png": encode(SCENE, "PNG"),
+    "interlaced_alpha_png": encode(np.dstack([SCENE, SCENE[..., 0]]), "PNG"),
+    "webp": encode(SCENE, "WEBP"),
+    "bmp": encode(SCENE, "BMP"),
+    "tiff": encode(SCENE, "TIFF"),
+    "tiff_deflate": encode(SCENE, "TIFF", compression="tiff_adobe_deflate"),
+}
+
+
+@pytest.mark.parametrize("lax", [False, True], ids=["", "load_truncated_images"])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_truncated_file_raises_or_has_lost_nothing(file, monkeypatch, name, lax):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lax)
+    data = DAMAGED[name]
+    whole = read_image(file(data)).image
+    cuts = [*range(1, 16), *np.linspace(32, len(data) - 1, 40).astype(int)]
+    raised = 0
+    for cut in cuts:
+        path = file(data[: len(data) - cut], "cut.jpg")
+        try:
+            image = read_image(path).image
+        except UnreadableImage as error:
+            raised += 1
+            assert str(path) in str(error) and error.path == str(path)
+        else:
+            np.testing.assert_array_equal(image, whole)
+    assert raised >= 40
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is lax
+
+
+@pytest.mark.parametrize("denominator", [2, 8])
+def test_a_truncated_jpeg_raises_at_reduced_scale(file, denominator):
+    data = DAMAGED["jpeg"]
+    with pytest.raises(UnreadableImage, match=r"image\.jpg: .*truncated"):
+        open_image(file(data[: len(data) * 2 // 3])).decode(denominator)
+
+
+def test_a_jpeg_whose_tail_is_zeros_raises(file):
+    """An interrupted download into a preallocated file. Pillow alone takes it for a whole image."""
+    data = encode(noise(64, 64), "JPEG", quality=100, subsampling=0)
+    path = file(data[: len(data) // 2].ljust(len(data), b"\0"))
+    Image.open(path).load()
+    with pytest.raises(UnreadableImage, match=r"image\.jpg: .*no end-of-image marker"):
+        read_image(path)
+
+
+def test_what_is_no_image_raises(file, tmp_path):
+    with pytest.raises(UnreadableImage, match=r"a\.jpg: the file is empty"):
+        open_image(file(b"", "a.jpg"))
+    with pytest.raises(UnreadableImage, match=r"b\.jpg: none of JPEG, PNG, .*begins with b'<!DOCTYPE html"):
+        open_image(file(b"<!DOCTYPE html><title>404</title>", "b.jpg"))
+    with pytest.raises(UnreadableImage, match=r"c\.jpg: No such file"):
+        open_image(tmp_path / "c.jpg")
+    with pytest.raises(UnreadableImage, match="Is a directory"):
+        open_image(tmp_path)
+
+
+def test_decompression_bombs_raise_and_large_images_are_silent(file, monkeypatch):
+    path = file(encode(noise(30, 30), "PNG"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(path).source_size == (30, 30)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with pytest.raises(UnreadableImage, match=r"image\.jpg: .*decompression bomb"):
+        open_image(path)
+
+
+def test_threads_are_strict_and_leave_pillow_as_it_was(file, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = DAMAGED["jpeg"]
+    path = file(data[: len(data) // 2])
+    filters = list(warnings.filters)
+
+    def attempt(_) -> bool:
+        try:
+            read_image(path)
+        except UnreadableImage:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(attempt, range(400)))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+    assert warnings.filters == filters
+
+
+class Files(Dataset):
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return read_image(self.paths[index]).image.sum()
+
+
+def test_the_error_crosses_processes(file):
+    path = file(b"", "broken.jpg")
+    with pytest.raises(UnreadableImage) as caught:
+        read_image(path)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert type(copy) is UnreadableImage and str(copy) == str(caught.value) and copy.path == str(path)
+    with pytest.raises(UnreadableImage, match=r"broken\.jpg: the file is empty"):
+        list(DataLoader(Files([path]), num_workers=1))
