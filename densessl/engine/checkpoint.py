@@ -1,0 +1,264 @@
+"""Reading and writing of weights. Nothing here, or built on it, executes anything a file holds.
+
+:func:`load_weights` is the one door for weights from anywhere; :func:`read_checkpoint` reads back what
+:func:`save_checkpoint` wrote. Both read by PyTorch's restricted unpickler, and neither has another way to fall back on.
+"""
+
+import os
+import pickle
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+WRAPPERS = ("state_dict", "model")
+
+
+class UnsafeCheckpointError(ValueError):
+    """A file would have to execute code to be read, and was not."""
+
+
+class _Inert:
+    """Stands for an object of a checkpoint that is no weight. Takes any arguments and any state, and drops them."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state) -> None:
+        pass
+
+
+# What trainers leave in checkpoints beside weights: MMEngine its log buffers (with numpy arrays), research code its
+# options. These names are read as _Inert; the objects they name are neither created nor called.
+_INERT = [
+    (_Inert, name)
+    for name in (
+        "argparse.Namespace",
+        "builtins.getattr",
+        "builtins.slice",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+    )
+]
+
+
+def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU.
+
+    Args:
+        path: a local ``.safetensors`` file, or anything ``torch.save`` wrote.
+        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default
+            ``state_dict`` or ``model`` where the file has one, else the file itself.
+
+    Returns:
+        An ordered dict, with PyTorch's ``_metadata`` if the file has it. Names are those of the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
+            common trainers. It has not been unpickled.
+        ValueError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            content = load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    else:
+        with torch.serialization.safe_globals(_INERT):
+            content = _torch_load(path)
+    found = list(content) if isinstance(content, dict) else type(content).__name__
+    if key is not None:
+        if not isinstance(content, dict) or key not in content:
+            raise ValueError(f"{path} has no entry {key!r}; it holds {found}")
+        content = content[key]
+    else:
+        for name in WRAPPERS:
+            if isinstance(content, dict) and isinstance(content.get(name), dict):
+                content = content[name]
+                break
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"{path}: expected named tensors, found {found}")
+    strangers = {str(name): type(value).__name__ for name, value in content.items() if not isinstance(value, Tensor)}
+    if strangers:
+        raise ValueError(
+            f"{path}: expected tensors only, found {dict(list(strangers.items())[:5])}; if one of these entries "
+            "holds the weights, name it (key=...)"
+        )
+    return content
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The content of a training checkpoint that :func:`save_checkpoint` wrote, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeCheckpointError: the file holds more than tensors and plain containers. It has not been unpickled.
+        ValueError: the file is damaged or holds no dict.
+    """
+    content = _torch_load(_existing(path))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a training checkpoint (a dict), found {type(content).__name__}")
+    return content
+
+
+def save_checkpoint(path: str | Path, content: dict) -> None:
+    """Write ``content`` to ``path`` so that a file of that name is at all times absent, the old one, or whole.
+
+    It is written under a temporary name beside ``path``, flushed to the disk, read back, and moved into place.
+
+    Args:
+        content: tensors, numbers, strings, None, and lists, tuples and dicts of them (:func:`to_plain` makes them so).
+
+    Raises:
+        TypeError: something else is in ``content``; the message names where. ``path`` is untouched.
+        OSError: the disk is full, or the like. ``path`` is untouched.
+    """
+    path = Path(path)
+    content = to_plain(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def to_plain(value, where: str = "checkpoint", drop: bool = False):
+    """A copy of ``value`` of nothing but tensors on the CPU, numbers, strings, None, lists, tuples and dicts.
+
+    Numpy scalars become Python's, numpy arrays of numbers become tensors, parameters become tensors. Ordered dicts and
+    counters are kept, and so is the ``_metadata`` of a state dict.
+
+    Args:
+        where: name of ``value`` in error messages.
+        drop: leave out dict entries that cannot be converted instead of raising.
+
+    Raises:
+        TypeError: a value cannot be converted; the message names where it is.
+    """
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.bool_ | np.integer | np.float64 | np.float32 | np.float16 | np.str_):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, order="C"))
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, torch.dtype | torch.Size):
+        return value
+    if isinstance(value, dict):
+        plain = {Counter: Counter, OrderedDict: OrderedDict}.get(type(value), dict)()
+        for key, entry in value.items():
+            try:
+                plain[to_plain(key, f"{where}: key {key!r}")] = to_plain(entry, f"{where}[{key!r}]", drop)
+            except TypeError:
+                if not drop:
+                    raise
+        if hasattr(value, "_metadata") and isinstance(plain, OrderedDict):
+            plain._metadata = to_plain(value._metadata, f"{where}._metadata")
+        return plain
+    if isinstance(value, list | tuple):
+        entries = [to_plain(entry, f"{where}[{index}]", drop) for index, entry in enumerate(value)]
+        return tuple(entries) if isinstance(value, tuple) else entries
+    if isinstance(value, str):  # a subclass, such as an enum of strings
+        return str(value)
+    raise TypeError(
+        f"{where} is a {type(value).__module__}.{type(value).__qualname__}; checkpoints hold tensors, numbers, "
+        "strings, None, and lists, tuples and dicts of them"
+    )
+
+
+def find_latest_checkpoint(folder: str | Path) -> Path | None:
+    """The checkpoint to resume from in a work folder, or None when it has none.
+
+    It is the one MMEngine's ``last_checkpoint`` names, there or, if the folder was moved, by that name in ``folder``.
+    That note is not written atomically: when it is empty or names no file, the ``epoch_N.pth`` or ``iter_N.pth``
+    written last counts.
+
+    Raises:
+        FileNotFoundError: ``last_checkpoint`` names a file, and there is no checkpoint at all.
+    """
+    folder = Path(folder)
+    note = folder / "last_checkpoint"
+    named = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    if named:
+        for candidate in (Path(named), folder / Path(named).name):
+            if candidate.is_file():
+                return candidate
+    written = [file for file in folder.glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+\.pth", file.name)]
+    if written:
+        return max(written, key=lambda file: (file.stat().st_mtime_ns, file.name))
+    if named:
+        raise FileNotFoundError(f"{note} names {named}, which does not exist, and {folder} holds no other checkpoint")
+    return None
+
+
+RenameRules = list[tuple[str, str | Callable[[re.Match], str]]]
+
+
+def rename(weights: dict[str, Tensor], rules: RenameRules) -> dict[str, Tensor]:
+    """``weights`` with every (pattern, replacement) of ``rules`` applied to the names in turn, as ``re.sub`` does."""
+    renamed = OrderedDict()
+    for name, tensor in weights.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    if hasattr(weights, "_metadata"):
+        renamed._metadata = weights._metadata
+    return renamed
+
+
+def _existing(path: str | Path) -> Path:
+    if re.match(r"[a-z0-9+-]+://", str(path)):
+        raise FileNotFoundError(f"{path}: expected a local file; download it first")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    return path
+
+
+def _torch_load(path: Path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds the object `{name[1]}`" if name else "is damaged or holds more than plain data"
+        raise UnsafeCheckpointError(
+            f"{path} {what}; reading it could execute code, so it was not read. If you trust the file, convert it "
+            "yourself: torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW_PATH), which does run the "
+            "code it holds"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a reader of binary files trips over
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is not a readable checkpoint: {text[0]}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut. Windows cannot open folders, and needs no such call."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

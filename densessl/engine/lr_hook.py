@@ -1,0 +1,115 @@
+"""The two hooks that tie a run to the model's step counter: learning rate, and the counter itself.
+
+Both run before every other hook, so that whatever is logged, saved or measured in an iteration sees their result.
+"""
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from ..registry import HOOKS
+from .schedules import Horizon, build_schedule
+
+
+def horizon_of(runner: Runner) -> Horizon:
+    """The length of the run ``runner`` is set up for; its train loop and optimiser wrapper must be built."""
+    loader, loop = runner.train_dataloader, runner.train_loop
+    accumulation = runner.optim_wrapper._accumulative_counts
+    batch = loader.batch_size if loader.batch_size is not None else loader.batch_sampler.batch_size
+    iters_per_epoch = len(loader)
+    return Horizon(
+        steps_per_epoch=iters_per_epoch / accumulation,
+        epochs=loop.max_iters / iters_per_epoch,
+        total_steps=-(-loop.max_iters // accumulation),
+        num_images=len(loader.dataset),
+        global_batch=batch * get_world_size() * accumulation,
+    )
+
+
+def counting_model(runner: Runner, hook: str) -> nn.Module:
+    """The model without its distributed wrapper. Raises TypeError when it does not count optimiser steps."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not hasattr(model, "step"):
+        raise TypeError(
+            f"{hook} needs a model that counts optimiser steps in `step`, as densessl.model.TwoBranch does; "
+            f"{type(model).__name__} does not"
+        )
+    return model
+
+
+@HOOKS.register_module()
+class LRHook(Hook):
+    """Sets the learning rate of every parameter group to ``schedule(model.step, horizon) * group['lr_scale']``.
+
+    ``model.step`` counts optimiser steps: all iterations accumulated into one step see one learning rate.
+
+    Args:
+        schedule: config of :func:`densessl.engine.schedules.build_schedule`.
+    """
+
+    priority = "HIGHEST"
+
+    def __init__(self, schedule: dict):
+        self.schedule = build_schedule(schedule)
+
+    def before_train(self, runner: Runner) -> None:
+        self.horizon = horizon_of(runner)
+        self.model = counting_model(runner, type(self).__name__)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        lr = self.schedule(self.model.step, self.horizon)
+        for group in runner.optim_wrapper.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+@HOOKS.register_module()
+class StepHook(Hook):
+    """Tells the model the length of the run and every optimiser step, and makes its random numbers repeatable.
+
+    ``model.begin(horizon)`` is called before training and ``model.advance()`` after each iteration in which the
+    optimiser was stepped. (An fp16 step that the loss scaler skipped counts: skipping is a matter of a rank's luck
+    with overflow, and schedules must agree.)
+
+    Args:
+        reseed: seed PyTorch's default generators, of the CPU and of the current CUDA device, from (seed, step,
+            accumulated iteration, rank) before each iteration, and before each epoch, when a loader draws the seed of
+            its workers. Dropout then depends on the position in the run and not on its history, and resuming is
+            exact. The generators of ``random`` and ``numpy`` are left alone: nothing in this library draws from them.
+    """
+
+    priority = "HIGHEST"
+
+    def __init__(self, reseed: bool = True):
+        self.reseed = reseed
+
+    def before_train(self, runner: Runner) -> None:
+        self.model = counting_model(runner, type(self).__name__)
+        self.model.begin(horizon_of(runner))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        if self.reseed:
+            seed_torch(runner.seed, self.model.step, 0, get_rank(), 1)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if self.reseed:
+            wrapper = runner.optim_wrapper
+            seed_torch(runner.seed, self.model.step, wrapper.inner_count % wrapper._accumulative_counts, get_rank(), 0)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        # The wrapper counted this iteration during the backward pass; its answer still is the one it acted on.
+        if runner.optim_wrapper.should_update():
+            self.model.advance()
+
+
+def seed_torch(*key: int) -> None:
+    """Seed the default generators of the CPU and of the current CUDA device from non-negative integers."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed(seed)

@@ -1,0 +1,124 @@
+"""The optimiser wrapper: MMEngine's, with mixed precision that also runs on CPUs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..registry import OPTIM_WRAPPERS
+
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 matrices in hardware; emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool(_cpu_flags() & {"amx_bf16", "avx512_bf16", "bf16"})
+    return False
+
+
+def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Instruction set extensions of the first core, as Linux names them on x86 (flags) and ARM (Features)."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return set(value.split())
+    return set()
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision of the forward pass on ``device``: ``'bf16'``, ``'fp16'`` or ``'fp32'``.
+
+    ``'auto'`` is bf16 where the device has it, else fp32; never fp16, whose overflows need watching.
+
+    Raises:
+        ValueError: an unknown precision, or fp16 on a device other than CUDA.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: expected one of {PRECISIONS}")
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError(f"precision='fp16' needs a CUDA device, found {device.type!r}: use 'bf16', 'fp32' or 'auto'")
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
+    return precision
+
+
+@OPTIM_WRAPPERS.register_module()
+class DenseOptimWrapper(OptimWrapper):
+    """Forward passes under autocast, updates in float32. Accumulation and clipping are MMEngine's.
+
+    Autocast's cache of converted weights is off. A step of this library runs every weight on several views, some of
+    them without gradients. With the cache, the gradients of the views are summed in the low precision before they are
+    converted back; without it each is converted first and the sum is float32's.
+
+    Args:
+        optimizer: its first parameter tells the device.
+        precision: ``'auto'``, ``'bf16'``, ``'fp16'`` or ``'fp32'``; see :func:`resolve_precision`.
+        loss_scale: arguments of ``torch.amp.GradScaler`` for fp16.
+        accumulative_counts: iterations accumulated into one step.
+        clip_grad: arguments of ``torch.nn.utils.clip_grad_norm_``; gradients are unscaled before they are clipped.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        precision: str = "auto",
+        loss_scale: dict | None = None,
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+    ):
+        super().__init__(optimizer, accumulative_counts, None if clip_grad is None else dict(clip_grad))
+        self.device_type = optimizer.param_groups[0]["params"][0].device.type
+        self.precision = resolve_precision(precision, torch.device(self.device_type))
+        self.scaler = None
+        if self.precision == "fp16":
+            self.scaler = torch.amp.GradScaler(self.device_type, **(loss_scale or {}))
+        print_log(f"Precision: {self.precision} on {self.device_type} (configured: {precision}).", logger="current")
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        autocast = torch.autocast(self.device_type, dtype, enabled=dtype is not None, cache_enabled=False)
+        with super().optim_context(model), autocast:
+            yield
+
+    def backward(self, loss: Tensor, **kwargs) -> None:
+        super().backward(loss if self.scaler is None else self.scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs) -> None:
+        if self.scaler is None:
+            super().step(**kwargs)
+            return
+        if self.clip_grad_kwargs:
+            self.scaler.unscale_(self.optimizer)
+            self._clip_grad()
+        self.scaler.step(self.optimizer, **kwargs)
+        self.scaler.update()
+
+    def state_dict(self) -> dict:
+        state = super().state_dict()
+        return state if self.scaler is None else dict(state, loss_scaler=self.scaler.state_dict())
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore optimiser and loss scaler. A run may change its precision on the way; a new scaler then starts
+        afresh."""
+        state_dict = dict(state_dict)
+        scaler_state = state_dict.pop("loss_scaler", None)
+        if self.scaler is not None and scaler_state:
+            self.scaler.load_state_dict(scaler_state)
+        elif (self.scaler is None) == bool(scaler_state):
+            print_log(
+                f"The checkpoint was not trained in {self.precision}; the loss scale is not taken over.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        super().load_state_dict(state_dict)

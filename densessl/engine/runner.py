@@ -1,0 +1,309 @@
+"""MMEngine's runner with checkpoints that cannot carry code.
+
+The stock runner falls back to unpickling when a checkpoint does not load safely, and executes the config text inside
+the checkpoint it resumes. This one reads and writes through :mod:`densessl.engine.checkpoint` and stores no config;
+in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
+"""
+
+import time
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.dist import master_only
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..registry import RUNNERS
+from ..version import __version__
+from .checkpoint import (
+    find_latest_checkpoint,
+    load_weights,
+    read_checkpoint,
+    rename,
+    save_checkpoint,
+    to_plain,
+)
+
+# Facts about the process, not the run: the resuming process knows its own.
+_OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
+
+
+def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False) -> str:
+    """Load the tensors of ``weights`` that fit ``model`` by name and shape.
+
+    Args:
+        strict: require every tensor of both sides to fit.
+
+    Returns:
+        One line: how many tensors of the model were loaded, and which names are missing, unexpected or of another
+        shape.
+
+    Raises:
+        ValueError: nothing fits, or, if ``strict``, not everything does.
+    """
+    own = model.state_dict()
+    shapes = {
+        name: f"{name} {tuple(tensor.shape)} for {tuple(own[name].shape)}"
+        for name, tensor in weights.items()
+        if name in own and own[name].shape != tensor.shape
+    }
+    fitting = type(weights)((name, tensor) for name, tensor in weights.items() if name not in shapes)
+    if hasattr(weights, "_metadata"):  # versions, by which modules upgrade the names of old checkpoints
+        fitting._metadata = weights._metadata
+    result = model.load_state_dict(fitting, strict=False)
+    missing = [name for name in result.missing_keys if name not in shapes]
+    matched = len(own) - len(missing) - len(shapes)
+    report = f"{matched} of {len(own)} tensors loaded"
+    for title, names in (
+        ("missing", missing),
+        ("unexpected", result.unexpected_keys),
+        ("of another shape", list(shapes.values())),
+    ):
+        if names:
+            report += f"; {len(names)} {title} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
+    if matched == 0 or (strict and (missing or shapes or result.unexpected_keys)):
+        raise ValueError(f"the weights do not fit {type(model).__name__}: {report}")
+    return report
+
+
+@RUNNERS.register_module()
+class DenseRunner(Runner):
+    """MMEngine's ``Runner``; its arguments are unchanged, but ``resume`` may also be ``'auto'``.
+
+    ``resume=True``: go on from ``load_from``, or without it from the latest checkpoint of the work folder, if any.
+    ``resume='auto'``: go on from the latest checkpoint of the work folder; if there is none, start from the weights of
+    ``load_from``, if given. Checkpoints are local files.
+    """
+
+    def load_or_resume(self) -> None:
+        if self._has_loaded:
+            return
+        if self._resume and (self._load_from is None or self._resume == "auto"):
+            latest = find_latest_checkpoint(self.work_dir)
+            if latest is not None:
+                self.resume(str(latest))
+                return
+            self.logger.info(f"Nothing to resume in {self.work_dir}.")
+        elif self._resume:
+            self.resume(self._load_from)
+            return
+        if self._load_from is not None:
+            self.load_checkpoint(self._load_from)
+
+    def load_checkpoint(
+        self, filename: str, map_location="cpu", strict: bool = False, revise_keys=((r"^module\.", ""),)
+    ) -> dict:
+        """Load weights into the model, through :func:`load_weights`, and log what fitted.
+
+        Args:
+            map_location: accepted for compatibility; tensors are read to the CPU and copied into the model.
+            revise_keys: (pattern, replacement) pairs applied to the names.
+
+        Returns:
+            ``dict(meta={}, state_dict=weights)``, the form hooks expect.
+        """
+        checkpoint = {"meta": {}, "state_dict": rename(load_weights(filename), revise_keys)}
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        report = load_into(self._bare_model, checkpoint["state_dict"], strict)
+        self.logger.info(f"load_from {filename}: {report}")
+        self._has_loaded = True
+        return checkpoint
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location="default",
+    ) -> None:
+        """Restore model, optimiser, schedulers, seed and position from a checkpoint this class wrote.
+
+        Raises:
+            UnsafeCheckpointError: the file holds more than data.
+            ValueError: the model differs; the file has no optimiser state; this run differs from the one that wrote
+                the file in what one optimiser step or one epoch is.
+        """
+        checkpoint = read_checkpoint(filename)
+        for key in ("meta", "state_dict"):
+            if not isinstance(checkpoint.get(key), dict):
+                raise ValueError(f"cannot resume {filename}: it has no {key!r}; for its weights alone use load_from")
+        meta = checkpoint["meta"]
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        self._check_run(meta.get("run", {}), filename)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        try:
+            load_into(self._bare_model, checkpoint["state_dict"], strict=True)
+        except ValueError as error:
+            raise ValueError(f"cannot resume {filename}: {error}") from error
+
+        self.train_loop._epoch = meta["epoch"]
+        self.train_loop._iter = meta["iter"]
+        seed = meta.get("seed")
+        if seed is not None and seed != self._randomness_cfg.get("seed"):
+            if self._randomness_cfg.get("seed") is not None:
+                self.logger.warning(f"The seed {seed} of {filename} takes the place of the configured one.")
+            self._randomness_cfg.update(seed=seed)
+            self.set_randomness(**self._randomness_cfg)
+        self._restore_infos(checkpoint.get("message_hub", {}).get("runtime_info", {}))
+        if resume_optimizer:
+            self._restore_optimizer(checkpoint, filename)
+        if resume_param_scheduler and self.param_schedulers is not None:
+            self._restore_param_schedulers(checkpoint, filename)
+        self._has_loaded = True
+        self.logger.info(f"resumed {filename} at epoch {self.epoch}, iteration {self.iter}")
+
+    @master_only
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Write ``out_dir/filename``, as MMEngine's hooks ask for it.
+
+        Raises:
+            ValueError: a file backend is configured; checkpoints go to local disks, where they can be written
+                atomically.
+            TypeError: the state of the model or of a hook holds more than tensors and plain data.
+        """
+        if file_client_args is not None or backend_args is not None:
+            raise ValueError(
+                "CheckpointHook: file_client_args and backend_args must be None, checkpoints are local files"
+            )
+        meta = dict(meta or {})
+        # An epoch is counted after its checkpoint is written, an iteration likewise.
+        meta.setdefault("epoch", self.epoch + 1 if by_epoch else self.epoch)
+        meta.setdefault("iter", self.iter if by_epoch else self.iter + 1)
+        meta.update(
+            seed=self.seed,
+            experiment_name=self.experiment_name,
+            time=time.strftime("%Y%m%d_%H%M%S"),
+            densessl_version=__version__,
+            mmengine_version=mmengine.__version__,
+            torch_version=torch.__version__,
+            run=self._run_facts(),
+            dataset_meta=getattr(self.train_dataloader.dataset, "metainfo", None),
+        )
+        hub = self.message_hub
+        infos = {
+            key: value
+            for key, value in hub.runtime_info.items()
+            if hub._resumed_keys.get(key) and key not in _OF_THE_PROCESS
+        }
+        infos = to_plain(infos, drop=True)
+        checkpoint = {
+            "meta": to_plain(meta, drop=True),
+            "state_dict": to_plain(self._bare_model.state_dict(), "state_dict"),
+            # MMEngine's three keys, so that its own runner can read the file. The log history is not kept.
+            "message_hub": {"log_scalars": {}, "runtime_info": infos, "resumed_keys": dict.fromkeys(infos, True)},
+        }
+        if save_optimizer:
+            checkpoint["optimizer"] = to_plain(self.optim_wrapper.state_dict(), "optimizer")
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint["param_schedulers"] = _each(
+                self.param_schedulers,
+                # Functions among the attributes are not state: the resuming scheduler has its own.
+                lambda schedulers: [to_plain(scheduler.state_dict(), drop=True) for scheduler in schedulers],
+            )
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        save_checkpoint(Path(out_dir) / filename, checkpoint)
+
+    @property
+    def _bare_model(self) -> nn.Module:
+        wrapped = is_model_wrapper(self.model) or isinstance(self.model, BaseTTAModel)
+        return self.model.module if wrapped else self.model
+
+    def _run_facts(self) -> dict:
+        """What one optimiser step and one epoch of this run are."""
+        loader = self.train_dataloader
+        batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+        accumulation = getattr(self.optim_wrapper, "_accumulative_counts", 1)
+        return {
+            "world_size": self.world_size,
+            "batch_size": batch,
+            "accumulative_counts": accumulation,
+            "images_per_step": batch and batch * self.world_size * accumulation,
+            "iters_per_epoch": len(loader),
+        }
+
+    def _check_run(self, before: dict, filename: str) -> None:
+        """Raise ValueError when positions and schedules of ``before`` mean something else in this run."""
+        now = self._run_facts()
+        before = {**now, **before}
+        if before["images_per_step"] != now["images_per_step"]:
+            raise ValueError(
+                f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
+                f"{_arithmetic(now)}. Set batch_size or accumulative_counts so that the products agree, or start a new "
+                "run with load_from"
+            )
+        if before["iters_per_epoch"] != now["iters_per_epoch"]:
+            raise ValueError(
+                f"cannot resume {filename}: its epochs have {before['iters_per_epoch']} iterations of "
+                f"{_arithmetic(before)}, those of this run {now['iters_per_epoch']} of {_arithmetic(now)}: the data "
+                "set or the sampler differs. Start a new run with load_from"
+            )
+        if before["world_size"] != now["world_size"]:
+            self.logger.warning(
+                f"{filename} was trained by {before['world_size']} processes, this run has {now['world_size']}: "
+                "the step is the same, random numbers of single processes (dropout) are not."
+            )
+
+    def _restore_infos(self, infos: dict) -> None:
+        """Put the saved runtime information back. MMEngine's CheckpointHook deletes files named in it: names outside
+        the folders of this run are dropped, and so are steps that are not numbers."""
+        folders = [Path(self.work_dir), *(Path(hook.out_dir) for hook in self._hooks if getattr(hook, "out_dir", None))]
+        for key, value in infos.items():
+            if key in _OF_THE_PROCESS:
+                continue
+            if key.startswith(("best_ckpt", "last_ckpt")):
+                path = Path(str(value)).resolve()
+                if not any(path.is_relative_to(folder.resolve()) for folder in folders) or path.is_dir():
+                    self.logger.warning(f"{key} of the checkpoint lies outside this run and is forgotten: {value}")
+                    continue
+            if key == "keep_ckpt_ids" and not all(type(step) is int for step in value):
+                continue
+            self.message_hub.update_info(key, value)
+
+    def _restore_optimizer(self, checkpoint: dict, filename: str) -> None:
+        if "optimizer" not in checkpoint:
+            raise ValueError(
+                f"cannot resume {filename}: it holds no optimiser state (MMEngine's 'best' checkpoints do not); "
+                "resume another one of the run, or start a new run with load_from"
+            )
+        try:
+            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"cannot resume {filename}: its optimiser state does not fit: {error}") from error
+
+    def _restore_param_schedulers(self, checkpoint: dict, filename: str) -> None:
+        self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        saved = checkpoint.get("param_schedulers")
+        if _each(saved, len) != _each(self.param_schedulers, len):
+            raise ValueError(
+                f"cannot resume {filename}: it holds {_each(saved, len)} parameter schedulers, this run has "
+                f"{_each(self.param_schedulers, len)}"
+            )
+        for name in self.param_schedulers if isinstance(saved, dict) else [slice(None)]:
+            for scheduler, state in zip(self.param_schedulers[name], saved[name], strict=True):
+                scheduler.load_state_dict(state)
+
+
+def _each(schedulers, function):
+    """``function`` of a list of schedulers, or of each list in a dict of them (several optimisers)."""
+    if isinstance(schedulers, dict):
+        return {name: function(entries) for name, entries in schedulers.items()}
+    return None if schedulers is None else function(schedulers)
+
+
+def _arithmetic(facts: dict) -> str:
+    return (
+        f"{facts['images_per_step']} images a step ({facts['batch_size']} x {facts['world_size']} processes x "
+        f"{facts['accumulative_counts']} accumulated)"
+    )

@@ -1,0 +1,209 @@
+"""Schedules as closed-form functions of the optimiser step.
+
+A value at step ``s`` depends on ``s`` and on the length of the run, never on the values before it: a resumed run, a
+test and a plot all get it by one call. The functions count in optimiser steps; :func:`build_schedule` reads the
+configs, which count in epochs.
+"""
+
+import difflib
+import inspect
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class Horizon(NamedTuple):
+    """The length of a run, in the units schedules are written in.
+
+    Attributes:
+        steps_per_epoch: optimiser steps an epoch. Not a whole number when gradient accumulation does not divide the
+            iterations of an epoch, because accumulation runs on over the end of an epoch.
+        epochs: length of the run; a fraction for a run that is measured in iterations.
+        total_steps: optimiser steps of the whole run, the last incomplete accumulation included.
+        num_images: images in the data set.
+        global_batch: images in one optimiser step: batch per process x processes x accumulated iterations.
+    """
+
+    steps_per_epoch: float
+    epochs: float
+    total_steps: int
+    num_images: int
+    global_batch: int
+
+
+Schedule = Callable[[int, Horizon], float]
+
+
+def constant(step: float, *, value: float) -> float:
+    """``value`` at every step."""
+    return value
+
+
+def warmup_cosine(
+    step: float, *, total: float, base: float, warmup: float = 0, start_factor: float = 0.01, final: float = 0.0
+) -> float:
+    """Linear warm-up, then half a cosine (PixPro, BYOL, DINO).
+
+    Args:
+        step: 0 for the first update. From ``total`` on, ``final`` is returned.
+        total: steps until ``final``.
+        base: value at step ``warmup``.
+        warmup: steps of the line from ``start_factor * base`` to ``base``.
+        final: value at step ``total``; the last step of a run, ``total - 1``, is one before it.
+    """
+    if step < warmup:
+        return base * (start_factor + (1 - start_factor) * step / warmup)
+    progress = min((step - warmup) / (total - warmup), 1.0) if total > warmup else 1.0
+    return final + (base - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def warmup_multistep(
+    step: float,
+    *,
+    base: float,
+    milestones: Sequence[float],
+    gamma: float = 0.1,
+    warmup: float = 0,
+    start_factor: float = 0.01,
+) -> float:
+    """Linear warm-up as in :func:`warmup_cosine`, then ``base * gamma ** k`` after ``k`` milestones.
+
+    Args:
+        milestones: steps, counted from the start of the run, from which on the value is lower; in rising order. One
+            within the warm-up counts when the warm-up is over: after step ``warmup``, which is the peak in PixPro's
+            code.
+    """
+    if step < warmup:
+        return base * (start_factor + (1 - start_factor) * step / warmup)
+    if 0 < warmup == step:
+        return base
+    return base * gamma ** bisect_right(milestones, step)
+
+
+def cosine_momentum(step: float, *, total: float, base: float, final: float = 1.0, clamp: bool = False) -> float:
+    """Momentum of the target, ``final - (final - base) * (1 + cos(pi * step / total)) / 2`` (BYOL, PixPro).
+
+    Args:
+        clamp: stay at ``final`` after ``total`` as BYOL's code does; PixPro's code does not, and falls again.
+    """
+    progress = min(step / total, 1.0) if clamp else step / total
+    return final - (final - base) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def fractional_total(num_images: int, world: int, batch: int, epochs: float) -> int:
+    """Steps of a run whose epochs end in fractions of a batch, as PixPro's code counts them for its target momentum.
+
+    Loaders that drop the last incomplete batch run a little less, so that the momentum ends slightly below ``final``.
+    The order of the operations is PixPro's: another can round to the integer beside it.
+
+    Args:
+        world: processes.
+        batch: images per process and step.
+    """
+    return int(num_images / world / batch * epochs)
+
+
+def build_schedule(cfg: dict) -> Schedule:
+    """A schedule from its config.
+
+    - ``dict(type='constant', value=...)``
+    - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False)``
+    - ``dict(type='warmup_multistep', base=..., milestones=[epochs], gamma=0.1, warmup_epochs=0, start_factor=0.01,
+      by_epoch=False)``
+    - ``dict(type='cosine_momentum', base=..., final=1.0, total='steps', clamp=False)``; ``total='images'`` counts the
+      run by :func:`fractional_total`.
+
+    With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo).
+
+    Returns:
+        A function of (step, horizon).
+
+    Raises:
+        ValueError: an unknown type, an unknown or missing key, or a ``total`` that is neither of the two.
+    """
+    options = dict(cfg)
+    kind = options.pop("type", None)
+    if kind not in _FACTORIES:
+        raise ValueError(f"schedule type {kind!r}: {_expected(str(kind), _FACTORIES)}")
+    factory = _FACTORIES[kind]
+    parameters = inspect.signature(factory).parameters
+    for key in options:
+        if key not in parameters:
+            raise ValueError(f"schedule {kind!r} has no key {key!r}: {_expected(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise ValueError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
+    return factory(**options)
+
+
+def _expected(found: str, names) -> str:
+    near = difflib.get_close_matches(found, list(names), n=1, cutoff=0.0)[0]
+    return f"expected one of {sorted(names)}, nearest is {near!r}"
+
+
+def _constant(value: float) -> Schedule:
+    return lambda step, horizon: constant(step, value=value)
+
+
+def _warmup_cosine(
+    base: float, warmup_epochs: float = 0, start_factor: float = 0.01, final: float = 0.0, by_epoch: bool = False
+) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        return warmup_cosine(
+            _epoch_start(step, horizon) if by_epoch else step,
+            total=horizon.total_steps,
+            base=base,
+            warmup=warmup_epochs * horizon.steps_per_epoch,
+            start_factor=start_factor,
+            final=final,
+        )
+
+    return schedule
+
+
+def _warmup_multistep(
+    base: float,
+    milestones: Sequence[float],
+    gamma: float = 0.1,
+    warmup_epochs: float = 0,
+    start_factor: float = 0.01,
+    by_epoch: bool = False,
+) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        return warmup_multistep(
+            _epoch_start(step, horizon) if by_epoch else step,
+            base=base,
+            milestones=[epoch * horizon.steps_per_epoch for epoch in sorted(milestones)],
+            gamma=gamma,
+            warmup=warmup_epochs * horizon.steps_per_epoch,
+            start_factor=start_factor,
+        )
+
+    return schedule
+
+
+def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clamp: bool = False) -> Schedule:
+    if total not in ("steps", "images"):
+        raise ValueError(f"schedule 'cosine_momentum': total={total!r}, expected 'steps' or 'images'")
+
+    def schedule(step: int, horizon: Horizon) -> float:
+        steps = horizon.total_steps
+        if total == "images":
+            steps = fractional_total(horizon.num_images, 1, horizon.global_batch, horizon.epochs)
+        return cosine_momentum(step, total=steps, base=base, final=final, clamp=clamp)
+
+    return schedule
+
+
+def _epoch_start(step: int, horizon: Horizon) -> float:
+    """The step at which the epoch of ``step`` begins; the small term is for fractional epochs that end on a step."""
+    return math.floor(step / horizon.steps_per_epoch + 1e-9) * horizon.steps_per_epoch
+
+
+_FACTORIES: dict[str, Callable[..., Schedule]] = {
+    "constant": _constant,
+    "warmup_cosine": _warmup_cosine,
+    "warmup_multistep": _warmup_multistep,
+    "cosine_momentum": _cosine_momentum,
+}

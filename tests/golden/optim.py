@@ -1,0 +1,65 @@
+"""Adaptors: PixPro's optimiser and schedules."""
+
+import torch
+
+from densessl.engine.lars import LARS, lars_gradient, split_parameters
+from densessl.engine.schedules import cosine_momentum, fractional_total, warmup_cosine, warmup_multistep
+
+
+def lars(case):
+    """Groups by hp_mode: 0 official exclusions, 1 everything scaled, 2 decayed but (no ``ignore`` key) never scaled."""
+    holder = torch.nn.Module()
+    for index in range(case.hp("num_params")):
+        holder.register_parameter(f"p{index}", torch.nn.Parameter(case[f"p{index}_0"]))
+    params = list(holder.parameters())
+    mode, weight_decay = case.hp("mode"), case.hp("wd")
+    if mode == 0:
+        groups = split_parameters(holder, weight_decay)
+    else:
+        groups = [{"params": params, "weight_decay": weight_decay, "trust": mode == 1}]
+    trust, eps = case.hp("trust_coef"), case.hp("eps")
+    optimizer = LARS(groups, case.hp("lr"), case.hp("momentum"), trust_coefficient=trust, eps=eps)
+    group_of = {param: group for group in optimizer.param_groups for param in group["params"]}
+    for step in range(len(case["g0"])):
+        for index, param in enumerate(params):
+            param.grad = case[f"g{index}"][step].clone()
+            group = group_of[param]
+            if group["trust"]:
+                effective = lars_gradient(param, param.grad, group["weight_decay"], trust, eps)
+            else:
+                effective = param.grad + group["weight_decay"] * param
+            case.value(f"eff_g{index}_{step}", effective)
+        optimizer.step()
+        for index, param in enumerate(params):
+            case.value(f"p{index}_{step + 1}", param)
+            case.value(f"buf{index}_{step + 1}", optimizer.state[param]["momentum_buffer"])
+
+
+def pixpro_lr(case):
+    iterations = case.hp("iters_per_epoch")
+    warmup = case.hp("warmup_epoch") * iterations
+    options = {"base": case.hp("base_lr"), "warmup": warmup, "start_factor": 1 / case.hp("warmup_multiplier")}
+    if case.hp("kind") == 0:
+        total = case.hp("epochs") * iterations
+        lrs = [warmup_cosine(i, total=total, final=case.hp("eta_min"), **options) for i in range(len(case["lr"]))]
+    else:
+        # The names of these settings vary; the values are those of PixPro's options where a file has none.
+        epochs = _setting(case, ("decay_epoch", "milestone", "step_epoch"), [120, 160, 200])
+        (rate,) = _setting(case, ("decay_rate", "gamma"), [0.1])
+        milestones = [epoch * iterations for epoch in epochs]
+        lrs = [warmup_multistep(i, milestones=milestones, gamma=rate, **options) for i in range(len(case["lr"]))]
+    case.value("lr", torch.tensor(lrs, dtype=torch.float64), rtol=1e-9, atol=1e-12)
+
+
+def _setting(case, parts: tuple[str, ...], default: list) -> list:
+    names = [name for name in case.arrays if any(part in name for part in parts)]
+    return [value for name in sorted(names) for value in case[name].flatten().tolist()] or default
+
+
+def pixpro_momentum(case):
+    images, batch, momentum = case.hp("num_instances"), case.hp("batch_size"), case.hp("momentum")
+    total = fractional_total(images, 1, batch, case.hp("epochs"))
+    case.exact("K", total)
+    case.exact("k0", fractional_total(images, 1, batch, case.hp("start_epoch") - 1))
+    values = [cosine_momentum(k, total=total, base=momentum) for k in case["iteration"].tolist()]
+    case.value("momentum", torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-12)
