@@ -1,0 +1,23 @@
+"""What a pretrained network has learnt, or lost: figures and pictures that need no labels."""
+
+from densessl.insight.matching import MatchingResult, dense_matching
+from densessl.insight.spread import (
+    backbone_spread,
+    between_image_similarity,
+    channel_std,
+    effective_rank,
+    map_spread,
+)
+from densessl.insight.stereo import StereoPair, motorcycle
+
+__all__ = [
+    "MatchingResult",
+    "StereoPair",
+    "backbone_spread",
+    "between_image_similarity",
+    "channel_std",
+    "dense_matching",
+    "effective_rank",
+    "map_spread",
+    "motorcycle",
+]

@@ -1,0 +1,124 @@
+"""Dense matching: does a cell of one image find, by its features alone, the same thing in another?
+
+No training and no labels: nearest neighbours by cosine between two views of a scene whose geometry is known. What
+dense pretraining promises can so be seen before any detector is trained.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densessl.insight.stereo import StereoPair
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, of 0 to 255
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class MatchingResult:
+    """Points are (x, y) in pixels of the original images, pixel-edge; errors are distances in these pixels."""
+
+    query: np.ndarray  # (K, 2) centres of the cells of the left map whose true match is known
+    truth: np.ndarray  # (K, 2) where they are in the right image
+    found: np.ndarray  # (K, 2) centres of the cells of the right map that are most similar
+    candidates: np.ndarray  # (M, 2) centres of all cells of the right map
+    cell: tuple[float, float]  # width and height of a cell
+
+    @property
+    def error(self) -> np.ndarray:
+        """(K,) distance from what was found to the truth."""
+        return _distance(self.found, self.truth)
+
+    @property
+    def error_same_position(self) -> np.ndarray:
+        """(K,) the error of not looking: answering with the query's own position."""
+        return _distance(self.query, self.truth)
+
+    @property
+    def error_chance(self) -> np.ndarray:
+        """(K, M) the error of every possible answer; its mean is what a random choice would give."""
+        return _distance(self.candidates[None], self.truth[:, None])
+
+    def figures(self, pixels: tuple[float, ...] = (8, 16, 32), cells: tuple[float, ...] = (1,)) -> dict[str, dict]:
+        """PCK (the share of errors of at most a threshold, in pixels or in cell widths), mean and median error.
+
+        Returns:
+            ``{"features": {"pck@8px": ..., "pck@1cell": ..., "mean": ..., "median": ...}, "same_position": {...},
+            "chance": {...}}``. No answer can be nearer than the nearest cell centre, half a cell's diagonal at most.
+        """
+        thresholds = {f"pck@{t:g}px": t for t in pixels} | {f"pck@{t:g}cell": t * self.cell[0] for t in cells}
+        answers = {
+            "features": self.error,
+            "same_position": self.error_same_position,
+            "chance": self.error_chance,
+        }
+        return {
+            name: {key: pck(error, threshold) for key, threshold in thresholds.items()}
+            | {"mean": float(error.mean()), "median": float(np.median(error))}
+            for name, error in answers.items()
+        }
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(a - b, axis=-1)
+
+
+def pck(error: np.ndarray, threshold: float) -> float:
+    """Percentage of correct keypoints, as a share of 1: errors of at most ``threshold``."""
+    return float((error <= threshold).mean())
+
+
+def cell_centres(map_size: tuple[int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """(H*W, 2) centres, as (x, y) in pixels of the image, of the cells of a map, row by row. Sizes are (H, W)."""
+    y, x = ((np.arange(cells) + 0.5) * pixels / cells for cells, pixels in zip(map_size, image_size))
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+def nearest_by_cosine(queries: Tensor, keys: Tensor, chunk: int = 2048) -> Tensor:
+    """Index (K,) of the most similar of keys (M, C) for each of queries (K, C); the first of equal ones."""
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    keys = F.normalize(keys.to(dtype), dim=1)
+    return torch.cat([(part.to(dtype) @ keys.T).argmax(dim=1) for part in queries.split(chunk)])
+
+
+@torch.no_grad()
+def dense_matching(
+    backbone: nn.Module,
+    pair: StereoPair,
+    size: tuple[int, int] = (1024, 1536),
+    level: int = -1,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> MatchingResult:
+    """Match every cell of the left image, where the truth is known, to all cells of the right one.
+
+    Args:
+        backbone: maps (2, 3, H, W) to a tuple of maps (2, C, h, w). Runs in evaluation mode; its mode is restored.
+        pair: the images and their disparity.
+        size: (H, W) both images are resized to (antialiased, bilinear), a multiple of the backbone's stride. The
+            default doubles the motorcycle pair, for cells of about 16 of its pixels at stride 32.
+        level: which of the maps.
+        mean, std: normalisation of the images' three channels, of 0 to 255.
+    """
+    device = next((tensor.device for tensor in backbone.parameters()), torch.device("cpu"))
+    images = torch.from_numpy(np.stack([pair.left, pair.right])).to(device).permute(0, 3, 1, 2).float()
+    images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    images = (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)
+    training = backbone.training
+    backbone.eval()
+    try:
+        maps = backbone(images)[level]
+    finally:
+        backbone.train(training)
+
+    height, width = pair.left.shape[:2]
+    query = cell_centres(maps.shape[-2:], (height, width))
+    candidates = cell_centres(maps.shape[-2:], pair.right.shape[:2])
+    truth, valid = pair.true_points(query)
+    left, right = maps.flatten(2).mT  # (cells, C) each
+    found = nearest_by_cosine(left[torch.from_numpy(valid).to(device)], right).cpu().numpy()
+    cell = (width / maps.shape[-1], height / maps.shape[-2])
+    return MatchingResult(query[valid], truth[valid], candidates[found], candidates, cell)

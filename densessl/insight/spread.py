@@ -1,0 +1,81 @@
+"""Do the features still differ? Figures that fall, or rise, when a pretraining collapses."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _at_least_fp32(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def cell_vectors(maps: Tensor) -> Tensor:
+    """The vectors of all cells: maps (N, C, H, W) -> (N*H*W, C)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def between_image_similarity(maps: Tensor) -> float:
+    """Mean cosine similarity over all pairs of cells that lie in different images.
+
+    Near 1, the network gives the same vector whatever it sees. The sum over pairs is that of the unit vectors u_n of
+    image n, summed over its cells to S_n: |sum_n S_n|^2 - sum_n |S_n|^2, so nothing of the size of all pairs is made.
+
+    Args:
+        maps: (N, C, H, W), N >= 2.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    images, _, height, width = maps.shape
+    if images < 2:
+        raise ValueError(f"between_image_similarity compares images: got {images}, expected at least 2")
+    sums = F.normalize(_at_least_fp32(maps), dim=1).sum(dim=(2, 3))
+    pairs = images * (images - 1) * (height * width) ** 2
+    return float((sums.sum(dim=0).square().sum() - sums.square().sum()) / pairs)
+
+
+def channel_std(vectors: Tensor) -> float:
+    """sqrt(C) times the mean over channels of the standard deviation of the normalised vectors (M, C).
+
+    1 where they point everywhere alike, 0 where all are one (SimSiam, Chen & He, CVPR 2021, section 4.1, figure 2).
+    The deviation is that of the population, so that 1 is the most it can be.
+    """
+    unit = F.normalize(_at_least_fp32(vectors), dim=1)
+    return float(unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5)
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """exp of the entropy of the singular values of the matrix (M, C), normalised to sum 1: how many directions are in
+    use, from 1 to min(M, C) (Roy & Vetterli, EUSIPCO 2007). Not centred: one vector repeated has rank 1. NaN for a
+    matrix of zeros, which has no directions."""
+    values = torch.linalg.svdvals(_at_least_fp32(vectors))
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def map_spread(maps: Tensor) -> dict[str, float]:
+    """The three figures of maps (N, C, H, W), by name."""
+    vectors = cell_vectors(maps)
+    return {
+        "between_image_similarity": between_image_similarity(maps),
+        "channel_std": channel_std(vectors),
+        "effective_rank": effective_rank(vectors),
+    }
+
+
+@torch.no_grad()
+def backbone_spread(backbone: nn.Module, images: Tensor, level: int = -1, batch_size: int = 16) -> dict[str, float]:
+    """``map_spread`` of one level of a backbone in evaluation mode; its mode is restored.
+
+    Args:
+        backbone: gives a tuple of maps (N, C, H, W).
+        images: (N, 3, H, W), normalised, N >= 2, on the backbone's device.
+        level: which of the maps.
+        batch_size: images in one forward.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        return map_spread(torch.cat([backbone(chunk)[level] for chunk in images.split(batch_size)]))
+    finally:
+        backbone.train(training)
