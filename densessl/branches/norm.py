@@ -1,0 +1,55 @@
+"""Normalisation layers by config."""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+from torchvision.models.convnext import LayerNorm2d
+
+from densessl.branches.sync_bn import SplitBN, SyncBN
+
+# type -> the layer for (N, C) or (N, C, L), the layer for (N, C, H, W)
+NORMS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "BN": (nn.BatchNorm1d, nn.BatchNorm2d),
+    "SyncBN": (SyncBN, SyncBN),
+    "SplitBN": (SplitBN, SplitBN),
+    "LN": (nn.LayerNorm, LayerNorm2d),
+    "GN": (nn.GroupNorm, nn.GroupNorm),
+}
+
+
+def build_norm(cfg: dict[str, Any] | None, channels: int, dims: int = 2) -> nn.Module | None:
+    """Build a normalisation layer.
+
+    Args:
+        cfg: ``dict(type=..., requires_grad=True, **arguments of the layer)``; None builds none. Types: ``BN``,
+            ``SyncBN`` (statistics of all ranks), ``SplitBN`` (``num_groups`` parts of the batch), ``LN`` (over the
+            channels of each cell), ``GN`` (``num_groups`` groups of channels).
+        channels: C.
+        dims: 1 for vectors (N, C), 2 for maps (N, C, H, W).
+
+    Raises:
+        ValueError: unknown type; names the nearest.
+    """
+    if cfg is None:
+        return None
+    arguments = dict(cfg)
+    layer = NORMS[choose("norm type", arguments.pop("type", None), NORMS)][dims - 1]
+    trainable = arguments.pop("requires_grad", True)
+    norm = layer(num_channels=channels, **arguments) if layer is nn.GroupNorm else layer(channels, **arguments)
+    return norm.requires_grad_(trainable)
+
+
+def choose(key: str, name: Any, names: Iterable[str]) -> Any:
+    """``name``, if it is one of ``names``; else a ValueError that says so of ``key`` and offers the nearest."""
+    if name in names:
+        return name
+    raise ValueError(f"{key} {name!r} is unknown; {suggestion(name, names)}")
+
+
+def suggestion(name: Any, names: Iterable[str]) -> str:
+    """The end of an error message: the names nearest to ``name``, or all names when none is near."""
+    names = sorted(names)
+    near = difflib.get_close_matches(str(name), names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"

@@ -1,0 +1,88 @@
+"""Projectors and predictors: one multi-layer perceptron for vectors and for the cells of maps."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+
+from densessl.branches.norm import build_norm, choose
+from densessl.registry import MODELS
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
+
+INITS: dict[str, Callable[[Tensor], Any] | None] = {
+    "torch": None,
+    "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
+    "normal": partial(nn.init.normal_, std=0.01),
+}
+
+
+@MODELS.register_module()
+class MLP(nn.Sequential):
+    """Linear layers with norm, dropout and activation between them; on maps they are 1x1 convolutions.
+
+    Each layer but the last is linear, norm, dropout, activation; the last is linear, and a norm if ``last_norm``. Keys:
+    ``linear{i}.weight``, ``linear{i}.bias``, ``norm{i}.*``, with i from 0. The heads of the methods:
+
+    - DenseCL, MoCo v2, RegionCL, DetCo: ``dims=(2048, 2048, 128), init="kaiming"`` (dense head: ``init="torch"``)
+    - PixPro: ``kind="map", dims=(2048, 4096, 256), norm=dict(type="SyncBN")``; BYOL the same on vectors
+    - CCOP: ``dims=(12544, 2048, 128), dropout=0.1, init="normal"``
+    - SimSiam: ``dims=(2048, 2048, 2048, 2048), norm=..., bias=False, last_bias=False, last_norm=True,
+      last_affine=False``; predictor ``dims=(2048, 512, 2048), norm=..., bias=False``
+    - DenseSiam: ``kind="map", dims=(128, 128, 128, 27), norm=..., bias=False, last_norm=True, last_affine=False``
+    - SCFS, after its bottleneck: ``dims=(512, 2048, 256), norm=..., last_norm=True``
+
+    Args:
+        kind: ``"vec"`` for (N, C), ``"map"`` for (N, C, H, W).
+        dims: channels (in, hidden..., out).
+        norm: config of the norm layers, see ``build_norm``; None for none.
+        act: ``"relu"`` or ``"gelu"``.
+        bias: of the layers but the last.
+        last_bias: of the last layer.
+        last_norm: whether a norm follows the last layer.
+        last_affine: whether that norm has weight and bias.
+        dropout: probability between linear (and norm) and activation.
+        init: ``"torch"`` leaves PyTorch's default, ``"kaiming"`` is normal for ReLU by fan in, ``"normal"`` has
+            standard deviation 0.01; the latter two with biases zero.
+    """
+
+    def __init__(
+        self,
+        kind: str = "vec",
+        dims: Sequence[int] = (2048, 2048, 128),
+        norm: dict[str, Any] | None = None,
+        act: str = "relu",
+        bias: bool = True,
+        last_bias: bool = True,
+        last_norm: bool = False,
+        last_affine: bool = True,
+        dropout: float = 0.0,
+        init: str = "torch",
+    ):
+        super().__init__()
+        on_maps = choose("MLP kind", kind, ("vec", "map")) == "map"
+        activation = ACTIVATIONS[choose("MLP act", act, ACTIVATIONS)]
+        initialise = INITS[choose("MLP init", init, INITS)]
+        if len(dims) < 2 or not all(isinstance(dim, int) and dim > 0 for dim in dims):
+            raise ValueError(f"MLP dims={dims}, expected at least two channel numbers (in, hidden..., out)")
+        if last_norm and norm is None:
+            raise ValueError("MLP last_norm=True, but norm is None: there is no layer to put last")
+        last = len(dims) - 2
+        for i, (inner, outer) in enumerate(pairwise(dims)):
+            has_bias = last_bias if i == last else bias
+            linear = nn.Conv2d(inner, outer, 1, bias=has_bias) if on_maps else nn.Linear(inner, outer, bias=has_bias)
+            if initialise:
+                initialise(linear.weight)
+                if has_bias:
+                    nn.init.zeros_(linear.bias)
+            self.add_module(f"linear{i}", linear)
+            if norm is not None and (i < last or last_norm):
+                affine = {} if i < last or last_affine else {"affine": False}
+                self.add_module(f"norm{i}", build_norm({**norm, **affine}, outer, dims=2 if on_maps else 1))
+            if i < last:
+                if dropout:
+                    self.add_module(f"dropout{i}", nn.Dropout(dropout))
+                self.add_module(f"act{i}", activation())
+        self.out_channels = dims[-1]

@@ -1,0 +1,152 @@
+"""ResNet v1.5 (stride in the 3x3) with the keys of torchvision and of MMDetection's ``ResNet(style='pytorch')``.
+
+Keys: ``conv1.weight``, ``bn1.*``, ``layer{1..4}.{i}.{conv,bn}{1,2,3}.*``, ``layer{1..4}.0.downsample.{0,1}.*``.
+There is no ``fc``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+
+from densessl.branches.norm import build_norm, choose
+from densessl.registry import MODELS
+
+DEPTHS = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+}
+
+
+@MODELS.register_module()
+class ResNet(nn.Module):
+    """ResNet without its classifier.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        out_indices: stages to return, 0 to 3, of strides 4, 8, 16 and 32. All stages exist; those above the last
+            one asked for are not run.
+        norm_cfg: see ``build_norm``.
+        frozen_stages: as in MMDetection: -1 nothing, 0 the stem, n the stem and the first n stages are kept in
+            evaluation mode and without gradients.
+        norm_eval: keep all BatchNorms in evaluation mode.
+        zero_gamma: start the last norm of each block at zero, so that blocks start as identities (PixPro, SimSiam;
+            not MoCo, DenseCL).
+        init_mode: convolutions are kaiming normal for ReLU, ``"fan_out"`` (torchvision, PixPro) or ``"fan_in"``
+            (DenseCL).
+        width: channels of the stem, 64 in every published ResNet; smaller ones leave the keys as they are.
+        with_cp: recompute each block's activations in backward instead of keeping them.
+
+    Attributes:
+        out_channels, out_strides: of the maps returned.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        out_indices: tuple[int, ...] = (3,),
+        norm_cfg: dict[str, Any] | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        zero_gamma: bool = False,
+        init_mode: str = "fan_out",
+        width: int = 64,
+        with_cp: bool = False,
+    ):
+        super().__init__()
+        if depth not in DEPTHS:
+            raise ValueError(f"ResNet: depth={depth}, expected one of {sorted(DEPTHS)}")
+        if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
+            raise ValueError(f"ResNet: out_indices={out_indices}, expected increasing stages from 0, 1, 2, 3")
+        if not -1 <= frozen_stages <= 4:
+            raise ValueError(f"ResNet: frozen_stages={frozen_stages}, expected -1 to 4")
+        block, lengths = DEPTHS[depth]
+        norm = partial(build_norm, norm_cfg or {"type": "BN"})
+        self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages
+        self.norm_eval, self.with_cp = norm_eval, with_cp
+        self.out_channels = tuple(width * 2**stage * block.expansion for stage in out_indices)
+        self.out_strides = tuple(4 * 2**stage for stage in out_indices)
+
+        self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        channels = width
+        for stage, length in enumerate(lengths):
+            planes, blocks = width * 2**stage, nn.Sequential()
+            for i in range(length):
+                stride = 2 if stage and not i else 1
+                downsample = None
+                if stride > 1 or channels != planes * block.expansion:
+                    downsample = nn.Sequential(
+                        conv1x1(channels, planes * block.expansion, stride), norm(planes * block.expansion)
+                    )
+                blocks.append(block(channels, planes, stride, downsample, norm_layer=norm))
+                channels = planes * block.expansion
+            self.add_module(f"layer{stage + 1}", blocks)
+
+        self._init_weights(choose("init_mode", init_mode, ("fan_in", "fan_out")), zero_gamma)
+        for part in self._frozen():
+            part.requires_grad_(False)
+        self.train()
+
+    def _init_weights(self, mode: str, zero_gamma: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            elif zero_gamma and isinstance(module, BasicBlock | Bottleneck):
+                nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
+
+    def _frozen(self) -> list[nn.Module]:
+        stages = [getattr(self, f"layer{i + 1}") for i in range(self.frozen_stages)]
+        return [self.conv1, self.bn1, *stages] if self.frozen_stages >= 0 else []
+
+    def train(self, mode: bool = True) -> "ResNet":
+        """Set the mode, leaving frozen stages (and all BatchNorms under ``norm_eval``) in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen():
+            part.eval()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) to one map (N, C, H / stride, W / stride) for each of ``out_indices``."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for stage in range(self.out_indices[-1] + 1):
+            for block in getattr(self, f"layer{stage + 1}"):
+                x = _recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
+            if stage in self.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, whose activations are computed again in backward."""
+    contexts = lambda: (nullcontext(), _running_statistics_kept(block))  # noqa: E731
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Give BatchNorms copies of their buffers: the second forward pass must not count the batch once more."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    kept = [norm._buffers for norm in norms]
+    for norm in norms:
+        norm._buffers = {name: value if value is None else value.clone() for name, value in norm._buffers.items()}
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept):
+            norm._buffers = buffers

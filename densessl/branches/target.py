@@ -1,0 +1,184 @@
+"""The target branch: the online branch under stop-gradient, its moving average, or a frozen copy of it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from densessl.branches.norm import choose
+
+
+@torch.no_grad()
+def ema_update_(target: Sequence[Tensor], online: Sequence[Tensor], momentum: float) -> None:
+    """``target <- momentum * target + (1 - momentum) * online``, in place, for pairs of tensors.
+
+    Momentum 0 copies and momentum 1 keeps, bit for bit.
+
+    Raises:
+        TypeError: a target has less than fp32 precision, in which ``(1 - momentum) * difference`` rounds away.
+    """
+    if not target:
+        return
+    for value in target:
+        if torch.promote_types(value.dtype, torch.float32) != value.dtype:
+            raise TypeError(f"a moving average is kept in {value.dtype}; it needs float32 or float64 (use autocast)")
+    torch._foreach_lerp_(list(target), list(online), 1.0 - momentum)
+
+
+@torch.no_grad()
+def ema_update_module_(target: nn.Module, online: nn.Module, momentum: float, buffers: str = "params_only") -> None:
+    """Move the parameters of ``target`` towards those of the same name in ``online``, and its buffers as told.
+
+    Args:
+        buffers: ``"params_only"`` leaves them alone: the target has its own running statistics (MoCo, PixPro, DINO).
+            ``"all"`` averages floating-point ones with the same momentum and copies the others, as timm and MMEngine's
+            ``ExponentialMovingAverage(update_buffers=True)`` do.
+    """
+    pairs = _pairs(target.named_parameters(), online.named_parameters())
+    if buffers == "all":
+        found = _pairs(target.named_buffers(), online.named_buffers())
+        pairs += [pair for pair in found if pair[0].is_floating_point()]
+        for own, other in found:
+            if not own.is_floating_point():
+                own.copy_(other)
+    ema_update_([own for own, _ in pairs], [other for _, other in pairs], momentum)
+
+
+def _pairs(target, online) -> list[tuple[Tensor, Tensor]]:
+    online = dict(online)
+    return [(value, online[name]) for name, value in target if name in online]
+
+
+class Target(nn.Module):
+    """Holds the target branch and moves it. Its children are the branch's own, so its keys are ``target.backbone.*``.
+
+    Calls are idempotent in ``step``, the number of optimiser steps taken: with gradient accumulation the target still
+    moves once a step. The step it was last moved at is the persisted buffer ``updated_at``, so that a run resumed in
+    between neither repeats nor misses an update.
+
+    Attributes:
+        momentum: of the last update; None before the first and for kinds that never move.
+    """
+
+    def __init__(
+        self,
+        online: nn.Module,
+        kind: str,
+        schedule: Callable[[int, Any], float],
+        timing: str,
+        buffers: str,
+        norm: str,
+    ):
+        super().__init__()
+        self.kind, self.schedule, self.timing, self.buffers_policy, self.norm = kind, schedule, timing, buffers, norm
+        self.momentum: float | None = None
+        if not self.is_online:
+            branch = copy.deepcopy(online).requires_grad_(False)
+            if branch._parameters or branch._buffers:
+                raise TypeError(f"{type(branch).__name__} has parameters or buffers outside its children")
+            # One dictionary of children for both, so that the branch needs no prefix of its own in the keys.
+            self._modules = branch._modules
+            self.__dict__["_branch"] = branch
+        self.register_buffer("updated_at", torch.tensor(-1))
+        # The same as a Python number: reading the buffer would wait for the device at every step.
+        self._updated_at = -1
+        self.register_load_state_dict_post_hook(_read_updated_at)
+        self.train(online.training)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the target is the online branch itself, under stop-gradient."""
+        return self.kind == "stop_gradient"
+
+    def branch(self, online: nn.Module) -> nn.Module:
+        """The module to run, without gradient, as the target."""
+        return online if self.is_online else self._branch
+
+    def train(self, mode: bool = True) -> "Target":
+        """A moving average trains with its online branch: in training mode its BatchNorms use the statistics of its own
+        batch, unless ``norm="eval"``. A frozen branch stays in evaluation mode."""
+        self.training = mode
+        if not self.is_online:
+            self._branch.train(mode and self.kind != "frozen")
+            if self.norm == "eval":
+                for module in self._branch.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def before_forward(self, online: nn.Module, step: int, horizon: Any = None) -> bool:
+        """To be called before each target forward; moves a target of that timing, with the momentum of ``step``.
+
+        Args:
+            step: optimiser steps taken so far.
+            horizon: length of the run (:class:`densessl.engine.schedules.Horizon`); a constant momentum needs none.
+
+        Returns:
+            whether the target moved.
+        """
+        return self.timing == "before_forward" and self._move(online, step, step, horizon)
+
+    def after_step(self, online: nn.Module, step: int, horizon: Any = None) -> bool:
+        """To be called after each optimiser step, counted in ``step``; moves a target of that timing.
+
+        The momentum is that of the step just taken, number ``step - 1``: DINO indexes its schedule so.
+        """
+        return self.timing == "after_step" and self._move(online, step, step - 1, horizon)
+
+    def _move(self, online: nn.Module, step: int, index: int, horizon: Any) -> bool:
+        if self.kind != "ema" or step == self._updated_at:
+            return False
+        self.momentum = self.schedule(index, horizon)
+        ema_update_module_(self._branch, online, self.momentum, self.buffers_policy)
+        self._updated_at = step
+        self.updated_at.fill_(step)
+        return True
+
+
+def _read_updated_at(target: Target, _) -> None:
+    target._updated_at = int(target.updated_at)
+
+
+def build_target(
+    online: nn.Module,
+    kind: str = "ema",
+    momentum: float | dict[str, Any] = 0.99,
+    timing: str = "before_forward",
+    buffers: str = "params_only",
+    norm: str = "train",
+) -> Target:
+    """The target of ``online``.
+
+    Args:
+        online: the online branch, with parameters and buffers in its children only.
+        kind: ``"ema"`` (MoCo, BYOL, PixPro, DINO), ``"stop_gradient"`` (SimSiam, SwAV), or ``"frozen"``: a copy that
+            never moves, in evaluation mode; a teacher's weights are loaded into it.
+        momentum: of the moving average: a number, or the config of a schedule
+            (:func:`densessl.engine.schedules.build_schedule`).
+        timing: ``"before_forward"``, as MoCo, BYOL and PixPro do, or ``"after_step"``, as DINO does.
+        buffers: ``"params_only"`` or ``"all"``, see ``ema_update_module_``.
+        norm: ``"train"``: the target's BatchNorms use its batch's statistics; ``"eval"``: its running ones, which then
+            want ``buffers="all"``.
+
+    Raises:
+        ValueError: an unknown option, or a constant momentum outside [0, 1].
+    """
+    choose("target kind", kind, ("ema", "stop_gradient", "frozen"))
+    choose("target timing", timing, ("before_forward", "after_step"))
+    choose("target buffers", buffers, ("params_only", "all"))
+    choose("target norm", norm, ("train", "eval"))
+    if isinstance(momentum, dict):
+        from densessl.engine.schedules import build_schedule  # the engine package imports its hooks
+
+        schedule = build_schedule(momentum)
+    elif 0 <= momentum <= 1:
+
+        def schedule(step: int, horizon: Any) -> float:
+            return momentum
+
+    else:
+        raise ValueError(f"target momentum={momentum}, expected a number from 0 to 1 or the config of a schedule")
+    return Target(online, kind, schedule, timing, buffers, norm)
