@@ -149,12 +149,13 @@ def _coco_roots(place: Path) -> list[Path]:
 
 def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
     """The first of ``roots`` under which the first entries are files, absolute."""
-    for root in roots:
-        if all((root / path).is_file() for path in first):
-            return os.path.abspath(root)
-    missing = {path: None for root in roots for path in first if not (root / path).is_file()}
-    tried = ", ".join(os.path.abspath(root) for root in roots)
+    lacking = {root: [path for path in first if not (root / path).is_file()] for root in roots}
+    best = min(roots, key=lambda root: len(lacking[root]))
+    if not lacking[best]:
+        return os.path.abspath(best)
+    others = ", ".join(os.path.abspath(root) for root in roots if root != best)
+    also = f"; its first images are not all under {others} either" if others else ""
     raise DataNotFound(
-        f"{place} names {next(iter(missing))!r}, which is not a file under {tried}. Give `root`, the folder that its "
-        "paths are relative to."
+        f"{place} names {lacking[best][0]!r}, which is not a file under {os.path.abspath(best)}{also}. "
+        "Give `root`, the folder that its paths are relative to."
     )
