@@ -134,14 +134,10 @@ def loader_advice(share: float, num_workers: int) -> str:
     return state + "all are in use; store smaller images, ask for fewer or smaller views, or take more cores."
 
 
-def bare_model(runner) -> torch.nn.Module:
-    """The model without its distributed wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
-
-
 def global_step(runner, finished_iterations: int) -> int:
     """The step scalars are written under: the model's ``step`` (optimiser steps) where it counts them."""
-    step = getattr(bare_model(runner), "step", None)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    step = getattr(model, "step", None)
     return step if isinstance(step, int) else finished_iterations
 
 
@@ -165,9 +161,8 @@ class ProgressHook(LoggerHook):
 
     Written to ``runner.visualizer`` every ``interval`` iterations, as means over these iterations on this rank, under
     the model's ``step`` (optimiser steps; finished iterations for a model without): every scalar the model returned,
-    ``lr`` (the largest of the parameter groups), ``target_momentum`` where the model has one, ``images_per_second``
-    over all processes, ``step_time`` and the ``data_wait`` in it in seconds, ``memory_mib``. Validation metrics have
-    the same axis.
+    ``lr`` (the largest of the parameter groups), ``images_per_second`` over all processes, ``step_time`` and the
+    ``data_wait`` in it in seconds, ``memory_mib``. Validation metrics have the same axis.
 
     Args:
         interval: iterations between two written lines. The first and the last iteration are always written.
@@ -270,9 +265,6 @@ class ProgressHook(LoggerHook):
 
     def _read(self, runner) -> dict[str, float]:
         figures = {**self._means.read(), **self._lr}
-        momentum = getattr(bare_model(runner), "target_momentum", None)
-        if momentum is not None:
-            figures["target_momentum"] = float(momentum)
         waited, spent = self._timer.read()
         if self._images and spent > 0:
             figures["images_per_second"] = self._images * get_world_size() / spent

@@ -8,7 +8,7 @@ from densessl.insight.spread import (
     effective_rank,
     map_spread,
 )
-from densessl.insight.stereo import StereoPair, motorcycle
+from densessl.insight.stereo import StereoPair, motorcycle, relit
 
 __all__ = [
     "MatchingResult",
@@ -20,4 +20,5 @@ __all__ = [
     "effective_rank",
     "map_spread",
     "motorcycle",
+    "relit",
 ]

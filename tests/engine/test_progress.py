@@ -70,7 +70,7 @@ class Model(BaseModel):
 class Stepping(Model):
     """A model that counts optimiser steps itself."""
 
-    step, target_momentum = 1000, 0.99
+    step = 1000
 
 
 class Mean(BaseMetric):
@@ -146,8 +146,7 @@ def test_tensorboard_has_the_same(tmp_path):
     events.Reload()
     found = lines(tmp_path)
     assert {line["step"] for line in found} == {1000}
-    assert {line["target_momentum"] for line in found} == {0.99}
-    for name in ("loss", "loss_b", "lr", "images_per_second", "data_wait", "target_momentum"):
+    for name in ("loss", "loss_b", "lr", "images_per_second", "data_wait"):
         scalars = events.Scalars(name)
         assert [scalar.step for scalar in scalars] == [1000] * 4
         np.testing.assert_allclose([scalar.value for scalar in scalars], [line[name] for line in found], rtol=1e-6)
@@ -292,15 +291,38 @@ class Terminal:
                 self.rows[self.row] = ""
 
 
-def run_in_terminal(work_dir: Path, statement: str) -> str:
-    """What a child process writes to its terminal of 200 columns."""
-    code = (
-        "import sys; from tests.engine.test_progress import *; "
-        f"from pathlib import Path; tmp_path = Path({str(work_dir)!r}); {statement}"
-    )
+class Talking(Model):
+    """Logs, warns and prints in the middle of training."""
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        time.sleep(0.15)
+        MMLogger.get_current_instance().info("word " * 60 + "end of the long line")
+        print("printed")
+        return super().forward(inputs, data_samples, mode)
+
+
+def in_terminal(work_dir: Path) -> None:
+    """What the child process of the terminal tests does: a whole run, and one that Ctrl-C ends."""
+    runner(work_dir / "whole", model=Talking(), epochs=1).train()
+    print("WHOLE RUN DONE")
+    interrupted = runner(work_dir / "interrupted", model=Talking(fail_at=6))
+    streams = [handler.stream for handler in interrupted.logger.handlers]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.train()
+    assert [handler.stream for handler in interrupted.logger.handlers] == streams
+    assert sys.stdout is sys.__stdout__
+    interrupted.logger.info("INTERRUPTED RUN DONE", extra={"shown_live": True})
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory) -> tuple[Path, str]:
+    """The work folder, and all that ``in_terminal`` writes to a terminal of 200 columns."""
+    work_dir = tmp_path_factory.mktemp("terminal")
+    code = f"from pathlib import Path; from {__name__} import in_terminal; in_terminal(Path({str(work_dir)!r}))"
     master, slave = os.openpty()
     env = os.environ | {"COLUMNS": "200", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=slave, env=env)
+    root = Path(__file__).parents[2]
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=slave, env=env, cwd=root)
     os.close(slave)
     output = b""
     while True:
@@ -312,22 +334,13 @@ def run_in_terminal(work_dir: Path, statement: str) -> str:
             break
         output += chunk
     os.close(master)
-    child.wait()
-    return output.decode()
+    assert child.wait() == 0, output.decode()
+    return work_dir, output.decode()
 
 
-class Talking(Model):
-    """Logs, warns and prints in the middle of training."""
-
-    def forward(self, inputs, data_samples=None, mode="tensor"):
-        time.sleep(0.15)
-        MMLogger.get_current_instance().info("word " * 60 + "end of the long line")
-        print("printed")
-        return super().forward(inputs, data_samples, mode)
-
-
-def test_terminal_keeps_log_lines_above_one_live_line(tmp_path):
-    output = run_in_terminal(tmp_path, "runner(tmp_path, model=Talking(), epochs=1).train(); print('AFTER')")
+def test_terminal_keeps_log_lines_above_one_live_line(terminal):
+    work_dir, output = terminal
+    output = output[: output.index("WHOLE RUN DONE") + 14]
     screen = Terminal(output)
     assert output.count("end of the long line") == 5
     assert sum("word word" in row and row.endswith("end of the long line") for row in screen.rows) == 5
@@ -336,25 +349,16 @@ def test_terminal_keeps_log_lines_above_one_live_line(tmp_path):
     assert len(live) == 1, "the live line is rewritten in place, and the lines for files do not reach the terminal"
     assert output.count("img/s") >= 4, "it was shown all along"
     assert re.search(r"iter \d/5  loss .* lr 0\.5 .* data wait .* eta", live[0])
-    assert [row for row in screen.rows if row][-1] == "AFTER"
+    assert [row for row in screen.rows if row][-1] == "WHOLE RUN DONE"
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l"), "the cursor is shown again"
-    assert next(tmp_path.glob("*/*.log")).read_text().count("img/s") == 3
+    assert next(work_dir.glob("whole/*/*.log")).read_text().count("img/s") == 3
 
 
-def test_terminal_is_given_back_after_an_interrupt(tmp_path):
-    statement = (
-        "import logging, pytest\n"
-        "r = runner(tmp_path, model=Talking(fail_at=6))\n"
-        "before = [h.stream for h in r.logger.handlers]\n"
-        "with pytest.raises(KeyboardInterrupt): r.train()\n"
-        "assert [h.stream for h in r.logger.handlers] == before and sys.stdout is sys.__stdout__\n"
-        "assert not any(h.filters[1:] for h in r.logger.handlers)\n"
-        "r.logger.info('AFTER')"
-    )
-    output = run_in_terminal(tmp_path, statement)
+def test_terminal_is_given_back_after_an_interrupt(terminal):
+    output = terminal[1].split("WHOLE RUN DONE")[1]
     assert output.count("img/s") >= 2
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
-    assert [row for row in Terminal(output).rows if row][-1].endswith("AFTER")
+    assert [row for row in Terminal(output).rows if row][-1].endswith("INTERRUPTED RUN DONE")
 
 
 def test_async_runtime_info_keeps_the_rest(tmp_path):

@@ -1,5 +1,3 @@
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -47,8 +45,14 @@ def test_true_points_by_hand():
     np.testing.assert_array_equal(truth[[1, 4]], [[1.9, 0.1], [1.25, 1.5]])
 
 
-def test_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(stereo, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install scikit-image"):
-        stereo.motorcycle()
-    assert importlib.util.find_spec("skimage")
+def test_relit_changes_the_light_and_nothing_else():
+    pair = stereo.motorcycle()
+    other = stereo.relit(pair)
+    assert other.left is pair.left
+    assert other.disparity is pair.disparity
+    assert other.right.shape == pair.right.shape
+    assert (np.ptp(other.right, axis=2) == 0).all()
+    assert other.right.mean() < 0.7 * pair.right.mean()
+    ramp = np.repeat(np.array([0, 64, 128, 255], np.uint8), 40).reshape(1, -1, 1) * np.ones((40, 1, 3), np.uint8)
+    flat = stereo.relit(stereo.StereoPair(ramp, ramp, np.zeros((40, 160)))).right[20, [20, 60, 100, 140], 0]
+    np.testing.assert_allclose(flat, 255 * (np.array([0, 64, 128, 255]) / 255) ** 2.2, atol=1)

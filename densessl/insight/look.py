@@ -1,0 +1,126 @@
+"""The command line of ``tools/look.py``: a checkpoint of a pretraining, looked at next to its own beginning."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from densessl.branches.backbone import build_backbone
+from densessl.data.decode import read_image
+from densessl.data.placed import crop, resize
+from densessl.data.sources import list_images
+from densessl.engine.checkpoint import load_weights, read_checkpoint
+from densessl.insight.matching import IMAGENET_MEAN, IMAGENET_STD, dense_matching
+from densessl.insight.pictures import draw_matches
+from densessl.insight.spread import backbone_spread
+from densessl.insight.stereo import motorcycle, relit
+
+PREFIX = "online.backbone."
+COLLAPSED = 0.99  # between-image similarity
+
+
+def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn.Module, dict[str, Any]]:
+    """The online backbone of a training checkpoint, one of the same config as randomly initialised by seed 0, and
+    ``dict(mean, std)`` of its images.
+
+    Raises:
+        ValueError: the file is no checkpoint of a densessl pretraining.
+    """
+    about = read_checkpoint(path).get("meta", {}).get("densessl") or {}
+    if "backbone" not in about:
+        raise ValueError(f"{path}: meta['densessl']['backbone'] is missing; expected a checkpoint of tools/train.py")
+    weights = {key.removeprefix(PREFIX): value for key, value in load_weights(path).items() if key.startswith(PREFIX)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trained, random = build_backbone(about["backbone"]), build_backbone(about["backbone"])
+    trained.load_state_dict(weights)
+    normalize = about.get("normalize") or {}
+    pixels = {"mean": normalize.get("mean", IMAGENET_MEAN), "std": normalize.get("std", IMAGENET_STD)}
+    return trained.to(device).eval(), random.to(device).eval(), pixels
+
+
+def load_images(folder: str | Path, count: int, size: int) -> Tensor:
+    """The central squares of the first ``count`` images of a folder, in order, as (N, 3, size, size) of 0 to 255."""
+    listed = list_images(folder)
+    squares = []
+    for name in islice(listed.paths, count):
+        image = read_image(Path(listed.root, name))
+        width, height = image.size
+        side = min(width, height)
+        squares.append(resize(crop(image, (width - side) // 2, (height - side) // 2, side, side), (size, size)).image)
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float()
+
+
+def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+    """Figures by name, a column each for what they were measured on."""
+    table = Table(title=title, title_justify="left")
+    table.add_column()
+    for name in columns:
+        table.add_column(name, justify="right")
+    for figure in next(iter(columns.values())):
+        table.add_row(figure, *(f"{figures[figure]:.3f}" for figures in columns.values()))
+    Console().print(table)
+
+
+def look_matching(args: argparse.Namespace) -> None:
+    trained, random, pixels = load_backbones(args.checkpoint, args.device)
+    pairs = {"same light": motorcycle(), "other light": relit(motorcycle())}
+    for light, pair in pairs.items():
+        result, start = (dense_matching(model, pair, args.size, args.level, **pixels) for model in (trained, random))
+        figures = result.figures()
+        print_table(
+            f"Matching in the {light}: {len(result.query)} cells of {result.cell[0]:.1f} x {result.cell[1]:.1f} pixels",
+            {"checkpoint": figures.pop("features"), "random init": start.figures()["features"], **figures},
+        )
+    draw_matches(pair, result, args.points).save(args.out)
+    print(f"picture, in the {light}: {args.out}")
+
+
+def look_spread(args: argparse.Namespace) -> None:
+    trained, random, pixels = load_backbones(args.checkpoint, args.device)
+    images = load_images(args.folder, args.images, args.size)
+    mean, std = (images.new_tensor(pixels[name]).view(3, 1, 1) for name in ("mean", "std"))
+    images = ((images - mean) / std).to(args.device)
+    columns = {
+        name: backbone_spread(model, images, args.level)
+        for name, model in (("checkpoint", trained), ("random init", random))
+    }
+    print_table(f"Spread of the features of {len(images)} images", columns)
+    if columns["checkpoint"]["between_image_similarity"] > COLLAPSED:
+        print(f"Collapsed: cells of different images are alike (similarity above {COLLAPSED}).")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    top = argparse.ArgumentParser(prog="look.py", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    matching = commands.add_parser("matching", help="do cells find their match in a stereo pair? Draws a picture")
+    matching.add_argument("checkpoint")
+    matching.add_argument("out", help="picture to write (PNG)")
+    matching.add_argument("--size", type=int, nargs=2, default=(1024, 1536), metavar=("H", "W"), help="of the input")
+    matching.add_argument("--points", type=int, default=120, help="how many matches to draw, about")
+    matching.set_defaults(run=look_matching)
+    spread = commands.add_parser("spread", help="do features of different images differ?")
+    spread.add_argument("checkpoint")
+    spread.add_argument("folder", help="of images")
+    spread.add_argument("--images", type=int, default=64, help="how many to look at")
+    spread.add_argument("--size", type=int, default=224, help="side of the input")
+    spread.set_defaults(run=look_spread)
+    for command in (matching, spread):
+        command.add_argument("--level", type=int, default=-1, help="which of the backbone's maps; -1 is the last")
+        command.add_argument("--device", default="cpu")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status."""
+    args = parser().parse_args(argv)
+    args.run(args)
+    return 0
