@@ -115,7 +115,7 @@ class DenseOptimWrapper(OptimWrapper):
         scaler_state = state_dict.pop("loss_scaler", None)
         if self.scaler is not None and scaler_state:
             self.scaler.load_state_dict(scaler_state)
-        elif (self.scaler is None) == bool(scaler_state):
+        elif self.scaler is not None or scaler_state:
             print_log(
                 f"The checkpoint was not trained in {self.precision}; the loss scale is not taken over.",
                 logger="current",

@@ -54,8 +54,10 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False
         fitting._metadata = weights._metadata
     result = model.load_state_dict(fitting, strict=False)
     missing = [name for name in result.missing_keys if name not in shapes]
-    matched = len(own) - len(missing) - len(shapes)
-    report = f"{matched} of {len(own)} tensors loaded"
+    # Old checkpoints lack the step counters of batch norm, and PyTorch neither misses nor needs them.
+    total = sum(name in weights or not name.endswith("num_batches_tracked") for name in own)
+    matched = total - len(missing) - len(shapes)
+    report = f"{matched} of {total} tensors loaded"
     for title, names in (
         ("missing", missing),
         ("unexpected", result.unexpected_keys),
