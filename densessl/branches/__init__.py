@@ -1,0 +1,25 @@
+"""What turns views into maps: backbones, projectors, and the two branches made of them."""
+
+from densessl.branches.backbone import build_backbone
+from densessl.branches.branch import Branch, Features
+from densessl.branches.norm import build_norm
+from densessl.branches.projector import MLP
+from densessl.branches.propagation import PixelPropagation
+from densessl.branches.resnet import ResNet
+from densessl.branches.sync_bn import SplitBN, SyncBN
+from densessl.branches.target import Target, build_target, ema_update_
+
+__all__ = [
+    "MLP",
+    "Branch",
+    "Features",
+    "PixelPropagation",
+    "ResNet",
+    "SplitBN",
+    "SyncBN",
+    "Target",
+    "build_backbone",
+    "build_norm",
+    "build_target",
+    "ema_update_",
+]

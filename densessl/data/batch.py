@@ -37,13 +37,15 @@ class Batch(NamedTuple):
         draws: V dicts, name to (N, …) tensors. They stay on the CPU, where ops decide which rows they touch.
         keys: (N, 2) int64, (epoch, index) of each image.
         regions: packed boxes of the images, where a data set has them.
+        derived: views an objective made after preprocessing (:class:`densessl.objectives.base.DerivedView`).
     """
 
     views: list[Tensor]
     geometry: list[ViewGeometry]
     draws: list[dict[str, Tensor]]
     keys: Tensor
-    regions: NamedTuple | None = None
+    regions: tuple | None = None
+    derived: dict[str, tuple] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
         """Views, geometry and keys moved to ``device`` without blocking; draws left where they are."""

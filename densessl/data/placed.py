@@ -73,10 +73,10 @@ def resize(
     if backend == "pil":
         image = np.asarray(Image.fromarray(np.ascontiguousarray(placed.image)).resize(size, _PIL[interpolation]))
     elif backend == "fast":
-        # A copy where the crop is a window of a larger array: the vectorised kernel wants dense channels-last rows.
-        pixels = torch.from_numpy(placed.image if placed.image.flags.writeable else placed.image.copy())
-        pixels = pixels.contiguous().permute(2, 0, 1)[None]
-        output = F.interpolate(pixels, size[::-1], mode=interpolation, align_corners=False, antialias=True)
+        # The vectorised kernel wants dense channels-last rows, and torch a writeable array: a window is copied, once.
+        dense = placed.image.flags.c_contiguous and placed.image.flags.writeable
+        pixels = torch.from_numpy(placed.image if dense else placed.image.copy())
+        output = F.interpolate(pixels.permute(2, 0, 1)[None], size[::-1], mode=interpolation, align_corners=False, antialias=True)
         image = output[0].permute(1, 2, 0).contiguous().numpy()
     else:
         raise ValueError(f"resample backend is {backend!r}; 'fast' and 'pil' are known")
@@ -101,10 +101,14 @@ def warp(placed: Placed, step: np.ndarray, size: tuple[int, int], fill: tuple[in
         size: (width, height) of the result.
         fill: colour of what lies outside; the ImageNet mean by default, which normalises to about zero.
     """
-    image = Image.fromarray(np.ascontiguousarray(placed.image))
-    # Pillow adds half a pixel before mapping and takes it off after: its coefficients are pixel-edge, like ours.
-    warped = image.transform(size, Image.Transform.AFFINE, step.ravel().tolist(), Image.Resampling.BILINEAR, fillcolor=fill)
-    return placed.moved(np.asarray(warped), step)
+    # Not Pillow's transform, which cuts the interpolated value off instead of rounding it.
+    width, height = size
+    centres = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) + 0.5
+    grid = torch.from_numpy(2 * affine.apply(step, centres) / np.array(placed.size) - 1)[None].float()
+    colour = torch.tensor(fill, dtype=torch.float32)
+    pixels = (torch.tensor(np.ascontiguousarray(placed.image), dtype=torch.float32) - colour).permute(2, 0, 1)[None]
+    output = F.grid_sample(pixels, grid, align_corners=False)[0].permute(1, 2, 0) + colour
+    return placed.moved(output.round_().clamp_(0, 255).byte().numpy(), step)
 
 
 def rotate(placed: Placed, degrees: float) -> Placed:

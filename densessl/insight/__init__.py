@@ -3,6 +3,7 @@
 from densessl.insight.matching import MatchingResult, dense_matching
 from densessl.insight.spread import (
     backbone_spread,
+    between_image_cosine,
     between_image_similarity,
     channel_std,
     effective_rank,
@@ -14,6 +15,7 @@ __all__ = [
     "MatchingResult",
     "StereoPair",
     "backbone_spread",
+    "between_image_cosine",
     "between_image_similarity",
     "channel_std",
     "dense_matching",

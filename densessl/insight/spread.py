@@ -14,24 +14,32 @@ def cell_vectors(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def between_image_similarity(maps: Tensor) -> float:
-    """Mean cosine similarity over all pairs of cells that lie in different images.
+def between_image_cosine(maps: Tensor) -> Tensor:
+    """Mean cosine similarity over all pairs of cells that lie in different images, as a tensor that training can log
+    without waiting for the device; NaN for a single image.
 
     Near 1, the network gives the same vector whatever it sees. The sum over pairs is that of the unit vectors u_n of
     image n, summed over its cells to S_n: |sum_n S_n|^2 - sum_n |S_n|^2, so nothing of the size of all pairs is made.
 
     Args:
-        maps: (N, C, H, W), N >= 2.
+        maps: (N, C, H, W).
+    """
+    images, _, height, width = maps.shape
+    sums = F.normalize(_at_least_fp32(maps), dim=1).sum(dim=(2, 3))
+    pairs = images * (images - 1) * (height * width) ** 2
+    between = sums.sum(dim=0).square().sum() - sums.square().sum()
+    return between / pairs if pairs else between * torch.nan
+
+
+def between_image_similarity(maps: Tensor) -> float:
+    """:func:`between_image_cosine` as a number.
 
     Raises:
         ValueError: fewer than two images.
     """
-    images, _, height, width = maps.shape
-    if images < 2:
-        raise ValueError(f"between_image_similarity compares images: got {images}, expected at least 2")
-    sums = F.normalize(_at_least_fp32(maps), dim=1).sum(dim=(2, 3))
-    pairs = images * (images - 1) * (height * width) ** 2
-    return float((sums.sum(dim=0).square().sum() - sums.square().sum()) / pairs)
+    if len(maps) < 2:
+        raise ValueError(f"between_image_similarity compares images: got {len(maps)}, expected at least 2")
+    return float(between_image_cosine(maps))
 
 
 def channel_std(vectors: Tensor) -> float:

@@ -1,0 +1,150 @@
+"""What ``tools/train.py`` does: a config and a few words of the command line become a run."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_distributed
+from mmengine.logging import print_log
+
+from densessl.data.demo import write_demo_photos
+from densessl.engine.runner import DenseRunner
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``tools/train.py``."""
+    parser = argparse.ArgumentParser(
+        description="Pretrain a backbone on unlabelled images, or train a detector: anything a config describes."
+    )
+    parser.add_argument("config", help="config file, or the name of a stock config: mmdet::retinanet/retinanet_r50_…")
+    parser.add_argument("--data-root", help="folder of images (searched recursively), list file or COCO json; for a "
+                        "detector's config its data_root")
+    parser.add_argument("--demo", action="store_true", help="a short run on built-in photos: same model and objective, "
+                        "less data, batch and schedule")
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<config name>)")
+    parser.add_argument("--resume", nargs="?", const="auto", help="continue from the last checkpoint of the work dir, "
+                        "or from the given one")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
+                        help="override entries of the config: train_dataloader.batch_size=64 views.0.size=160")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+def load_config(name: str) -> Config:
+    """A config by file name, or ``package::path`` for one that an installed package carries.
+
+    Raises:
+        FileNotFoundError: naming the files beside the missing one.
+    """
+    if "::" in name:
+        from mmengine.hub import get_config
+
+        package, _, path = name.partition("::")
+        return get_config(f"{package}::{path.removesuffix('.py')}.py")
+    if not Path(name).is_file():
+        folder = Path(name).parent
+        near = sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []
+        raise FileNotFoundError(f"no config at {name}; {folder} holds {near or 'none'}")
+    return Config.fromfile(name)
+
+
+def prepare(args: argparse.Namespace) -> Config:
+    """The full config of a run.
+
+    Order matters: ``--demo`` shrinks the config, ``--cfg-options`` have the last word, and what follows from other
+    entries (views of the preprocessor, workers, backend) is resolved at the end.
+    """
+    cfg = load_config(args.config)
+    stem = Path(args.config.split("::")[-1]).stem
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", stem))
+    cfg.launcher = args.launcher
+    pretraining = "views" in cfg
+    if args.demo:
+        if not pretraining:
+            raise ValueError(f"--demo is for pretraining configs; {args.config} has no `views`")
+        cfg.merge_from_dict(dict(cfg.get("demo", {})))
+        cfg.train_dataloader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
+        cfg.train_dataloader.dataset.pop("root", None)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    cfg.merge_from_dict(args.cfg_options)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+    if pretraining:
+        link_views(cfg)
+        cfg.train_dataloader.num_workers = workers(cfg.train_dataloader.get("num_workers", "auto"))
+        cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
+    else:
+        imports = cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False)
+        imports["imports"] = [*imports["imports"], "densessl.compat"]
+        cfg.custom_imports = imports
+    if not torch.cuda.is_available():
+        cfg.setdefault("env_cfg", ConfigDict())
+        cfg.env_cfg["dist_cfg"] = dict(backend="gloo")
+    return cfg
+
+
+def link_views(cfg: Config) -> None:
+    """Give data set and preprocessor the config's ``views``, which ``--cfg-options`` may have changed."""
+    cfg.train_dataloader.dataset.views = cfg.views
+    cfg.model.data_preprocessor.views = cfg.views
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every data set of the config at ``root``.
+
+    In a pretraining config that is the ``source``. In a detector's config, every ``data_root`` is replaced, and in
+    evaluators the paths that began with the old one.
+    """
+    if "views" in cfg:
+        cfg.train_dataloader.dataset.source = root
+        return
+    old = cfg.get("data_root")
+
+    def replace(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "data_root" and isinstance(value, str):
+                    node[key] = os.path.join(root, "")
+                elif isinstance(value, str) and old and value.startswith(old):
+                    node[key] = os.path.join(root, value[len(old) :].lstrip("/"))
+                else:
+                    replace(value)
+        elif isinstance(node, list | tuple):
+            for value in node:
+                replace(value)
+
+    replace(cfg._cfg_dict)
+
+
+def workers(number: int | str) -> int:
+    """Loader workers per process: ``"auto"`` is the cores of this machine over its processes, at most 16."""
+    if number != "auto":
+        return int(number)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(16, len(os.sched_getaffinity(0)) // local))
+
+
+def init_gloo(launcher: str) -> None:
+    """Start the process group of a run without GPUs: MMEngine's own start would select a CUDA device."""
+    if launcher == "pytorch" and not torch.cuda.is_available() and not is_distributed():
+        torch.distributed.init_process_group("gloo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run. Returns the exit code: 0 done, 2 where config or data are not where they were said to be."""
+    args = parser().parse_args(argv)
+    try:
+        cfg = prepare(args)
+        init_gloo(args.launcher)
+        DenseRunner.from_cfg(cfg).train()
+    except FileNotFoundError as error:  # DataNotFound is one
+        print_log(f"{type(error).__name__}: {error}", level=logging.ERROR)
+        return 2
+    return 0

@@ -1,0 +1,194 @@
+"""TwoBranch: the one model of densessl.
+
+A *framework* (MoCo v2, BYOL, SimSiam, DINO …) is a configuration of it: a target, views, objectives.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from densessl.branches import Branch, build_backbone, build_target
+from densessl.branches.branch import Features
+from densessl.data.batch import Batch
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
+from densessl.registry import MODELS, OBJECTIVES
+from densessl.version import __version__
+
+
+@MODELS.register_module()
+class TwoBranch(BaseModel):
+    """An online branch, a target branch, and objectives that compare their maps.
+
+    One step: views are preprocessed; objectives derive inputs; the online forwards all objectives planned run, each
+    distinct one once; the target moves (``timing="before_forward"``) and runs its own, without gradient; every
+    objective makes its losses.
+
+    Args:
+        online: dict(backbone=…, neck=None), configs of any registered, ``mmdet.*`` or ``timm.*`` backbone and of a neck.
+        objectives: configs of objectives; their losses are weighted by their ``weight`` and summed.
+        target: config of :func:`densessl.branches.target.build_target`.
+        data_preprocessor: config of :class:`densessl.preprocessor.ViewPreprocessor`.
+    """
+
+    def __init__(
+        self,
+        online: dict,
+        objectives: Sequence[dict | Objective],
+        target: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(data_preprocessor, init_cfg)
+        self.config = dict(online)
+        backbone = build_backbone(online["backbone"])
+        neck = MODELS.build(online["neck"]) if online.get("neck") else None
+        built = [item if isinstance(item, Objective) else OBJECTIVES.build(item) for item in objectives]
+        self.objectives = nn.ModuleDict()
+        for objective in built:
+            if objective.name in self.objectives:
+                raise ValueError(f"two objectives are named {objective.name!r}; give each a `name` of its own")
+            self.objectives[objective.name] = objective
+
+        def channels(level: int | str) -> int:
+            if isinstance(level, str):
+                return neck.out_channels
+            if not -len(backbone.out_channels) <= level < len(backbone.out_channels):
+                raise ValueError(
+                    f"level {level} is asked for, the backbone gives {len(backbone.out_channels)} (its out_indices)"
+                )
+            return backbone.out_channels[level]
+
+        projectors = {
+            f"{objective.name}_{name}": module
+            for objective in built
+            for name, module in objective.projectors(channels).items()
+        }
+        self.online = Branch(backbone, neck, projectors)
+        self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
+        self.plans = {objective.name: objective.plan() for objective in built}
+        self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
+        # The step as a Python number: reading the buffer would wait for the device.
+        self.step = 0
+        self.horizon = None
+        self.seed = 0
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "step", int(module.global_step)))
+
+    def begin(self, horizon, seed: int = 0) -> None:
+        """Tell the model how long training is; schedules of the target and of objectives are functions of it."""
+        self.horizon = horizon
+        self.seed = seed
+
+    def advance(self) -> None:
+        """Count an optimiser step, after it was taken."""
+        self.step += 1
+        self.global_step.fill_(self.step)
+        self.target.after_step(self.online, self.step, self.horizon)
+
+    def describe(self) -> dict:
+        """What an exported file has to know about the backbone; plain data, kept in checkpoints."""
+        normalize = {}
+        if hasattr(self.data_preprocessor, "mean"):
+            normalize = dict(
+                mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB"
+            )
+        return dict(backbone=_plain(self.config["backbone"]), normalize=normalize, version=__version__)
+
+    def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
+        """MMEngine's entry: the fields of a :class:`Batch` spread out, as its train step passes them.
+
+        Args:
+            mode: "loss" for the losses; "tensor" for the online features of ``views`` (N, 3, H, W).
+        """
+        if mode == "loss":
+            return self.loss(Batch(views, geometry, draws, keys, regions, derived))
+        if mode == "tensor":
+            return self.online(views).levels
+        raise ValueError(f"mode is {mode!r}; 'loss' and 'tensor' are known")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses and logged figures of all objectives, named ``<objective>.<figure>``.
+
+        Args:
+            batch: preprocessed.
+        """
+        step = Step(self.step, self.horizon, self.seed)
+        derived = {name: objective.derive(batch, step) for name, objective in self.objectives.items()}
+        done = self._run_plans("online", self.online, batch, derived, {})
+        self.target.before_forward(self.online, self.step, self.horizon)
+        with torch.no_grad():
+            shared = {key: value.map(Tensor.detach) for key, value in done.items()} if self.target.is_online else {}
+            target_done = self._run_plans("target", self.target.branch(self.online), batch, derived, shared)
+        figures = {}
+        for name, objective in self.objectives.items():
+            maps = self._maps(name, done, target_done)
+            for key, value in objective(maps, batch._replace(derived=derived[name]), step).items():
+                figures[f"{name}.{key}"] = value * objective.weight if key.startswith("loss") else value.detach()
+        if self.target.momentum is not None:
+            figures["target_momentum"] = torch.tensor(self.target.momentum)
+        return figures
+
+    def _run_plans(
+        self,
+        which: str,
+        branch: Branch,
+        batch: Batch,
+        derived: Mapping[str, Mapping[str, DerivedView]],
+        done: Mapping[tuple, Features],
+    ) -> dict[tuple, Features]:
+        """Run each distinct planned forward once; features by (views, keep), or (objective, views, keep) of derived
+        views, each covering the concatenated views."""
+        wanted: dict[tuple, Forward] = {}
+        for name, plan in self.plans.items():
+            for forward in plan:
+                if forward.branch == which:
+                    key = _key(name, forward)
+                    before = wanted.get(key)
+                    wanted[key] = forward._replace(neck=forward.neck or (before is not None and before.neck))
+        results = dict(done)
+        for key, forward in wanted.items():
+            if key in results and (results[key].neck or not forward.neck):
+                continue
+            own = derived[key[0]] if isinstance(key[0], str) else {}
+            views = torch.cat([own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views])
+            keep = None
+            if forward.keep is not None:
+                keep = torch.cat([batch.draws[view][forward.keep] for view in forward.views]).to(views.device)
+            results[key] = branch(views, keep=keep, neck=forward.neck)
+        return results
+
+    def _maps(self, name: str, online: Mapping[tuple, Features], target: Mapping[tuple, Features]):
+        """What objective ``name`` sees: its planned features by branch and view."""
+        seen: dict[str, dict] = {"online": {}, "target": {}}
+        for forward in self.plans[name]:
+            features = (online if forward.branch == "online" else target)[_key(name, forward)]
+            count = len(forward.views)
+            for position, view in enumerate(forward.views):
+                part = features if count == 1 else features.map(lambda m, p=position: m.chunk(count)[p])
+                seen[forward.branch][view] = part
+        first = BranchMaps(self.online, seen["online"], f"{name}_", grad=True)
+        shared = first if self.target.is_online else None
+        branch = self.target.branch(self.online)
+        return {"online": first, "target": BranchMaps(branch, seen["target"], f"{name}_", grad=False, shared=shared)}
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum to minimise and what is logged: MMEngine sums whatever has "loss" in its name, this only what
+        objectives return as losses."""
+        total = sum(value for key, value in losses.items() if key.split(".", 1)[-1].startswith("loss"))
+        return total, {"loss": total.detach(), **{key: value.detach() for key, value in losses.items()}}
+
+
+def _key(name: str, forward: Forward) -> tuple:
+    """Forwards with equal keys are one pass. Derived views belong to their objective."""
+    owner = (name,) if any(isinstance(view, str) for view in forward.views) else ()
+    return (*owner, forward.views, forward.keep)
+
+
+def _plain(value):
+    """A config as dicts, lists, numbers and strings."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

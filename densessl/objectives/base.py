@@ -1,0 +1,158 @@
+"""The interface every objective has: what it needs from the branches, and what it makes of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from densessl.branches.branch import Branch, Features
+from densessl.data.batch import Batch
+from densessl.data.rng import keyed_rng
+from densessl.geometry import ViewGeometry
+
+View = int | str
+
+
+class Forward(NamedTuple):
+    """One forward pass an objective wants.
+
+    Attributes:
+        branch: "online" or "target".
+        views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
+            names of derived ones, all of one size.
+        keep: name of the draw with the token indices a masked backbone keeps.
+        neck: whether the neck's maps are needed too.
+    """
+
+    branch: str
+    views: tuple[View, ...]
+    keep: str | None = None
+    neck: bool = False
+
+
+class Step(NamedTuple):
+    """Where training stands.
+
+    Attributes:
+        index: optimiser steps taken.
+        horizon: lengths of the schedule (:class:`densessl.engine.schedules.Horizon`), None outside a run.
+        seed: of the run.
+    """
+
+    index: int
+    horizon: tuple | None = None
+    seed: int = 0
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Batch-level random numbers of this step, equal on all ranks."""
+        return keyed_rng(self.seed, purpose, self.index)
+
+
+class DerivedView(NamedTuple):
+    """A view an objective made from preprocessed ones.
+
+    Attributes:
+        images: (M, 3, h, w).
+        geometry: of the M images.
+        owner: (M,) batch row each image belongs to.
+    """
+
+    images: Tensor
+    geometry: ViewGeometry
+    owner: Tensor
+
+
+class BranchMaps:
+    """One objective's sight of one branch: ``maps[view][level]`` and projections of them.
+
+    Args:
+        branch: the module.
+        features: by view, of the passes this objective planned.
+        prefix: of the objective's projectors.
+        grad: whether projections carry gradient.
+        shared: the online maps, when the target *is* the online branch: its projections are then the online ones,
+            detached, instead of a second pass that would move batch-norm statistics twice.
+    """
+
+    def __init__(
+        self,
+        branch: Branch,
+        features: Mapping[View, Features],
+        prefix: str,
+        grad: bool,
+        shared: "BranchMaps | None" = None,
+    ):
+        self.branch = branch
+        self._features = features
+        self._prefix = prefix
+        self._grad = grad
+        self._shared = shared
+        self._projected: dict[tuple, Tensor] = {}
+
+    def __getitem__(self, view: View) -> Features:
+        return self._features[view]
+
+    def project(self, name: str, view: View, level: int | str = -1) -> Tensor:
+        """Projector ``name`` on one map; computed once however often it is asked for."""
+        key = (name, view, level)
+        if key not in self._projected:
+            if self._shared is not None and view in self._shared._features:
+                self._projected[key] = self._shared.project(*key).detach()
+            else:
+                self._projected[key] = self.apply(name, self[view][level])
+        return self._projected[key]
+
+    def apply(self, name: str, tensor: Tensor) -> Tensor:
+        """Projector ``name`` on a tensor of the objective's own making."""
+        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
+            return self.branch.projectors[self._prefix + name](tensor)
+
+
+class Objective(nn.Module):
+    """Base of all objectives.
+
+    A subclass states the forwards it wants (:meth:`plan`), the projectors both branches shall have
+    (:meth:`projectors`), inputs it derives from preprocessed views (:meth:`derive`), and the loss
+    (:meth:`forward`). It owns its predictor, queues and centres, never a target: which target the model has, it
+    does not know.
+
+    Args:
+        name: of its log entries, projectors and state; the class name in lower case by default.
+        weight: of its loss in the sum.
+        views: the two (or more) loaded views it looks at.
+        level: of the backbone (an index into its outputs) or neck ("neck.i") it works on.
+    """
+
+    def __init__(
+        self, name: str | None = None, weight: float = 1.0, views: Sequence[View] = (0, 1), level: int | str = -1
+    ):
+        super().__init__()
+        self.name = name or type(self).__name__.lower()
+        self.weight = weight
+        self.views = tuple(views)
+        self.level = level
+
+    def plan(self) -> list[Forward]:
+        """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
+        neck = isinstance(self.level, str)
+        return [Forward(branch, (view,), neck=neck) for branch in ("online", "target") for view in self.views]
+
+    def projectors(self, channels: Callable[[int | str], int]) -> dict[str, nn.Module]:
+        """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""
+        return {}
+
+    def derive(self, batch: Batch, step: Step) -> dict[str, DerivedView]:
+        """New inputs made after preprocessing, by name, which :meth:`plan` may ask for."""
+        return {}
+
+    def forward(self, maps: Mapping[str, BranchMaps], batch: Batch, step: Step) -> dict[str, Tensor]:
+        """Scalars by name. Those whose name starts with "loss" are weighted and summed; the rest is only logged.
+
+        Args:
+            maps: "online" and "target".
+            batch: preprocessed; ``batch.derived`` holds what :meth:`derive` made.
+            step: where training stands.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.forward")

@@ -1,0 +1,155 @@
+"""PixPro and PixContrast (Xie et al., "Propagate Yourself", CVPR 2021, arXiv 2011.10043)."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from densessl.branches.projector import MLP
+from densessl.branches.propagation import PixelPropagation
+from densessl.data.batch import Batch
+from densessl.geometry import ViewGeometry, distance_mask, edge_frame, pixpro_frame
+from densessl.insight.spread import between_image_cosine
+from densessl.losses import cosine_regression, pixel_consistency, pixel_contrast, unit
+from densessl.objectives.base import BranchMaps, Objective
+from densessl.registry import OBJECTIVES
+
+FRAMES = {"official": pixpro_frame, "edges": edge_frame}
+
+
+class TwoViewObjective(Objective):
+    """Projects one level of two views in both branches by a map MLP with batch norm; the base of this file's terms.
+
+    Args:
+        hidden, dim: widths of the projector. PixPro's paper says 2048 hidden channels, its code and released models
+            have 4096.
+        norm: norm config of the projector (and predictor).
+    """
+
+    def __init__(self, hidden: int = 4096, dim: int = 256, norm: dict | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.dim = dim
+        self.norm = norm or dict(type="SyncBN")
+        if len(self.views) != 2:
+            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
+
+    def projectors(self, channels: Callable[[int | str], int]) -> dict[str, nn.Module]:
+        return {"projector": MLP(kind="map", dims=(channels(self.level), self.hidden, self.dim), norm=self.norm)}
+
+    def projections(self, maps: Mapping[str, BranchMaps], branch: str) -> list[Tensor]:
+        """Projected maps of both views, each (N, dim, H, W)."""
+        return [maps[branch].project("projector", view, self.level) for view in self.views]
+
+
+class PixelObjective(TwoViewObjective):
+    """A term over cells that lie close to each other in the source.
+
+    Args:
+        threshold: largest distance of a positive pair in cell diagonals.
+        coords: "official" takes PixPro's inclusive-end coordinates, "edges" plain pixel-edge ones.
+    """
+
+    def __init__(self, threshold: float = 0.7, coords: str = "official", **kwargs):
+        super().__init__(**kwargs)
+        if coords not in FRAMES:
+            raise ValueError(f"objectives.{self.name}.coords is {coords!r}; {sorted(FRAMES)} are known")
+        self.threshold = threshold
+        self.frame = FRAMES[coords]
+
+    def masks(self, geometry: list[ViewGeometry], maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Positive pairs (N, S_1, S_2) of view 1's cells with view 2's, and their transpose."""
+        frames = [self.frame(geometry[view]) for view in self.views]
+        mask = distance_mask(*frames, *(tuple(item.shape[2:]) for item in maps), threshold=self.threshold)
+        return mask, mask.mT
+
+
+def figures(cosines: list[Tensor], counts: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """What to watch: mean positive cosine, positives per image that has any, share of image pairs without overlap, and
+    the similarity of *different* images' target cells, which a collapse drives to 1 (above .99 is one)."""
+    found = counts > 0
+    some = found.sum().clamp(min=1)
+    return {
+        "positive_cosine": sum((cosine.detach() * found).sum() / some for cosine in cosines) / len(cosines),
+        "positives": counts.sum() / some,
+        "no_overlap": 1 - found.float().mean(),
+        "between_images": between_image_cosine(target),
+    }
+
+
+@OBJECTIVES.register_module()
+class PixPro(PixelObjective):
+    """Pixel-to-propagation consistency: a propagated online map agrees with the target map (section 3.2).
+
+    ``loss = sum over both directions of -2 * mean_n l_n``, l_n the mean cosine of image n's positive pairs, over all
+    images: one without overlap counts as 0. Between -4 and 4, with -4 for perfect agreement.
+
+    Args:
+        transform_layers: depth of the propagation's value transform, 0, 1 or 2.
+        gamma, clamp: of the propagation's similarity.
+        transform_norm: norm of a two-layer transform; plain BN by default as in the official code.
+    """
+
+    def __init__(
+        self,
+        transform_layers: int = 1,
+        gamma: float = 2.0,
+        clamp: float = 0.0,
+        transform_norm: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.predictor = PixelPropagation(self.dim, transform_layers, gamma, clamp, transform_norm)
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        predictions = [unit(self.predictor(item)) for item in self.projections(maps, "online")]
+        targets = [unit(item) for item in self.projections(maps, "target")]
+        masks = self.masks(batch.geometry, targets)
+        first, counts = pixel_consistency(predictions[0], targets[1], masks[0])
+        second, _ = pixel_consistency(predictions[1], targets[0], masks[1])
+        loss = -2 * first.mean() - 2 * second.mean()
+        return {"loss": loss, **figures([first, second], counts, targets[0])}
+
+
+@OBJECTIVES.register_module()
+class PixContrast(PixelObjective):
+    """Pixel contrast within an image (section 3.1): no propagation, negatives are the other cells of the other view.
+
+    The code was not released: temperature and averaging follow the paper's text and its unofficial ports.
+    """
+
+    def __init__(self, temperature: float = 0.3, mean: str = "global", **kwargs):
+        super().__init__(**kwargs)
+        self.temperature = temperature
+        self.mean = mean
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        online = [unit(item) for item in self.projections(maps, "online")]
+        targets = [unit(item) for item in self.projections(maps, "target")]
+        masks = self.masks(batch.geometry, targets)
+        losses = [
+            pixel_contrast(q, k, mask, self.temperature, self.mean) for q, k, mask in zip(online, targets[::-1], masks)
+        ]
+        with torch.no_grad():
+            cosine, counts = pixel_consistency(online[0], targets[1], masks[0])
+        return {"loss": sum(losses) / 2, **figures([cosine], counts, targets[0])}
+
+
+@OBJECTIVES.register_module()
+class InstanceCosine(TwoViewObjective):
+    """PixPro's instance branch: BYOL with convolutional heads applied *before* pooling, so that their batch norm sees
+    N*H*W samples (the official code; the paper describes a SimCLR-like term).
+
+    ``loss = -2 mean cos(p_1, z_2) - 2 mean cos(p_2, z_1)``, between -4 and 4. The weight of the published results is
+    not known; 1 is the paper's.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.predictor = MLP(kind="map", dims=(self.dim, self.hidden, self.dim), norm=self.norm)
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        predictions = [self.predictor(item).mean((2, 3)) for item in self.projections(maps, "online")]
+        targets = [item.mean((2, 3)) for item in self.projections(maps, "target")]
+        cosines = [cosine_regression(p, z) for p, z in zip(predictions, targets[::-1])]
+        return {"loss": -2 * sum(cosines), "cosine": sum(cosines).detach() / 2}

@@ -1,0 +1,62 @@
+"""From the loader's uint8 crops to the normalised views of the model, on the model's device."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from densessl.augment import Photometric, normalize
+from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec, expand_views
+from densessl.registry import MODELS
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@MODELS.register_module()
+class ViewPreprocessor(BaseDataPreprocessor):
+    """Applies the photometric ops with the numbers the workers drew, and normalises.
+
+    Args:
+        views: the same view configs as the data set's.
+        mean, std: of RGB in units of 0..255.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[dict | ViewSpec],
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
+        super().__init__()
+        self.photometric = [Photometric(spec.photometric) for spec in expand_views(views)]
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def forward(self, data: Batch, training: bool = False) -> Batch:
+        """The batch on the device, its views normalised, in fp32.
+
+        Raises:
+            ValueError: when data set and preprocessor were given different views.
+        """
+        if len(data.views) != len(self.photometric):
+            raise ValueError(
+                f"the loader gives {len(data.views)} views, data_preprocessor.views describes {len(self.photometric)}: "
+                "both must be the config's `views`"
+            )
+        data = data.to(self.device)
+        with torch.no_grad(), torch.autocast(data.views[0].device.type, enabled=False):
+            views = []
+            for number, (view, draws, ops) in enumerate(zip(data.views, data.draws, self.photometric)):
+                images = view.float() / 255
+                if "photometric" in draws:  # else the workers applied them
+                    found = draws["photometric"].shape[1]
+                    if found != ops.width:
+                        raise ValueError(
+                            f"view {number} comes with {found} photometric numbers, data_preprocessor.views[{number}] "
+                            f"needs {ops.width}: both must be the config's `views`"
+                        )
+                    images = ops(images, draws["photometric"])
+                views.append(normalize(images, self.mean, self.std))
+        return data._replace(views=views)
