@@ -1,4 +1,4 @@
-"""The command line of ``tools/look.py``: a checkpoint of a pretraining, looked at next to its own beginning."""
+"""The command line of ``tools/look.py``: a checkpoint of a pretraining, next to random weights of its config."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -75,8 +75,9 @@ def look_matching(args: argparse.Namespace) -> None:
     for light, pair in pairs.items():
         result, start = (dense_matching(model, pair, args.size, args.level, **pixels) for model in (trained, random))
         figures = result.figures()
+        width, height = result.cell
         print_table(
-            f"Matching in the {light}: {len(result.query)} cells of {result.cell[0]:.1f} x {result.cell[1]:.1f} pixels",
+            f"Matching in the {light}: {len(result.query)} cells of {width:.1f} x {height:.1f} px, errors in px",
             {"checkpoint": figures.pop("features"), "random init": start.figures()["features"], **figures},
         )
     draw_matches(pair, result, args.points).save(args.out)
@@ -99,15 +100,20 @@ def look_spread(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    top = argparse.ArgumentParser(prog="look.py", description=__doc__)
+    top = argparse.ArgumentParser(
+        prog="look.py", description="Look into a checkpoint of a pretraining, next to random weights of its config."
+    )
+    defaults = argparse.ArgumentDefaultsHelpFormatter
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    matching = commands.add_parser("matching", help="do cells find their match in a stereo pair? Draws a picture")
+    matching = commands.add_parser(
+        "matching", formatter_class=defaults, help="do cells find their match in a stereo pair?"
+    )
     matching.add_argument("checkpoint")
-    matching.add_argument("out", help="picture to write (PNG)")
+    matching.add_argument("out", help="picture to write, such as matches.png")
     matching.add_argument("--size", type=int, nargs=2, default=(1024, 1536), metavar=("H", "W"), help="of the input")
     matching.add_argument("--points", type=int, default=120, help="how many matches to draw, about")
     matching.set_defaults(run=look_matching)
-    spread = commands.add_parser("spread", help="do features of different images differ?")
+    spread = commands.add_parser("spread", formatter_class=defaults, help="do features of different images differ?")
     spread.add_argument("checkpoint")
     spread.add_argument("folder", help="of images")
     spread.add_argument("--images", type=int, default=64, help="how many to look at")

@@ -10,6 +10,7 @@ from densessl.insight.stereo import StereoPair
 
 SCALE = 2  # lines are drawn this much larger and scaled down, which smooths them
 GAP, CAPTION = 8, 30  # pixels
+BACKGROUND = 60  # mean brightness of the images under the points
 
 
 def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, tolerance: float = 16.0) -> Image.Image:
@@ -29,10 +30,10 @@ def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, to
     shift = width + GAP
     canvas = Image.new("RGB", (shift + pair.right.shape[1], height + CAPTION), "white")
     for image, x in ((pair.left, 0), (pair.right, shift)):
-        # Towards grey and dark, so that the colours of the points are read easily.
-        grey = np.asarray(image).mean(axis=2, keepdims=True)
-        faded = 0.55 * (0.65 * grey + 0.35 * image)
-        canvas.paste(Image.fromarray(faded.astype(np.uint8)), (x, 0))
+        # Towards grey, and of one dark mean, so that the colours of the points are read easily.
+        faded = 0.65 * image.mean(axis=2, keepdims=True) + 0.35 * image
+        faded *= BACKGROUND / max(faded.mean(), 1)
+        canvas.paste(Image.fromarray(faded.clip(0, 255).astype(np.uint8)), (x, 0))
     canvas = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas)
 

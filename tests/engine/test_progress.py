@@ -29,6 +29,7 @@ from densessl.engine.progress import (
     loader_advice,
 )
 from densessl.engine.vis_backends import JsonlVisBackend
+from tests.distributed import run_pair
 
 WAIT = 0.02
 
@@ -94,8 +95,8 @@ def runner(work_dir, model=None, hook=None, epochs=2, slow=False, val=False, run
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.5}},
         param_scheduler=[{"type": "MultiStepLR", "milestones": [1], "gamma": 0.1}],
         default_hooks={
-            "logger": hook or {"type": "densessl.ProgressHook", "interval": 4},
-            "runtime_info": runtime or {"type": "densessl.AsyncRuntimeInfoHook"},
+            "logger": hook or {"type": "ProgressHook", "interval": 4},
+            "runtime_info": runtime or {"type": "AsyncRuntimeInfoHook"},
             "checkpoint": {
                 "type": "CheckpointHook",
                 "save_best": "score" if val else None,
@@ -105,9 +106,10 @@ def runner(work_dir, model=None, hook=None, epochs=2, slow=False, val=False, run
         },
         visualizer={
             "type": "Visualizer",
-            "vis_backends": [{"type": "densessl.JsonlVisBackend"}, {"type": "TensorboardVisBackend"}],
+            "vis_backends": [{"type": "JsonlVisBackend"}, {"type": "TensorboardVisBackend"}],
         },
         experiment_name=f"progress-{work_dir}",
+        default_scope="densessl",
         **cfg,
     )
 
@@ -166,7 +168,7 @@ def test_figures_are_not_read_at_every_iteration(tmp_path, monkeypatch):
     for name in ("item", "__float__", "tolist"):
         real = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, real=real: (reads.append(self), real(self))[1])
-    runner(tmp_path, epochs=4, hook={"type": "densessl.ProgressHook", "interval": 10}).train()
+    runner(tmp_path, epochs=4, hook={"type": "ProgressHook", "interval": 10}).train()
     assert len(lines(tmp_path)) == 3
     # loss, loss_a, loss_b and accuracy; the sampler, the loader and the runner's time stamp read integers and doubles.
     assert sum(tensor.dtype == torch.float32 for tensor in reads) == 3 * 4
@@ -184,11 +186,11 @@ def test_a_slow_loader_is_measured_and_named_once(tmp_path, capsys):
 def test_a_slow_model_is_not_blamed_on_the_loader(tmp_path, capsys):
     class Slow(Model):
         def forward(self, *args, **kwargs):
-            time.sleep(WAIT)
+            time.sleep(5 * WAIT)
             return super().forward(*args, **kwargs)
 
-    runner(tmp_path, model=Slow()).train()
-    assert lines(tmp_path)[-1]["step_time"] >= WAIT
+    runner(tmp_path, model=Slow(), epochs=1).train()
+    assert lines(tmp_path)[-1]["step_time"] >= 5 * WAIT
     assert "bottleneck" not in capsys.readouterr().out
 
 
@@ -359,6 +361,23 @@ def test_terminal_is_given_back_after_an_interrupt(terminal):
     assert output.count("img/s") >= 2
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
     assert [row for row in Terminal(output).rows if row][-1].endswith("INTERRUPTED RUN DONE")
+
+
+def train_on_every_rank(work_dir: str) -> int:
+    """How many lines of progress this rank logs."""
+    run, records = runner(work_dir, epochs=1), []
+    run.logger.handlers[0].addFilter(lambda record: records.append(record.getMessage()) or True)
+    run.train()
+    return sum("img/s" in record for record in records)
+
+
+def test_one_rank_speaks_for_all(tmp_path):
+    """Each of two ranks has five numbers: batches of 2, 2 and 1, of which the first and the last are reported."""
+    assert run_pair(train_on_every_rank, str(tmp_path)) == [2, 0]
+    first, last = lines(tmp_path)
+    assert (first["step"], last["step"]) == (1, 3)
+    assert first["images_per_second"] == pytest.approx(2 * 2 / first["step_time"])
+    assert last["images_per_second"] == pytest.approx(2 * (2 + 1) / (2 * last["step_time"]))
 
 
 def test_async_runtime_info_keeps_the_rest(tmp_path):
