@@ -242,6 +242,13 @@ def test_coco_split_folder_wins_over_others(tmp_path):
     assert list_images(coco(tmp_path / "annotations" / "val.json", "1.jpg")).root == str(tmp_path / "val")
 
 
+def test_coco_images_beside_the_json_win_over_its_parents(tmp_path):
+    touch(tmp_path, "train/1.jpg", "1.jpg")
+    assert list_images(coco(tmp_path / "train" / "_annotations.coco.json", "1.jpg")).root == str(tmp_path / "train")
+    touch(tmp_path, "val/1.jpg", "data/1.jpg")
+    assert list_images(coco(tmp_path / "data" / "val.json", "1.jpg")).root == str(tmp_path / "data")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
