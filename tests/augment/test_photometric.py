@@ -87,6 +87,11 @@ def test_shapes(shape, rows):
     assert out.shape == shape and out.is_contiguous()
 
 
+def test_adjustments_of_no_strength_are_left_out():
+    images, op = photos(4) / 255, ColorJitter(0, 0, 0, 0, p=1)
+    assert torch.equal(op.apply(images, draws_of(op, 4)), images)
+
+
 def test_an_empty_recipe_copies():
     images = photos(2) / 255
     out = Photometric([])(images, torch.empty(2, 0))
