@@ -111,14 +111,15 @@ class EncodedImage:
             image.load()
             decoded_size = image.size
             image = _rgb(image)
-            if self._orientation in _UPRIGHT:
+            to_source = affine.scaled_decode(denominator)
+            if self._orientation != 1:
                 image = image.transpose(_UPRIGHT[self._orientation])
+                to_source = affine.compose(
+                    affine.invert(affine.exif(self._orientation, self._stored_size)),
+                    to_source,
+                    affine.exif(self._orientation, decoded_size),
+                )
             pixels = np.asarray(image)
-        to_source = affine.compose(
-            affine.invert(affine.exif(self._orientation, self._stored_size)),
-            affine.scaled_decode(denominator),
-            affine.exif(self._orientation, decoded_size),
-        )
         return Placed(pixels, to_source, self.source_size)
 
 
