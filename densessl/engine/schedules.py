@@ -174,7 +174,7 @@ def _warmup_multistep(
         return warmup_multistep(
             _epoch_start(step, horizon) if by_epoch else step,
             base=base,
-            milestones=[epoch * horizon.steps_per_epoch for epoch in sorted(milestones)],
+            milestones=[math.ceil(epoch * horizon.steps_per_epoch - 1e-9) for epoch in sorted(milestones)],
             gamma=gamma,
             warmup=warmup_epochs * horizon.steps_per_epoch,
             start_factor=start_factor,
@@ -197,7 +197,7 @@ def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clam
 
 
 def _epoch_start(step: int, horizon: Horizon) -> float:
-    """The step at which the epoch of ``step`` begins; the small term is for fractional epochs that end on a step."""
+    """The step at which the epoch of ``step`` begins; the small term absorbs the rounding of fractional epochs."""
     return math.floor(step / horizon.steps_per_epoch + 1e-9) * horizon.steps_per_epoch
 
 

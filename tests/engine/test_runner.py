@@ -35,7 +35,7 @@ class Toy(BaseModel):
 
     step = property(lambda self: int(self.global_step))
 
-    def begin(self, horizon):
+    def begin(self, horizon, seed):
         self.horizon = horizon
 
     def advance(self):

@@ -84,9 +84,9 @@ def test_milestones_are_epochs_in_any_order():
 
 def test_by_epoch_with_fractional_epochs_starts_an_epoch_on_its_step():
     schedule = build_schedule({"type": "warmup_cosine", "base": 1.0, "by_epoch": True})
-    horizon = Horizon(10 / 3, 6, 20, 0, 1)
-    assert schedule(9, horizon) == pytest.approx((1 + math.cos(math.pi * 2 / 6)) / 2)
-    assert schedule(10, horizon) == pytest.approx((1 + math.cos(math.pi * 3 / 6)) / 2)
+    horizon = Horizon(7 / 3, 30, 70, 0, 1)  # 35 / (7 / 3) is a little less than 15 in floating point
+    assert schedule(34, horizon) == pytest.approx((1 + math.cos(math.pi * 14 / 30)) / 2)
+    assert schedule(35, horizon) == pytest.approx((1 + math.cos(math.pi * 15 / 30)) / 2)
 
 
 def test_momentum_falls_again_unless_clamped():
@@ -132,8 +132,8 @@ class Counting(BaseModel):
         self.head = nn.Linear(1, 1)
         self.step, self.horizon, self.noise = 0, None, []
 
-    def begin(self, horizon):
-        self.horizon = horizon
+    def begin(self, horizon, seed):
+        self.horizon, self.seed = horizon, seed
 
     def advance(self):
         self.step += 1
@@ -157,7 +157,7 @@ class Recorder(Hook):
         self.weights.append(runner.model.fc.weight.detach().clone())
 
 
-def run(work_dir, model=None, reseed=True, **wrapper):
+def run(work_dir, model=None, reseed=True, lr=None, **wrapper):
     recorder = Recorder()
     model = model or Counting()
     runner = DenseRunner(
@@ -179,7 +179,7 @@ def run(work_dir, model=None, reseed=True, **wrapper):
         },
         custom_hooks=[
             recorder,
-            LRHook({"type": "warmup_cosine", "base": 1.0}),
+            LRHook({"type": "warmup_cosine", "base": 1.0}, **(lr or {})),
             StepHook(reseed=reseed),
         ],
         default_hooks={"checkpoint": None},
@@ -196,6 +196,7 @@ def test_hooks_count_steps_over_accumulation_with_a_remainder(tmp_path):
     """10 iterations accumulated by 3: the optimiser steps after the 3rd, 6th, 9th and, incomplete, the 10th."""
     model, recorder = run(tmp_path, accumulative_counts=3)
     assert model.horizon == Horizon(steps_per_epoch=5 / 3, epochs=2, total_steps=4, num_images=21, global_batch=12)
+    assert model.seed == 3
     assert recorder.steps == [0, 0, 1, 1, 1, 2, 2, 2, 3, 4]
     moved = [not torch.equal(a, b) for a, b in zip(recorder.weights, recorder.weights[1:])]
     assert moved == [False, True, False, False, True, False, False, True, True]
@@ -203,6 +204,25 @@ def test_hooks_count_steps_over_accumulation_with_a_remainder(tmp_path):
     for lr, groups in zip(expected, recorder.lrs):
         # Two exclusion classes by two scales, and MMEngine's entry for the base learning rate.
         assert sorted(groups) == pytest.approx([lr / 2, lr / 2, lr, lr, lr])
+
+
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"reference_batch": 48}, 1 / 4),
+        ({"reference_batch": 48, "rule": "sqrt"}, 1 / 2),
+        ({"reference_batch": 48, "rule": "none"}, 1),
+        ({"reference_batch": 12, "rule": "sqrt"}, 1),
+    ],
+)
+def test_learning_rate_follows_the_batch(tmp_path, options, factor):
+    _, recorder = run(tmp_path, accumulative_counts=3, lr=options)  # 12 images a step
+    assert max(recorder.lrs[0]) == pytest.approx(factor)
+
+
+def test_an_unknown_batch_rule_is_an_error():
+    with pytest.raises(ValueError, match=r"rule='square': expected one of \['linear', 'none', 'sqrt'\]"):
+        LRHook({"type": "constant", "value": 1.0}, rule="square")
 
 
 def test_every_iteration_is_reseeded_by_its_position(tmp_path):
