@@ -1,0 +1,228 @@
+"""What a backbone's weights presume: its architecture and the pixels it was trained on.
+
+Two networks can have equal tensor shapes and still compute different functions: a ResNet with its stride in the 1x1
+convolution ("caffe") accepts the weights of one with its stride in the 3x3 ("pytorch"), a detector that feeds BGR
+accepts weights trained on RGB. Such a load reports no missing key, and the average precision collapses. So an exported
+file carries a fingerprint, and loading compares it with the model's own.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+# (bottleneck blocks?, blocks in each stage) of the ResNets that have a name.
+RESNETS = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+NORMS = {nn.GroupNorm: "GN", nn.LayerNorm: "LN", nn.modules.instancenorm._InstanceNorm: "IN"}
+EPS = 1e-5  # of every norm layer that is built without naming another
+
+# What to write in an MMDet config so that a field gets a value: one text, or one for each value.
+REMEDIES = {
+    "arch": "build the backbone type that the weights were trained in",
+    "depth": "set backbone.depth={}",
+    "width": "set backbone.base_channels={}",
+    "stem": {"7x7": "set backbone.deep_stem=False", "deep": "set backbone.deep_stem=True"},
+    "shortcut": {"conv": "set backbone.avg_down=False", "avgpool": "set backbone.avg_down=True"},
+    "stride": {"3x3": "set backbone.style='pytorch'", "1x1": "set backbone.style='caffe'"},
+    "norm": "set backbone.norm_cfg.type='{}'",
+    "eps": "set backbone.norm_cfg.eps={}",
+    "channel_order": {
+        "RGB": "set bgr_to_rgb=True in data_preprocessor, since MMDet reads BGR",
+        "BGR": "set bgr_to_rgb=False in data_preprocessor, since MMDet reads BGR",
+    },
+    "mean": "set mean={} in data_preprocessor",
+    "std": "set std={} in data_preprocessor",
+}
+
+
+class Difference(NamedTuple):
+    """One field in which a model disagrees with the weights it is given."""
+
+    field: str
+    found: Any
+    expected: Any
+
+    def __str__(self) -> str:
+        wanted = list(self.expected) if isinstance(self.expected, tuple) else self.expected
+        remedy = REMEDIES[self.field]
+        remedy = remedy.get(wanted, "") if isinstance(remedy, dict) else remedy.format(wanted)
+        return f"{self.field}: found {self.found}, expected {self.expected}: {remedy}"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must agree between the network that was trained and the one that is loaded. ``None`` means not known.
+
+    Zero initialisation of the last norm of a block, frozen stages and dilation are not in it: they do not change what
+    the tensors mean.
+
+    Attributes:
+        arch: ``"resnet"`` or ``"other"``, of which only names and shapes of tensors are compared.
+        depth: 18, 34, 50, 101 or 152.
+        width: Channels of the first convolution of the first block, 64 in a standard ResNet.
+        stem: ``"7x7"`` or ``"deep"`` (three 3x3 convolutions).
+        shortcut: ``"conv"`` or ``"avgpool"`` (pooling before a 1x1 convolution of stride 1, ResNet-D).
+        stride: Convolution of a bottleneck with the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"`` (caffe).
+        norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``, ``"IN"``.
+        eps: Added to the variance in the norm layers.
+        channel_order: ``"RGB"`` or ``"BGR"``.
+        mean, std: Per channel, in the order of ``channel_order``, of pixel values in 0 to 255.
+    """
+
+    arch: str | None = None
+    depth: int | None = None
+    width: int | None = None
+    stem: str | None = None
+    shortcut: str | None = None
+    stride: str | None = None
+    norm: str | None = None
+    eps: float | None = None
+    channel_order: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.to_dict().items())
+
+    def to_dict(self) -> dict:
+        """Plain lists, strings and numbers, so that the file opens with ``weights_only=True``."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> "Fingerprint":
+        """The inverse of :meth:`to_dict`. Keys of a later version that this one does not know are passed over."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+
+
+def of_state(
+    state: Mapping[str, Tensor], config: Mapping | None = None, normalize: Mapping | None = None
+) -> Fingerprint:
+    """The fingerprint of a bare backbone state dict.
+
+    Args:
+        state: Backbone tensors, unprefixed (``conv1.weight`` …).
+        config: The config dict the backbone was built from. It tells what tensors cannot: which convolution of a
+            bottleneck has the stride, and the norm layers' eps.
+        normalize: ``dict(mean=, std=, channel_order=)`` of the pixels. Values for pixels in 0 to 1 are scaled to 0-255.
+    """
+    config = config or {}
+    kind = config.get("type")
+    kind = kind if isinstance(kind, str) or kind is None else kind.__name__
+    norm_config = config.get("norm_cfg") or {}
+    known: dict[str, Any] = _pixels(normalize)
+    batch_norm = any(key.endswith("running_mean") for key in state)
+    known["norm"] = "BN" if batch_norm else norm_config.get("type")
+    # With no config at all (a file of unknown origin) the eps stays unknown.
+    known["eps"] = norm_config.get("eps", EPS) if kind and known["norm"] else None
+    if not is_resnet(state):
+        return Fingerprint(arch="other", **known)
+    bottleneck = "layer1.0.conv3.weight" in state
+    stages = [{key.split(".")[1] for key in state if key.startswith(f"layer{i}.")} for i in range(1, 5)]
+    stride = None if kind is None else "1x1" if config.get("style") == "caffe" else "3x3"
+    return Fingerprint(
+        arch="resnet",
+        depth=RESNETS.get((bottleneck, tuple(map(len, stages)))),
+        width=state["layer1.0.conv1.weight"].shape[0],
+        stem="7x7" if "conv1.weight" in state else "deep",
+        # Where the shortcut pools first, its convolution is the second module. Stage 2 has one in every ResNet.
+        shortcut="avgpool" if getattr(state.get("layer2.0.downsample.1.weight"), "ndim", 1) == 4 else "conv",
+        stride=stride if bottleneck else "3x3",  # a basic block has no 1x1 convolution to put it in
+        **known,
+    )
+
+
+def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) -> Fingerprint:
+    """The fingerprint of a built backbone, read from its modules rather than from the config it was built from.
+
+    Args:
+        backbone: MMDet's, torchvision's, timm's or ours.
+        data_preprocessor: The detector's. MMDet's pipelines read images as BGR, whatever decodes them, so one that
+            swaps the channels feeds RGB. Without it, the pixels stay unknown.
+    """
+    eps = {m.eps for m in backbone.modules() if hasattr(m, "running_mean") or isinstance(m, tuple(NORMS))}
+    norms = {name for kind, name in NORMS.items() if any(isinstance(m, kind) for m in backbone.modules())}
+    seen = of_state(backbone.state_dict())
+    values = asdict(seen) | {
+        "depth": getattr(backbone, "depth", None) or seen.depth,  # a C4 backbone has no fourth stage to count
+        "stride": seen.stride or _stride(backbone),
+        "norm": seen.norm or (norms.pop() if len(norms) == 1 else None),
+        "eps": eps.pop() if len(eps) == 1 else None,
+    }
+    if data_preprocessor is not None:
+        swaps = getattr(data_preprocessor, "_channel_conversion", False)
+        normalises = getattr(data_preprocessor, "_enable_normalize", False)
+        values |= _pixels(
+            {
+                "mean": data_preprocessor.mean.flatten().tolist() if normalises else [0.0] * 3,
+                "std": data_preprocessor.std.flatten().tolist() if normalises else [1.0] * 3,
+                "channel_order": "RGB" if swaps else "BGR",
+            },
+            scale=1.0,
+        )
+    return Fingerprint(**values)
+
+
+def compare(found: Fingerprint, expected: Fingerprint) -> tuple[list[Difference], list[str]]:
+    """Compare a model's fingerprint with a file's.
+
+    Returns:
+        The fields that differ, and the names of those that one side does not know. Numbers agree within 1e-3 of each
+        other (eps: 1e-6 relative), since means are written with varying precision.
+    """
+    differences, unknown = [], []
+    for field in fields(Fingerprint):
+        have, want = getattr(found, field.name), getattr(expected, field.name)
+        if want is None and have is None:
+            continue  # a question that does not arise, such as the stem of a ViT
+        if want is None or have is None:
+            unknown.append(field.name)
+        elif not _agree(have, want):
+            differences.append(Difference(field.name, have, want))
+    return differences, unknown
+
+
+def _agree(have: Any, want: Any) -> bool:
+    if isinstance(want, float):
+        return math.isclose(have, want, rel_tol=1e-6)
+    if isinstance(want, tuple):
+        return len(have) == len(want) and all(abs(a - b) <= 1e-3 * max(1, abs(b)) for a, b in zip(have, want))
+    return have == want
+
+
+def is_resnet(state: Mapping[str, Tensor]) -> bool:
+    stems = ("conv1.weight", "stem.0.weight", "conv1.0.weight")  # torchvision and MMDet; MMDet deep; timm deep
+    return "layer1.0.conv1.weight" in state and any(stem in state for stem in stems)
+
+
+def _stride(backbone: nn.Module) -> str | None:
+    """Which convolution of a bottleneck has the stride, from the modules themselves. None where no stage has one."""
+    for stage in ("layer2", "layer3", "layer4"):
+        modules = dict(getattr(backbone, stage, nn.Module()).named_modules())
+        for name, kind in (("0.conv1", "1x1"), ("0.conv2", "3x3")):
+            if name in modules and max(nn.modules.utils._pair(modules[name].stride)) > 1:
+                return kind
+    return None
+
+
+def _pixels(normalize: Mapping | None, scale: float | None = None) -> dict[str, Any]:
+    """mean, std and channel order with the first two on the 0-255 scale. No standard deviation of pixels in 0-255 is
+    below 1, none of pixels in 0-1 above, so the scale need not be told."""
+    if not normalize:
+        return {}
+    mean, std = normalize.get("mean"), normalize.get("std")
+    if scale is None:
+        scale = 255.0 if std is not None and max(std) < 1 else 1.0
+
+    def scaled(values: Sequence[float] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(round(scale * float(v), 4) for v in values)
+
+    return {"mean": scaled(mean), "std": scaled(std), "channel_order": normalize.get("channel_order")}

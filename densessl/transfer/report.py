@@ -1,0 +1,75 @@
+"""What a load did, in one line and in detail."""
+
+from dataclasses import dataclass, field
+
+from densessl.transfer.fingerprint import Difference
+
+SHOWN = 8  # names of each kind that the details list
+
+
+class LoadError(RuntimeError):
+    """Weights do not fit the model they were meant for. The model is left untouched. ``report`` has the details."""
+
+    def __init__(self, message: str, report: "LoadReport | None" = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+@dataclass
+class LoadReport:
+    """Counts of tensors: parameters and buffers alike.
+
+    Attributes:
+        source: The file.
+        part: What was loaded, ``"backbone"``.
+        expected: Tensors of that part of the model.
+        loaded: Those the file has with the same shape.
+        missing: Those the file lacks.
+        mismatched: Those the file has in another shape, as ``"name: found (…), expected (…)"``.
+        unexpected: Tensors of the file that the model lacks.
+        new: For every other part of the model, how many tensors stay as they were initialised.
+        differences: Fields in which the fingerprints disagree; empty unless the caller allowed it.
+        unverified: Fields of the fingerprint that the file or the model does not tell.
+        applied: Whether the model has the tensors now. It does not where :class:`LoadError` brought this report.
+    """
+
+    source: str
+    part: str
+    expected: int
+    loaded: int
+    missing: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    new: dict[str, int] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+    applied: bool = False
+
+    @property
+    def coverage(self) -> float:
+        """Loaded over expected, 0 to 1."""
+        return self.loaded / self.expected if self.expected else 0.0
+
+    @property
+    def summary(self) -> str:
+        """One line, such as ``318/318 backbone tensors loaded; 0 unexpected; neck: 16 new; bbox_head: 20 new``."""
+        verb = "loaded" if self.applied else "fit, none loaded"
+        words = [f"{self.loaded}/{self.expected} {self.part} tensors {verb}", f"{len(self.unexpected)} unexpected"]
+        return "; ".join(words + [f"{part}: {count} new" for part, count in self.new.items()])
+
+    def details(self) -> list[str]:
+        """A line for each kind of trouble; none when there is none."""
+        names = {"missing": self.missing, "of another shape": self.mismatched, "unexpected": self.unexpected}
+        lines = [f"{kind} ({len(all_)}): {_listed(all_)}" for kind, all_ in names.items() if all_]
+        lines += [f"fingerprint differs in {difference}" for difference in self.differences]
+        if self.unverified:
+            lines.append(f"not verified, since the file or the model does not tell: {', '.join(self.unverified)}")
+        return lines
+
+    def __str__(self) -> str:
+        return "\n  ".join([self.summary, *self.details()])
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

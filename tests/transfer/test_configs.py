@@ -1,0 +1,157 @@
+"""The fine-tuning configs: they build, and the small one trains and evaluates a data set in VOC's layout."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densessl.transfer import LoadBackboneHook, export_backbone, load_backbone
+from tests.transfer.cases import checkpoint
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
+SMALL = CONFIGS / "voc" / "retinanet_r18_256_voc.py"
+BOX = """<object><name>{}</name><difficult>0</difficult>
+<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
+
+
+def write_voc(root: Path, names: list[str]) -> None:
+    """Four images with one box of each name, in VOC's layout: all of them are trainval and test."""
+    folder = root / "VOC2007"
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / part).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    ids = [f"photo-{i}" for i in range(4)]
+    for i, image in enumerate(ids):
+        pixels = random.integers(0, 255, (60, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "JPEGImages" / f"{image}.jpg")
+        boxes = "".join(BOX.format(name, 5 + i, 4, 60 + i, 50) for name in names)
+        size = "<size><width>90</width><height>60</height><depth>3</depth></size>"
+        (folder / "Annotations" / f"{image}.xml").write_text(f"<annotation>{size}{boxes}</annotation>")
+    for part in ("trainval", "test"):
+        (folder / "ImageSets/Main" / f"{part}.txt").write_text("\n".join(ids) + "\n")
+
+
+def small_config(tmp_path: Path, monkeypatch, classes: str):
+    from densessl.engine.launch import load_config, set_data_root
+
+    monkeypatch.setenv("CLASSES", classes)
+    config = load_config(str(SMALL))
+    set_data_root(config, str(tmp_path / "data"))
+    config.work_dir = str(tmp_path / "run")
+    return config
+
+
+@pytest.mark.det
+@pytest.mark.slow
+def test_the_small_config_trains_from_an_export_and_evaluates(tmp_path, monkeypatch):
+    from densessl.engine.runner import DenseRunner
+
+    write_voc(tmp_path / "data", ["fox", "owl"])
+    content, _, _ = checkpoint()
+    export_backbone(content, tmp_path / "r18.pth")
+    config = small_config(tmp_path, monkeypatch, "fox,owl")
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.num_workers, loader.persistent_workers, loader.batch_size = 0, False, 2
+        for step in loader.dataset.pipeline:
+            step.update({"scale": (96, 64)} if step["type"] == "Resize" else {})
+    config.merge_from_dict(
+        {"train_cfg.max_epochs": 1, "train_cfg.val_interval": 1, "custom_hooks.0.checkpoint": str(tmp_path / "r18.pth")}
+    )
+    runner = DenseRunner.from_cfg(config)
+    assert runner.model.bbox_head.num_classes == 2
+    runner.train()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, LoadBackboneHook))
+    assert hook.report.summary.startswith("120/120 backbone tensors loaded; 0 unexpected; neck: ")
+    scores = runner.val_loop.run()
+    assert {"pascal_voc/AP50", "coco/bbox_mAP", "coco/bbox_mAP_50"} <= scores.keys()
+    assert all(0 <= scores[key] <= 1 for key in ("pascal_voc/AP50", "coco/bbox_mAP"))
+    # A resumed run keeps its weights: the hook must not put the pretrained ones back.
+    trained = runner.model.backbone.conv1.weight.detach().clone()
+    assert not torch.equal(trained, content["state_dict"]["online.backbone.conv1.weight"])
+    hook.before_train(runner)
+    assert torch.equal(runner.model.backbone.conv1.weight, trained)
+
+
+@pytest.mark.det
+@pytest.mark.parametrize(("shift", "expected"), [(0, 1.0), (200, 0.0)])
+def test_evaluators_of_the_small_config_grade_known_boxes(tmp_path, monkeypatch, shift, expected):
+    """Predictions equal to the truth score 1 by both metrics, others 0; the ids of the images are strings."""
+    from mmdet.registry import DATASETS, METRICS
+    from mmengine.registry import init_default_scope
+
+    write_voc(tmp_path / "data", ["fox", "owl"])
+    config = small_config(tmp_path, monkeypatch, "owl,fox")
+    init_default_scope("mmdet")
+    dataset = DATASETS.build(config.val_dataloader.dataset)
+    assert len(dataset) == 4
+    for evaluator in config.val_evaluator:
+        metric = METRICS.build(evaluator)
+        metric.dataset_meta = dataset.metainfo
+        for item in dataset:
+            sample = item["data_samples"]
+            known = dict(sample.gt_instances.items())
+            sample = sample.to_dict()
+            sample["pred_instances"] = {
+                "bboxes": known["bboxes"].tensor + shift,
+                "labels": known["labels"],
+                "scores": torch.tensor([0.9, 0.8]),
+            }
+            metric.process({}, [sample])
+        scores = metric.evaluate(size=4)
+        key = "pascal_voc/AP50" if evaluator["type"] == "VOCMetric" else "coco/bbox_mAP"
+        assert scores[key] == pytest.approx(expected)
+
+
+@pytest.mark.det
+def test_the_coco_config_has_the_protocols_norms_and_freezes_nothing():
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import DefaultScope
+    from torch.nn import Conv2d, SyncBatchNorm
+
+    config = Config.fromfile(CONFIGS / "coco" / "mask_rcnn_r50_fpn_1x_coco.py")
+    assert config.model.backbone.init_cfg is None
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        model = MODELS.build(config.model)
+    normed = {
+        "backbone": model.backbone,
+        "neck": model.neck,
+        "box head": model.roi_head.bbox_head.shared_convs,
+        "mask head": model.roi_head.mask_head.convs,
+    }
+    for part, module in normed.items():
+        modules = list(module.modules())
+        count = {kind: sum(isinstance(m, kind) for m in modules) for kind in (Conv2d, SyncBatchNorm)}
+        assert count[SyncBatchNorm] == count[Conv2d] > 0, part
+    assert len(model.roi_head.bbox_head.shared_convs) == 4 and len(model.roi_head.bbox_head.shared_fcs) == 1
+    model.train()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+
+    content, online, _ = checkpoint(50)
+    report = load_backbone(revert_sync_batchnorm(model), content)
+    assert report.summary.startswith("318/318 backbone tensors loaded; 0 unexpected; ") and not report.unverified
+    assert torch.equal(model.backbone.layer4[2].conv3.weight, online.layer4[2].conv3.weight)
+
+
+def test_the_hook_without_a_checkpoint_says_so_and_loads_nothing(caplog):
+    from types import SimpleNamespace
+
+    from densessl.branches.resnet import ResNet
+
+    model = torch.nn.Module()
+    model.backbone = ResNet(18, width=8)
+    before = model.backbone.conv1.weight.detach().clone()
+    runner = SimpleNamespace(iter=0, model=model, logger=logging.getLogger("densessl.test"))
+    with caplog.at_level(logging.INFO):
+        LoadBackboneHook(checkpoint=None).before_train(runner)
+    assert "keeps its random initialisation" in caplog.text
+    assert torch.equal(model.backbone.conv1.weight, before)
+    model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": "torchvision://resnet50"}
+    with caplog.at_level(logging.INFO):
+        LoadBackboneHook(checkpoint=None).before_train(runner)
+    assert "what its init_cfg loaded, torchvision://resnet50" in caplog.text
