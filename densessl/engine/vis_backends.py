@@ -34,7 +34,7 @@ class JsonlVisBackend(BaseVisBackend):
 
     Every line is flushed as it is written and runs are appended, so one file tells a whole pretraining with its
     resumes; where a resumed run repeats steps, the later line (larger ``time``) is the one that counts. ``time`` is in
-    seconds since 1970. Configs and images are left to other backends.
+    seconds since 1970; figures of these two names give way to them. Configs and images are left to other backends.
 
     Args:
         save_dir: given by the Visualizer; ``<work_dir>/<timestamp>/vis_data`` in a Runner.

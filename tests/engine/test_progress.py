@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -192,6 +193,17 @@ def test_a_slow_model_is_not_blamed_on_the_loader(tmp_path, capsys):
     runner(tmp_path, model=Slow(), epochs=1).train()
     assert lines(tmp_path)[-1]["step_time"] >= 5 * WAIT
     assert "bottleneck" not in capsys.readouterr().out
+
+
+def test_what_other_hooks_spend_is_not_waiting(tmp_path):
+    class Lingering(Hook):
+        priority = "VERY_LOW"
+
+        def after_train_iter(self, *args, **kwargs):
+            time.sleep(5 * WAIT)
+
+    runner(tmp_path, epochs=1, custom_hooks=[Lingering()]).train()
+    assert lines(tmp_path)[-1]["data_wait"] < 2.5 * WAIT < 5 * WAIT < lines(tmp_path)[-1]["step_time"]
 
 
 def test_epoch_shares_do_not_leak_from_one_epoch_to_the_next(tmp_path):
