@@ -18,7 +18,7 @@ class SilentBackbone(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 4, stride=4), nn.BatchNorm2d(6))
-        self.top = nn.Conv2d(6, 10, 2, stride=2)
+        self.top = nn.Sequential(nn.Conv2d(6, 10, 2, stride=2), nn.BatchNorm2d(10))
         self.stem.eval()
 
     def forward(self, x):
@@ -63,8 +63,10 @@ def test_probe_moves_no_statistics_and_no_modes():
     backbone = build_backbone({"type": "SilentBackbone"})
     assert (backbone.out_channels, backbone.out_strides) == ((6, 10), (4, 8))
     assert [backbone.training, backbone.stem.training, backbone.stem[1].training] == [True, False, False]
-    assert backbone.stem[1].num_batches_tracked == 0
-    assert not backbone.stem[1].running_mean.any()
+    assert backbone.top[1].training
+    for norm in (backbone.stem[1], backbone.top[1]):
+        assert norm.num_batches_tracked == 0
+        assert not norm.running_mean.any()
     assert all(p.grad is None for p in backbone.parameters())
 
 

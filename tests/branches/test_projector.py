@@ -84,13 +84,12 @@ def test_output_by_hand():
 
 
 @pytest.mark.parametrize("kind", ["vec", "map"])
-@pytest.mark.parametrize(
-    "init, std", [("torch", (1 / 3 / 256) ** 0.5), ("kaiming", (2 / 256) ** 0.5), ("normal", 0.01)]
-)
-def test_initialisation(kind, init, std):
-    model = MLP(kind=kind, dims=(256, 256, 256), init=init)
-    for layer in (model.linear0, model.linear1):
-        assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
+@pytest.mark.parametrize("init, gain", [("torch", (1 / 3) ** 0.5), ("kaiming", 2**0.5), ("normal", None)])
+def test_initialisation(kind, init, gain):
+    model = MLP(kind=kind, dims=(128, 512, 256), init=init)
+    for layer, fan_in in ((model.linear0, 128), (model.linear1, 512)):
+        expected = gain / fan_in**0.5 if gain else 0.01
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.02)
         assert (layer.bias == 0).all() == (init != "torch")
 
 
