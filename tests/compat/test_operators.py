@@ -115,23 +115,6 @@ def test_roi_pool(scale: float) -> None:
     assert torch.autograd.gradcheck(lambda maps: pool(maps, rois), maps, fast_mode=True)
 
 
-@pytest.mark.parametrize("mode", ["avg", "max"])
-@pytest.mark.parametrize("dtype", HALF)
-def test_roi_align_in_half_precision(dtype: torch.dtype, mode: str) -> None:
-    """Values and gradients are those of float64 on the same inputs, to the rounding of the result."""
-    maps, rois = real(2, 3, 8, 9).to(dtype), torch.tensor(ROIS)
-    half, exact = maps.clone().requires_grad_(), maps.double().requires_grad_()
-    with torch.autocast("cpu", dtype=dtype):
-        output = ops.roi_align(half, rois, 3, 0.5, 0, mode)
-        assert output.dtype == dtype
-        output.sum().backward()
-    expected = ops.roi_align(exact, rois.double(), 3, 0.5, 0, mode)
-    expected.sum().backward()
-    epsilon = torch.finfo(dtype).eps
-    torch.testing.assert_close(output.double(), expected, rtol=epsilon, atol=1e-6)
-    torch.testing.assert_close(half.grad.double(), exact.grad, rtol=epsilon, atol=1e-6)
-
-
 @pytest.mark.parametrize("pool", [ops.RoIAlign(2, 0.5, 0, "max"), ops.RoIAlign(2, 0.5), ops.RoIPool(2, 0.5)])
 def test_regions_of_nothing(pool: torch.nn.Module) -> None:
     maps = real(1, 3, 8, 8).requires_grad_()
@@ -162,20 +145,6 @@ def test_focal_loss_of_extreme_logits() -> None:
     close(loss, np.array([[0.25 * 200, 0.75 * 200]]), 1e-6)
     loss.sum().backward()
     close(logits.grad, np.array([[-0.25, 0.75]]), 1e-6)
-
-
-@pytest.mark.parametrize("dtype", HALF)
-def test_focal_loss_in_half_precision(dtype: torch.dtype) -> None:
-    logits, target = real(6, 4, low=-5, high=5).to(dtype), torch.tensor([0, 3, 4, 1, 2, 4])
-    half, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    with torch.autocast("cpu", dtype=dtype):
-        loss = ops.sigmoid_focal_loss(half, target, 2.0, 0.25, None, "none")
-        loss.sum().backward()
-    expected = ops.sigmoid_focal_loss(exact, target, 2.0, 0.25, None, "none")
-    expected.sum().backward()
-    epsilon = torch.finfo(dtype).eps
-    torch.testing.assert_close(loss.double(), expected, rtol=epsilon, atol=1e-6)
-    torch.testing.assert_close(half.grad.double(), exact.grad, rtol=epsilon, atol=1e-6)
 
 
 # --- deformable operators ------------------------------------------------------------------------------------------
@@ -270,20 +239,41 @@ def test_deformable_attention() -> None:
     assert torch.autograd.gradcheck(lambda v, l, w: run(v, shapes, starts, l, w, 64), inputs)  # noqa: E741
 
 
-@pytest.mark.parametrize("dtype", HALF)
-def test_deformable_attention_in_half_precision(dtype: torch.dtype) -> None:
-    """Computed wide and rounded once: the result is that of float64 on the same rounded inputs."""
+# --- half precision ------------------------------------------------------------------------------------------------
+
+
+def half_cases() -> dict:
+    """Each operator as a function of floating inputs, with those inputs; RoIs stay wide, as they do in a detector."""
+    rois, target = torch.tensor(ROIS), torch.tensor([0, 3, 4, 1, 2, 4])
     value, shapes, starts, locations, weights = attention()
-    half = [tensor.to(dtype).requires_grad_() for tensor in (value, locations, weights)]
+    attend = ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
+    layer, x, offset, mask = convolution(ops.ModulatedDeformConv2d, CONVOLUTIONS["grouped"])
+    geometry = (layer.stride, layer.padding, layer.dilation, layer.groups, layer.deform_groups)
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    maps = real(2, 3, 8, 9)
+    return {
+        "roi_align avg": (lambda x: ops.roi_align(x, rois, 3, 0.5, 0, "avg"), maps),
+        "roi_align max": (lambda x: ops.roi_align(x, rois, 3, 0.5, 0, "max"), maps),
+        "roi_pool": (lambda x: ops.roi_pool(x, rois, 3, 0.5), maps),
+        "focal": (lambda x: ops.sigmoid_focal_loss(x, target, 2.0, 0.25, None, "none"), real(6, 4, low=-5, high=5)),
+        "deform": (lambda x, o, w: ops.deform_conv2d(x, o, w, *geometry), x, offset, weight),
+        "modulated": (lambda *t: ops.modulated_deform_conv2d(*t, *geometry), x, offset, mask, weight, bias),
+        "attention": (lambda v, p, w: attend(v, shapes, starts, p, w, 64), value, locations, weights),
+    }
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", half_cases())
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    """Computed wide and rounded once: values and gradients are those of float64 on the same rounded inputs."""
+    run, *inputs = half_cases()[name]
+    half = [tensor.to(dtype).requires_grad_() for tensor in inputs]
     exact = [tensor.detach().double().requires_grad_() for tensor in half]
-    run = ops.multi_scale_deform_attn.MultiScaleDeformableAttnFunction.apply
     with torch.autocast("cpu", dtype=dtype):
-        output = run(half[0], shapes, starts, *half[1:], 64)
-        assert output.dtype == dtype
+        output = run(*half)
         output.sum().backward()
-    expected = run(exact[0], shapes, starts, *exact[1:], 64)
+    expected = run(*exact)
     expected.sum().backward()
-    epsilon = torch.finfo(dtype).eps
-    torch.testing.assert_close(output.double(), expected, rtol=epsilon, atol=1e-6)
-    for narrow, wide in zip(half, exact):
-        torch.testing.assert_close(narrow.grad.double(), wide.grad, rtol=epsilon, atol=1e-6)
+    assert output.dtype == dtype
+    for narrow, wide in [(output, expected)] + [(a.grad, b.grad) for a, b in zip(half, exact)]:
+        torch.testing.assert_close(narrow.double(), wide, rtol=torch.finfo(dtype).eps, atol=2e-6)
