@@ -64,6 +64,9 @@ def collate_views(samples: Sequence[Sample]) -> Batch:
         # Rows of (h, w, 3) stacked are channels-last memory; the permuted tensor is (N, 3, h, w).
         [torch.from_numpy(np.stack(column)).permute(0, 3, 1, 2) for column in zip(*views)],
         [ViewGeometry.stack(column) for column in zip(*geometry)],
-        [{name: torch.from_numpy(np.stack([row[name] for row in column])) for name in column[0]} for column in zip(*draws)],
+        [
+            {name: torch.from_numpy(np.stack([row[name] for row in column])) for name in column[0]}
+            for column in zip(*draws)
+        ],
         torch.tensor(keys, dtype=torch.int64),
     )

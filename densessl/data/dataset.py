@@ -32,6 +32,8 @@ class UnlabelledImages(Dataset):
         limit: use the first so many images only.
     """
 
+    metainfo: dict = {}  # MMEngine asks for it; nothing is known about unlabelled images
+
     def __init__(
         self,
         source: str,

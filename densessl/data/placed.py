@@ -76,7 +76,9 @@ def resize(
         # The vectorised kernel wants dense channels-last rows, and torch a writeable array: a window is copied, once.
         dense = placed.image.flags.c_contiguous and placed.image.flags.writeable
         pixels = torch.from_numpy(placed.image if dense else placed.image.copy())
-        output = F.interpolate(pixels.permute(2, 0, 1)[None], size[::-1], mode=interpolation, align_corners=False, antialias=True)
+        output = F.interpolate(
+            pixels.permute(2, 0, 1)[None], size[::-1], mode=interpolation, align_corners=False, antialias=True
+        )
         image = output[0].permute(1, 2, 0).contiguous().numpy()
     else:
         raise ValueError(f"resample backend is {backend!r}; 'fast' and 'pil' are known")
@@ -93,7 +95,9 @@ def vflip(placed: Placed) -> Placed:
     return placed.moved(placed.image[::-1], affine.vflip(placed.size[1]))
 
 
-def warp(placed: Placed, step: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104)) -> Placed:
+def warp(
+    placed: Placed, step: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104)
+) -> Placed:
     """Resample bilinearly through any affine map, without antialiasing: for maps that do not shrink.
 
     Args:

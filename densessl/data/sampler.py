@@ -33,7 +33,9 @@ class KeySampler(Sampler):
             dataset.set_seed(self.seed)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = keyed_rng(self.seed, "order", self.epoch).permutation(self.length) if self.shuffle else range(self.length)
+        order = (
+            keyed_rng(self.seed, "order", self.epoch).permutation(self.length) if self.shuffle else range(self.length)
+        )
         for position in range(self.rank, self.length - self.length % self.world_size, self.world_size):
             yield self.epoch, int(order[position])
 

@@ -21,16 +21,31 @@ def parser() -> argparse.ArgumentParser:
         description="Pretrain a backbone on unlabelled images, or train a detector: anything a config describes."
     )
     parser.add_argument("config", help="config file, or the name of a stock config: mmdet::retinanet/retinanet_r50_…")
-    parser.add_argument("--data-root", help="folder of images (searched recursively), list file or COCO json; for a "
-                        "detector's config its data_root")
-    parser.add_argument("--demo", action="store_true", help="a short run on built-in photos: same model and objective, "
-                        "less data, batch and schedule")
+    parser.add_argument(
+        "--data-root",
+        help="folder of images (searched recursively), list file or COCO json; for a detector's config its data_root",
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="a short run on built-in photos: same model and objective, less data, batch and schedule",
+    )
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<config name>)")
-    parser.add_argument("--resume", nargs="?", const="auto", help="continue from the last checkpoint of the work dir, "
-                        "or from the given one")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="continue from the last checkpoint of the work dir, or from the given one",
+    )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE",
-                        help="override entries of the config: train_dataloader.batch_size=64 views.0.size=160")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override entries of the config: train_dataloader.batch_size=64 views.0.size=160",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
@@ -80,6 +95,7 @@ def prepare(args: argparse.Namespace) -> Config:
         link_views(cfg)
         cfg.train_dataloader.num_workers = workers(cfg.train_dataloader.get("num_workers", "auto"))
         cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
+        cfg.train_dataloader.pin_memory = torch.cuda.is_available()
     else:
         imports = cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False)
         imports["imports"] = [*imports["imports"], "densessl.compat"]

@@ -3,6 +3,8 @@
 Both run before every other hook, so that whatever is logged, saved or measured in an iteration sees their result.
 """
 
+import math
+
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -41,6 +43,9 @@ def counting_model(runner: Runner, hook: str) -> nn.Module:
     return model
 
 
+RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio: 1.0}
+
+
 @HOOKS.register_module()
 class LRHook(Hook):
     """Sets the learning rate of every parameter group to ``schedule(model.step, horizon) * group['lr_scale']``.
@@ -49,16 +54,34 @@ class LRHook(Hook):
 
     Args:
         schedule: config of :func:`densessl.engine.schedules.build_schedule`.
+        reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number,
+            ``schedule.base`` is scaled by ``rule``, and the log says so. None leaves it alone.
+        rule: "linear" (in the ratio of batches: Goyal et al., 2017), "sqrt" (often better for adaptive optimisers), or
+            "none".
     """
 
     priority = "HIGHEST"
 
-    def __init__(self, schedule: dict):
-        self.schedule = build_schedule(schedule)
+    def __init__(self, schedule: dict, reference_batch: int | None = None, rule: str = "linear"):
+        if rule not in RULES:
+            raise ValueError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
+        build_schedule(schedule)  # a wrong config is told before anything is set up
+        self.config = dict(schedule)
+        self.reference_batch = reference_batch
+        self.rule = rule
 
     def before_train(self, runner: Runner) -> None:
         self.horizon = horizon_of(runner)
         self.model = counting_model(runner, type(self).__name__)
+        batch, config = self.horizon.global_batch, dict(self.config)
+        if self.reference_batch and batch != self.reference_batch and self.rule != "none":
+            before = config["base"]
+            config["base"] = before * RULES[self.rule](batch / self.reference_batch)
+            runner.logger.info(
+                f"lr: the recipe's {before:g} is for {self.reference_batch} images a step, this run takes {batch}; by the "
+                f"{self.rule} rule it becomes {config['base']:g}"
+            )
+        self.schedule = build_schedule(config)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         lr = self.schedule(self.model.step, self.horizon)
@@ -70,7 +93,7 @@ class LRHook(Hook):
 class StepHook(Hook):
     """Tells the model the length of the run and every optimiser step, and makes its random numbers repeatable.
 
-    ``model.begin(horizon)`` is called before training and ``model.advance()`` after each iteration in which the
+    ``model.begin(horizon, seed)`` is called before training and ``model.advance()`` after each iteration in which the
     optimiser was stepped. (An fp16 step that the loss scaler skipped counts: skipping is a matter of a rank's luck
     with overflow, and schedules must agree.)
 
@@ -88,7 +111,7 @@ class StepHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.model = counting_model(runner, type(self).__name__)
-        self.model.begin(horizon_of(runner))
+        self.model.begin(horizon_of(runner), runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
         if self.reseed:

@@ -5,11 +5,13 @@ the checkpoint it resumes. This one reads and writes through :mod:`densessl.engi
 in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
 """
 
+import logging
 import time
 from pathlib import Path
 
 import mmengine
 import torch
+from mmengine.device import get_device
 from mmengine.dist import master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
@@ -78,6 +80,28 @@ class DenseRunner(Runner):
     ``resume='auto'``: go on from the latest checkpoint of the work folder; if there is none, start from the weights of
     ``load_from``, if given. Checkpoints are local files.
     """
+
+    def __init__(self, *args, **kwargs):
+        self._quiet: list[tuple[logging.Handler, int]] = []
+        super().__init__(*args, **kwargs)
+        for handler, level in self._quiet:
+            handler.setLevel(level)
+
+    def _log_env(self, env_cfg: dict) -> None:
+        """One line on the console. Environment, config and hooks at length, some hundred lines, go to the log file: the
+        console is kept to warnings until the runner is set up."""
+        self.logger.info(
+            f"densessl {__version__}, torch {torch.__version__}, {self.world_size} x {get_device()}, seed {self.seed}; "
+            f"logs, config and checkpoints in {self.work_dir}"
+        )
+        self._quiet = [
+            (handler, handler.level)
+            for handler in self.logger.handlers
+            if type(handler) is logging.StreamHandler and handler.level < logging.WARNING
+        ]
+        for handler, _ in self._quiet:
+            handler.setLevel(logging.WARNING)
+        super()._log_env(env_cfg)
 
     def load_or_resume(self) -> None:
         if self._has_loaded:

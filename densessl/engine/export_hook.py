@@ -1,0 +1,45 @@
+"""Leaves a backbone that a detector can load at the end of a run."""
+
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from densessl.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ExportHook(Hook):
+    """Keeps in every checkpoint what an export has to know about the backbone, and exports it after training.
+
+    Args:
+        filename: in the work dir.
+        to: format, see :func:`densessl.transfer.export_backbone`.
+        branch: "online" or "target".
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, filename: str = "backbone.pth", to: str = "mmdet", branch: str = "online"):
+        self.filename = filename
+        self.to = to
+        self.branch = branch
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint["meta"]["densessl"] = _bare(runner).describe()
+
+    def after_train(self, runner: Runner) -> None:
+        from densessl.transfer import export_backbone
+
+        if runner.rank != 0:
+            return
+        model = _bare(runner)
+        out = Path(runner.work_dir, self.filename)
+        meta = dict(densessl=model.describe(), step=model.step)
+        export_backbone(dict(state_dict=model.state_dict(), meta=meta), out, self.to, self.branch)
+        runner.logger.info(f"{self.branch} backbone exported for {self.to}: {out}")
+
+
+def _bare(runner: Runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
