@@ -55,6 +55,7 @@ class Colours(torch.nn.Module):
         assert not self.training
         assert images.shape == (2, 3, 48, 96)
         pixels = images * torch.tensor([50.0, 60.0, 70.0]).view(3, 1, 1) + torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+        np.testing.assert_allclose(pixels.amax(dim=(0, 2, 3)), [47, 23, 0], atol=1e-4)  # normalised by mean and std
         points = F.avg_pool2d(pixels, 4)[:, :2].permute(0, 2, 3, 1) + 0.5
         return (on_sphere(points).permute(0, 3, 1, 2),)
 
