@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densessl.compat.numerics import operator, widest
+from densessl.compat.numerics import widest
 
 
 def deformable_attention(value: Tensor, shapes: list[list[int]], locations: Tensor, weights: Tensor) -> Tensor:
@@ -31,7 +31,6 @@ def deformable_attention(value: Tensor, shapes: list[list[int]], locations: Tens
     return output.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2)
 
 
-@operator
 def ms_deform_attn_forward(
     value: Tensor,
     value_spatial_shapes: Tensor,
@@ -49,7 +48,6 @@ def ms_deform_attn_forward(
     return deformable_attention(wide[0], value_spatial_shapes.tolist(), *wide[1:]).to(value.dtype)
 
 
-@operator
 def ms_deform_attn_backward(
     value: Tensor,
     value_spatial_shapes: Tensor,

@@ -10,7 +10,7 @@ Shapes: input `(N, C, H, W)`, weight `(K, C / group, kh, kw)`, offset `(N, G * k
 import torch
 from torch import Tensor
 
-from densessl.compat.numerics import operator, widest
+from densessl.compat.numerics import widest
 
 Geometry = tuple[int, int, int, int, int, int, int, int]  # stride, padding, dilation as (h, w); group, deform group
 
@@ -39,7 +39,6 @@ def _backward(
     return torch.ops.torchvision._deform_conv2d_backward(grad, input, weight, offset, mask, bias, *geometry, modulated)
 
 
-@operator
 def deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -64,7 +63,6 @@ def deform_conv_forward(
     output.copy_(_forward(input, weight, offset, None, weight.new_empty(0), geometry))
 
 
-@operator
 def deform_conv_backward_input(
     input: Tensor,
     offset: Tensor,
@@ -92,7 +90,6 @@ def deform_conv_backward_input(
     gradOffset.copy_(grads[2])
 
 
-@operator
 def deform_conv_backward_parameters(
     input: Tensor,
     offset: Tensor,
@@ -122,7 +119,6 @@ def deform_conv_backward_parameters(
     gradWeight.add_(grads[1], alpha=scale)
 
 
-@operator
 def modulated_deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -149,7 +145,6 @@ def modulated_deform_conv_forward(
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else bias.new_empty(0), geometry))
 
 
-@operator
 def modulated_deform_conv_backward(
     input: Tensor,
     weight: Tensor,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densessl.compat.numerics import operator, widest
+from densessl.compat.numerics import widest
 
 
 def _rows(target: Tensor, weight: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -17,7 +17,6 @@ def _rows(target: Tensor, weight: Tensor, num_classes: int) -> tuple[Tensor, Ten
     return positive, scale[:, None]
 
 
-@operator
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
@@ -42,7 +41,6 @@ def sigmoid_focal_loss_forward(
     output.copy_(torch.where(positive, on, off) * scale)
 
 
-@operator
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:

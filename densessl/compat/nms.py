@@ -4,10 +4,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from densessl.compat.numerics import operator, widest
+from densessl.compat.numerics import widest
 
 
-@operator
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Greedy suppression of boxes whose IoU with a better one exceeds the threshold.
 
@@ -28,7 +27,6 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 NAIVE, LINEAR, GAUSSIAN = range(3)
 
 
-@operator
 def softnms(
     boxes: Tensor,
     scores: Tensor,

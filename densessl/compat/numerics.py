@@ -1,7 +1,10 @@
-"""The precision contract of every operator here: compute in at least fp32, return in the dtype the caller allocated."""
+"""The precision contract of every operator here: compute in at least fp32, return in the dtype the caller allocated.
+
+It holds under autocast, because no operator here uses a function that autocast narrows (matrix products and
+convolutions): torchvision's deformable convolution multiplies in place, which autocast leaves alone.
+"""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,17 +17,3 @@ def widest(*tensors: Tensor) -> tuple[Tensor, ...]:
     """
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     return tuple(tensor.to(dtype) for tensor in tensors)
-
-
-def operator(function: Callable) -> Callable:
-    """Run ``function(tensor, ...)`` as a compiled operator runs: outside autograd and outside autocast.
-
-    mmcv wraps its operators in ``autograd.Function``, where autocast stays on and could narrow what `widest` widened.
-    """
-
-    @functools.wraps(function)
-    def run(first: Tensor, *args, **kwargs):
-        with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-            return function(first, *args, **kwargs)
-
-    return run

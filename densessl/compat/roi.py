@@ -9,12 +9,11 @@ PyTorch: one gather for each sample position within a bin, all bins at once.
 import torch
 from torch import Tensor
 
-from densessl.compat.numerics import operator, widest
+from densessl.compat.numerics import widest
 
 MAX = 0  # mmcv's code of pool_mode='max'; 1 is 'avg'
 
 
-@operator
 def roi_align_forward(
     input: Tensor,
     rois: Tensor,
@@ -48,7 +47,6 @@ def roi_align_forward(
     argmax_x.copy_(sample[1])
 
 
-@operator
 def roi_align_backward(
     grad_output: Tensor,
     rois: Tensor,
@@ -175,7 +173,6 @@ def _pool_bins(start: Tensor, extent: Tensor, count: int, limit: int) -> tuple[T
     return first, end
 
 
-@operator
 def roi_pool_forward(
     input: Tensor,
     rois: Tensor,
@@ -215,7 +212,6 @@ def roi_pool_forward(
     argmax.copy_(where.permute(0, 3, 1, 2))
 
 
-@operator
 def roi_pool_backward(
     grad_output: Tensor,
     rois: Tensor,
