@@ -21,7 +21,7 @@ RESNETS = {
     (True, (3, 4, 23, 3)): 101,
     (True, (3, 8, 36, 3)): 152,
 }
-NORMS = {nn.GroupNorm: "GN", nn.LayerNorm: "LN", nn.modules.instancenorm._InstanceNorm: "IN"}
+NORMS = {nn.GroupNorm: "GN", nn.LayerNorm: "LN"}
 EPS = 1e-5  # of every norm layer that is built without naming another
 
 # What to write in an MMDet config so that a field gets a value: one text, or one for each value.
@@ -71,7 +71,7 @@ class Fingerprint:
         stem: ``"7x7"`` or ``"deep"`` (three 3x3 convolutions).
         shortcut: ``"conv"`` or ``"avgpool"`` (pooling before a 1x1 convolution of stride 1, ResNet-D).
         stride: Convolution of a bottleneck with the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"`` (caffe).
-        norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``, ``"IN"``.
+        norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``.
         eps: Added to the variance in the norm layers.
         channel_order: ``"RGB"`` or ``"BGR"``.
         mean, std: Per channel, in the order of ``channel_order``, of pixel values in 0 to 255.
@@ -152,7 +152,7 @@ def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) ->
     norms = {name for kind, name in NORMS.items() if any(isinstance(m, kind) for m in backbone.modules())}
     seen = of_state(backbone.state_dict())
     values = asdict(seen) | {
-        "depth": getattr(backbone, "depth", None) or seen.depth,  # a C4 backbone has no fourth stage to count
+        "depth": seen.depth or getattr(backbone, "depth", None),  # three stages are too few to count
         "stride": seen.stride or _stride(backbone),
         "norm": seen.norm or (norms.pop() if len(norms) == 1 else None),
         "eps": eps.pop() if len(eps) == 1 else None,
@@ -204,13 +204,13 @@ def is_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def _stride(backbone: nn.Module) -> str | None:
-    """Which convolution of a bottleneck has the stride, from the modules themselves. None where no stage has one."""
+    """Which convolution of its bottlenecks has the stride, read off the modules. None where no stage has one."""
+    kinds = set()
     for stage in ("layer2", "layer3", "layer4"):
         modules = dict(getattr(backbone, stage, nn.Module()).named_modules())
-        for name, kind in (("0.conv1", "1x1"), ("0.conv2", "3x3")):
-            if name in modules and max(nn.modules.utils._pair(modules[name].stride)) > 1:
-                return kind
-    return None
+        strided = {"1x1": modules.get("0.conv1"), "3x3": modules.get("0.conv2")}
+        kinds |= {kind for kind, conv in strided.items() if conv is not None and max(conv.stride) > 1}
+    return " and ".join(sorted(kinds)) or None
 
 
 def _pixels(normalize: Mapping | None, scale: float | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Loading a backbone into a detector, with a report, or not at all."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def load_backbone(
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
+    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone.
+
     Args:
         model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone.
         path: A file of :func:`densessl.transfer.export_backbone`, a checkpoint of densessl, or a bare backbone
@@ -41,7 +44,7 @@ def load_backbone(
         ExportError: The file holds no backbone.
     """
     model = model.module if is_model_wrapper(model) else model
-    backbone = getattr(model, "backbone", model)
+    backbone = _whole_backbone(model)
     given, wanted = read_backbone(path, branch)
     own = backbone.state_dict()
     fitting = {key: value for key, value in given.items() if key in own and value.shape == own[key].shape}
@@ -58,7 +61,7 @@ def load_backbone(
             if key in own and key not in fitting
         ],
         unexpected=[key for key in given if key not in own],
-        new={} if backbone is model else _others(model, backbone),
+        new=_others(model, backbone),
         differences=differences,
         unverified=unverified,
     )
@@ -75,10 +78,23 @@ def load_backbone(
     return report
 
 
+def _whole_backbone(model: nn.Module) -> nn.Module:
+    """``model.backbone``, together with the stage that a C4 detector keeps in its box head."""
+    backbone = getattr(model, "backbone", model)
+    shared_head = getattr(getattr(model, "roi_head", None), "shared_head", None)
+    if not hasattr(shared_head, "layer4") or hasattr(backbone, "layer4"):
+        return backbone
+    whole = nn.Module()
+    for name, child in [*backbone.named_children(), ("layer4", shared_head.layer4)]:
+        whole.add_module(name, child)
+    return whole
+
+
 def _others(model: nn.Module, backbone: nn.Module) -> dict[str, int]:
-    """How many tensors each other part of a detector has; parts without tensors are left out."""
-    counts = {name: len(child.state_dict()) for name, child in model.named_children() if child is not backbone}
-    return {name: count for name, count in counts.items() if count}
+    """How many tensors outside the backbone each part of a detector has."""
+    inside = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
+    tensors = model.state_dict(keep_vars=True).items()
+    return dict(Counter(name.partition(".")[0] for name, tensor in tensors if id(tensor) not in inside))
 
 
 def build_detector(config: str) -> nn.Module:
@@ -152,8 +168,7 @@ class LoadBackboneHook(Hook):
 
     Args:
         checkpoint: The file, or None for a backbone from scratch, which the log then says.
-        min_coverage: See :func:`load_backbone`, as for the next.
-        strict_fingerprint: …
+        min_coverage, strict_fingerprint: See :func:`load_backbone`.
     """
 
     priority = "VERY_HIGH"  # whatever else looks at the weights before training should see these

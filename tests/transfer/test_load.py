@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from densessl.branches.resnet import ResNet
-from densessl.transfer import LoadError, export_backbone, feature_differences, load_backbone
+from densessl.transfer import LoadError, build_detector, export_backbone, feature_differences, load_backbone
 from tests.transfer.cases import checkpoint, lived_in, retinanet
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
 
 
 @pytest.mark.det
@@ -76,6 +80,26 @@ def test_a_backbone_without_its_last_stage_loads_and_the_rest_is_reported():
     assert report.coverage == 1 and not report.differences
     assert len(report.unexpected) == 60 and all(name.startswith("layer4.") for name in report.unexpected)
     assert "60 unexpected" in report.summary
+
+
+@pytest.mark.det
+def test_a_c4_detector_gets_its_last_stage_in_the_box_head():
+    content, online, _ = checkpoint(50)
+    detector = build_detector(str(CONFIGS / "voc" / "faster_rcnn_r50_c4_voc0712.py"))
+    report = load_backbone(detector, content)
+    assert report.summary == "318/318 backbone tensors loaded; 0 unexpected; rpn_head: 6 new; roi_head: 4 new"
+    assert not report.unverified
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    for module in (detector.backbone, detector.roi_head.shared_head):
+        module.eval()
+    with torch.no_grad():
+        shared, *_ = detector.backbone(images)
+        assert torch.equal(detector.roi_head.shared_head(shared), online(images)[3])
+
+    block = detector.roi_head.shared_head.layer4[0]
+    block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+    with pytest.raises(LoadError, match="stride: found 1x1 and 3x3, expected 3x3"):
+        load_backbone(detector, content)
 
 
 def test_coverage_counts_what_is_missing_or_of_another_shape():

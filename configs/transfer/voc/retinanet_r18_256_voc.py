@@ -132,7 +132,6 @@ optim_wrapper = dict(
     type="densessl.DenseOptimWrapper",
     precision="auto",  # bf16 where the hardware has it
     optimizer=dict(type="AdamW", lr=4e-4, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
