@@ -26,10 +26,12 @@ class TwoBranch(BaseModel):
     objective makes its losses.
 
     Args:
-        online: dict(backbone=…, neck=None), configs of any registered, ``mmdet.*`` or ``timm.*`` backbone and of a neck.
+        online: dict(backbone=…, neck=None): configs of any registered, ``mmdet.*`` or ``timm.*`` backbone, and of a
+            neck.
         objectives: configs of objectives; their losses are weighted by their ``weight`` and summed.
-        target: config of :func:`densessl.branches.target.build_target`.
+        target: arguments of :func:`densessl.branches.target.build_target`.
         data_preprocessor: config of :class:`densessl.preprocessor.ViewPreprocessor`.
+        channels_last: keep convolution weights in channels-last memory, the faster layout on CPUs and GPUs.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TwoBranch(BaseModel):
         target: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        channels_last: bool = True,
     ):
         super().__init__(data_preprocessor, init_cfg)
         self.config = dict(online)
@@ -69,6 +72,8 @@ class TwoBranch(BaseModel):
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
         self.plans = {objective.name: objective.plan() for objective in built}
         self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         # The step as a Python number: reading the buffer would wait for the device.
         self.step = 0
         self.horizon = None
@@ -163,10 +168,7 @@ class TwoBranch(BaseModel):
         seen: dict[str, dict] = {"online": {}, "target": {}}
         for forward in self.plans[name]:
             features = (online if forward.branch == "online" else target)[_key(name, forward)]
-            count = len(forward.views)
-            for position, view in enumerate(forward.views):
-                part = features if count == 1 else features.map(lambda m, p=position: m.chunk(count)[p])
-                seen[forward.branch][view] = part
+            seen[forward.branch].update(zip(forward.views, features.chunk(len(forward.views))))
         first = BranchMaps(self.online, seen["online"], f"{name}_", grad=True)
         shared = first if self.target.is_online else None
         branch = self.target.branch(self.online)

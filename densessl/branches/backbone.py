@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.branches.norm import suggestion
-from densessl.registry import MODELS
+from densessl.registry import MODELS, SCOPE
 
 PROBE_SIZE = 64  # pixels; two cells of the usual coarsest stride, 32
 
@@ -79,7 +79,9 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
 
             names = [f"mmdet.{key}" for key in MMDET_MODELS.module_dict]
         raise ValueError(f"backbone type {name!r} is unknown; {suggestion(name, names)}")
-    backbone = MODELS.build({"type": name, **arguments})
+    # Names without a prefix are ours, whatever scope the process is in.
+    scope = {} if "." in str(name) else {"_scope_": SCOPE}
+    backbone = MODELS.build({"type": name, **scope, **arguments})
     # OpenMMLab's modules are initialised by a second call. It is made here, before the target copies the branch.
     if hasattr(backbone, "init_weights"):
         backbone.init_weights()

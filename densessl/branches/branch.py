@@ -27,6 +27,13 @@ class Features(NamedTuple):
         """The same features with ``function`` applied to each map."""
         return Features(tuple(map(function, self.levels)), tuple(map(function, self.neck)))
 
+    def chunk(self, parts: int) -> list["Features"]:
+        """The features of each of ``parts`` views that went through the branch as one batch."""
+        if parts == 1:
+            return [self]
+        levels, neck = ([item.chunk(parts) for item in maps] for maps in self)
+        return [Features(tuple(m[i] for m in levels), tuple(m[i] for m in neck)) for i in range(parts)]
+
 
 class Branch(nn.Module):
     """Backbone, neck if there is one, and the projectors that objectives asked for.

@@ -94,7 +94,9 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", blocks)
 
         self._init_weights(choose("init_mode", init_mode, ("fan_in", "fan_out")), zero_gamma)
-        for part in self._frozen():
+        # Stages past the last output never run; data parallelism would wait for their gradients.
+        unused = [getattr(self, f"layer{stage + 1}") for stage in range(out_indices[-1] + 1, 4)]
+        for part in [*self._frozen(), *unused]:
             part.requires_grad_(False)
         self.train()
 

@@ -1,0 +1,72 @@
+"""Small models and batches that tests of objectives share."""
+
+import numpy as np
+import torch
+
+from densessl.data.batch import Batch
+from densessl.data.rng import keyed_rng
+from densessl.data.views import ViewSpec, draw_crop
+from densessl.engine.schedules import Horizon
+from densessl.geometry import ViewGeometry, affine
+from densessl.model import TwoBranch
+
+BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(2, 3), norm_cfg=dict(type="SyncBN"), zero_gamma=False)
+HORIZON = Horizon(steps_per_epoch=5, epochs=2, total_steps=10, num_images=40, global_batch=8)
+
+
+def toy_model(objectives, target=None, backbone=None, dtype=torch.float32, seed=0) -> TwoBranch:
+    torch.manual_seed(seed)
+    target = target or dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.9))
+    model = TwoBranch(dict(backbone=backbone or BACKBONE), objectives, target).to(dtype)
+    model.begin(HORIZON)
+    return model.train()
+
+
+def toy_geometry(images: int, view: int, size: int, scale=(0.3, 1.0), seed: int = 0) -> ViewGeometry:
+    """Random crops, some flipped, of sources of 100 x 80."""
+    items = []
+    for index in range(images):
+        draw = draw_crop(keyed_rng(seed, "toy", 0, index, view), (100, 80), ViewSpec(scale=scale))
+        maps = [affine.crop(draw.left, draw.top), affine.resize((draw.width, draw.height), (size, size))]
+        maps += [affine.hflip(size)] * draw.hflip
+        items.append((affine.compose(*maps), (size, size), (100, 80)))
+    return ViewGeometry.stack(items)
+
+
+def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, disjoint=False) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    views = [torch.randn(images, 3, size, size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
+    geometry = [toy_geometry(images, view, size, seed=seed) for view, size in enumerate(sizes)]
+    if disjoint:
+        geometry = [
+            ViewGeometry.stack([(affine.crop(left, 0), (8, 8), (100, 80))] * images) for left in (0, 60, 0)[: len(sizes)]
+        ]
+    keys = torch.from_numpy(np.stack([np.zeros(images, np.int64), np.arange(images)], -1))
+    return Batch(views, geometry, [{} for _ in sizes], keys)
+
+
+def rows(batch: Batch, index: torch.Tensor) -> Batch:
+    """The batch of the given images."""
+    return batch._replace(
+        views=[view[index] for view in batch.views],
+        geometry=[geometry.index(index) for geometry in batch.geometry],
+        draws=[{name: value[index] for name, value in draws.items()} for draws in batch.draws],
+        keys=batch.keys[index],
+    )
+
+
+def total(model: TwoBranch, batch: Batch) -> torch.Tensor:
+    return model.parse_losses(model.loss(batch))[0]
+
+
+def take_step(model: TwoBranch, batch: Batch, lr: float = 0.05) -> torch.Tensor:
+    """One plain SGD step. Returns the loss before it."""
+    loss = total(model, batch)
+    model.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter -= lr * parameter.grad
+    model.advance()
+    return loss.detach()
