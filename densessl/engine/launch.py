@@ -75,7 +75,7 @@ def prepare(args: argparse.Namespace) -> Config:
     entries (views of the preprocessor, workers, backend) is resolved at the end.
     """
     cfg = load_config(args.config)
-    stem = Path(args.config.split("::")[-1]).stem
+    stem = Path(args.config.split("::")[-1]).stem + ("_demo" if args.demo else "")
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", stem))
     cfg.launcher = args.launcher
     pretraining = "views" in cfg
@@ -103,6 +103,8 @@ def prepare(args: argparse.Namespace) -> Config:
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", ConfigDict())
         cfg.env_cfg["dist_cfg"] = dict(backend="gloo")
+        wrapper = cfg.get("model_wrapper_cfg") or dict(type="mmengine.MMDistributedDataParallel")
+        cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)  # MMEngine's default is the local GPU
     return cfg
 
 
