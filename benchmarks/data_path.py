@@ -5,9 +5,9 @@
 Compared are the two-view recipe of `configs/pixpro_r50.py` in one process with one thread:
 
 - `torchvision/PIL`: decode with Pillow, all of the recipe per view with torchvision on PIL images, to normalised tensors;
-- `densessl, loader`: what a worker does: decode once, two crops, all draws, collate; colour and blur happen on the device;
-- `densessl, all in the worker`: the same with `photometric_on="worker"`, for machines without a device to do it on;
-- `densessl, loader + CPU preprocessor`: the loader's work plus the photometric operations run on this core.
+- `densessl, loader`: what a worker does: decode once, two crops, all draws, collate; colour and blur are the device's;
+- `densessl, all in the worker`: the same with `photometric_on="worker"`;
+- `densessl, loader + CPU preprocessor`: the loader's work, and colour, blur and normalisation on this core.
 """
 
 import argparse

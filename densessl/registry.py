@@ -24,9 +24,7 @@ HOOKS = _child("hook", mmengine.HOOKS, "engine")
 LOOPS = _child("loop", mmengine.LOOPS, "engine")
 OPTIMIZERS = _child("optimizer", mmengine.OPTIMIZERS, "engine")
 OPTIM_WRAPPERS = _child("optim_wrapper", mmengine.OPTIM_WRAPPERS, "engine")
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    "optimizer wrapper constructor", mmengine.OPTIM_WRAPPER_CONSTRUCTORS, "engine"
-)
+OPTIM_WRAPPER_CONSTRUCTORS = _child("optimizer wrapper constructor", mmengine.OPTIM_WRAPPER_CONSTRUCTORS, "engine")
 RUNNERS = _child("runner", mmengine.RUNNERS, "engine")
 VISBACKENDS = _child("vis_backend", mmengine.VISBACKENDS, "engine")
 # Nothing of ours is in these; without them MMEngine warns that it had to leave the scope to find its own.

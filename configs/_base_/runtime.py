@@ -24,9 +24,7 @@ default_hooks = dict(
     param_scheduler=None,  # LRHook sets the learning rate
     checkpoint=dict(type="CheckpointHook", interval=10, max_keep_ckpts=3, save_last=True),
 )
-visualizer = dict(
-    type="Visualizer", vis_backends=[dict(type="JsonlVisBackend"), dict(type="TensorboardVisBackend")]
-)
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="JsonlVisBackend"), dict(type="TensorboardVisBackend")])
 log_processor = dict(by_epoch=True)
 
 # What `--demo` changes: data, batch and schedule; never the model or its objective.

@@ -16,7 +16,8 @@ class PixelPropagation(nn.Module):
         layers: depth of the value transform g: 0 identity, 1 a 1x1 convolution, 2 convolution, norm, ReLU, convolution.
         gamma: exponent of the similarity.
         clamp: lower bound of the similarity.
-        norm: norm config of the two-layer transform; the official code leaves it a plain BN where all else is synchronised.
+        norm: norm config of the two-layer transform; the official code leaves it a plain BN where all else is
+            synchronised.
     """
 
     def __init__(

@@ -78,8 +78,8 @@ class LRHook(Hook):
             before = config["base"]
             config["base"] = before * RULES[self.rule](batch / self.reference_batch)
             runner.logger.info(
-                f"lr: the recipe's {before:g} is for {self.reference_batch} images a step, this run takes {batch}; by the "
-                f"{self.rule} rule it becomes {config['base']:g}"
+                f"lr: the recipe's {before:g} is for {self.reference_batch} images a step, this run takes {batch}; by "
+                f"the {self.rule} rule it becomes {config['base']:g}"
             )
         self.schedule = build_schedule(config)
 

@@ -59,7 +59,7 @@ def to_view(geometry: ViewGeometry, points: Tensor) -> Tensor:
 
 
 def unit_cells(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """Centres of the cells of a (height, width) grid on the unit square: (height*width, 2), row-major, as ``(x, y)``."""
+    """Centres (x, y) of the cells of a (height, width) grid on the unit square: (height*width, 2), row-major."""
     height, width = grid
     y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
     x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
@@ -124,9 +124,7 @@ def boxes_to_view(geometry: ViewGeometry, boxes: Tensor) -> tuple[Tensor, Tensor
     # A box outside the view collapses onto its border instead of turning inside out.
     low = torch.minimum(clipped[..., :2], limit)
     clipped = torch.cat([low, torch.maximum(clipped[..., 2:], low)], -1)
-    return clipped, torch.where(
-        before > 0, after / before.clamp(min=torch.finfo(before.dtype).tiny), 0 * before
-    )
+    return clipped, torch.where(before > 0, after / before.clamp(min=torch.finfo(before.dtype).tiny), 0 * before)
 
 
 def _around(points: Tensor) -> Tensor:

@@ -29,7 +29,12 @@ def batches(folder, count, batch_size, workers=0, rank=0, world_size=1, **kwargs
     sampler = KeySampler(dataset, seed=7)
     sampler.rank, sampler.world_size = rank, world_size
     loader = DataLoader(
-        dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate_views, drop_last=True,
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate_views,
+        drop_last=True,
         persistent_workers=workers > 0,
     )
     found, epoch = [], 0
@@ -65,7 +70,9 @@ def test_two_ranks_put_together_are_one_process(folder):
             assert torch.equal(whole.keys[rank::2], part.keys)
             assert all(torch.equal(a[rank::2], b) for a, b in zip(whole.views, part.views))
             assert all(torch.equal(a.matrix[rank::2], b.matrix) for a, b in zip(whole.geometry, part.geometry))
-            assert all(torch.equal(a["photometric"][rank::2], b["photometric"]) for a, b in zip(whole.draws, part.draws))
+            assert all(
+                torch.equal(a["photometric"][rank::2], b["photometric"]) for a, b in zip(whole.draws, part.draws)
+            )
 
 
 def test_every_epoch_shows_every_image_once_in_another_order(folder):

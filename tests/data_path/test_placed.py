@@ -107,9 +107,7 @@ def test_fast_resampling_stays_close_to_pillow(interpolation, most):
         image = P.Placed(pixels, affine.identity(), (230, 160))
         for box, size in (((0, 0, 230, 160), (64, 64)), ((11, 7, 100, 130), (224, 224)), ((3, 5, 200, 150), (96, 80))):
             cut = P.crop(image, *box)
-            fast, pil = (
-                P.resize(cut, size, interpolation, backend).image.astype(int) for backend in ("fast", "pil")
-            )
+            fast, pil = (P.resize(cut, size, interpolation, backend).image.astype(int) for backend in ("fast", "pil"))
             assert np.abs(fast - pil).max() <= most
             assert np.abs(fast - pil).mean() < 0.03
 

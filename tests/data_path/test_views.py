@@ -19,14 +19,18 @@ def test_crops_are_distributed_like_torchvisions(size, scale):
     ours = np.array([draw_crop(keyed_rng(0, "crop", 0, i), size, spec)[:4] for i in range(count)])
     torch.manual_seed(0)
     image = torch.empty(3, size[1], size[0])
-    theirs = np.array([RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(count)])[:, [1, 0, 3, 2]]
+    theirs = np.array([RandomResizedCrop.get_params(image, scale, (3 / 4, 4 / 3)) for _ in range(count)])[
+        :, [1, 0, 3, 2]
+    ]
     for column in range(4):
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
     left, top, w, h = ours.T
     assert (left >= 0).all() and (top >= 0).all() and (left + w <= size[0]).all() and (top + h <= size[1]).all()
 
 
-@pytest.mark.parametrize("size, box", [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((1, 1), (0, 0, 1, 1))])
+@pytest.mark.parametrize(
+    "size, box", [((10, 100), (0, 43, 10, 13)), ((100, 10), (43, 0, 13, 10)), ((1, 1), (0, 0, 1, 1))]
+)
 def test_the_fallback_is_central(size, box):
     """No drawn box of nearly the whole area fits these sources."""
     assert draw_crop(keyed_rng(0, "crop", 0, 0), size, ViewSpec(scale=(0.99, 1.0), hflip=0)) == (*box, False, False, 0)
@@ -39,7 +43,13 @@ def test_flips_come_at_their_rate():
 
 
 def test_keyed_streams_differ_in_every_part_of_the_key():
-    keys = [(0, "crop", 1, 2, 3), (1, "crop", 1, 2, 3), (0, "mask", 1, 2, 3), (0, "crop", 2, 2, 3), (0, "crop", 1, 3, 3)]
+    keys = [
+        (0, "crop", 1, 2, 3),
+        (1, "crop", 1, 2, 3),
+        (0, "mask", 1, 2, 3),
+        (0, "crop", 2, 2, 3),
+        (0, "crop", 1, 3, 3),
+    ]
     rows = [keyed_rng(*key).random(4).tolist() for key in [*keys, (0, "crop", 1, 2, 4)]]
     assert len({tuple(row) for row in rows}) == 6 and rows[0] == keyed_rng(*keys[0]).random(4).tolist()
 

@@ -50,7 +50,16 @@ def options(**changes):
 def train(photos, work_dir, *arguments, **changes):
     changes.setdefault("experiment_name", f"{Path(work_dir).name}{len(arguments)}")
     return main(
-        [CONFIG, "--data-root", str(photos), "--work-dir", str(work_dir), *arguments, "--cfg-options", *options(**changes)]
+        [
+            CONFIG,
+            "--data-root",
+            str(photos),
+            "--work-dir",
+            str(work_dir),
+            *arguments,
+            "--cfg-options",
+            *options(**changes),
+        ]
     )
 
 
@@ -91,9 +100,11 @@ def test_two_processes_train_the_model_of_one(photos, tmp_path):
     train(photos, tmp_path / "one", **{"train_cfg.max_epochs": 1})
     small = options(**{"train_dataloader.batch_size": 2, "train_cfg.max_epochs": 1})
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tools/train.py"]
-        + [CONFIG, "--data-root", str(photos), "--work-dir", str(tmp_path / "two"), "--launcher", "pytorch"]
-        + ["--cfg-options", *small],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "tools/train.py"),
+            *(CONFIG, "--data-root", str(photos), "--work-dir", str(tmp_path / "two"), "--launcher", "pytorch"),
+            *("--cfg-options", *small),
+        ],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=180,
@@ -101,7 +112,9 @@ def test_two_processes_train_the_model_of_one(photos, tmp_path):
     one, two = (read_checkpoint(tmp_path / name / "epoch_1.pth")["state_dict"] for name in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 2
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            two[name], value, rtol=2e-3, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_missing_data_says_where_and_what_to_do(tmp_path, capsys):

@@ -53,9 +53,7 @@ def test_worked_masks(name):
 
 
 def test_record_round_trip_and_both_flips():
-    maps = affine.compose(
-        affine.crop(7, 3), affine.resize((40, 30), (64, 64)), affine.hflip(64), affine.vflip(64)
-    )
+    maps = affine.compose(affine.crop(7, 3), affine.resize((40, 30), (64, 64)), affine.hflip(64), affine.vflip(64))
     coords = G.frame_to_coords(G.pixpro_frame(G.ViewGeometry.stack([(maps, (64, 64), (100, 80))])))
     np.testing.assert_allclose(coords[0], [46 / 99, 32 / 79, 7 / 99, 3 / 79], atol=1e-12)
     torch.testing.assert_close(G.frame_to_coords(G.coords_to_frame(coords)), coords)

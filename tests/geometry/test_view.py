@@ -44,9 +44,7 @@ def test_overlap_and_disjoint_views():
             (100, 100),
         )
 
-    found, area = G.overlap(
-        views(box(0, 0, 50, 40), box(0, 0, 10, 10)), views(box(30, 10, 40, 40), box(50, 0, 10, 10))
-    )
+    found, area = G.overlap(views(box(0, 0, 50, 40), box(0, 0, 10, 10)), views(box(30, 10, 40, 40), box(50, 0, 10, 10)))
     assert found[0].tolist() == [30, 10, 50, 40] and area.tolist() == [600, 0]
 
 
@@ -63,9 +61,7 @@ def test_boxes_are_flipped_clipped_and_weighed():
 @pytest.mark.parametrize("turn", [0, 90, 33])
 def test_sampling_grid_reads_the_source_position(turn):
     """A feature map that holds source coordinates, read at source points, returns those points."""
-    matrix = affine.compose(
-        affine.crop(10, 20), affine.resize((60, 50), (64, 64)), affine.rotate(turn, (64, 64))
-    )
+    matrix = affine.compose(affine.crop(10, 20), affine.resize((60, 50), (64, 64)), affine.rotate(turn, (64, 64)))
     geometry = views((matrix, (64, 64), (100, 100)))
     ramp = G.cell_centres(geometry, (16, 16)).mT.unflatten(-1, (16, 16))
     points = torch.tensor([[[35.0, 40], [45, 50], [40.5, 44.25]]], dtype=torch.float64)

@@ -191,5 +191,3 @@ def _geometry(coords: torch.Tensor) -> G.ViewGeometry:
     geometry = G.ViewGeometry(matrix, ones, 2 * ones)
     np.testing.assert_allclose(G.frame_to_coords(G.pixpro_frame(geometry)), coords, atol=1e-6)
     return geometry
-
-

@@ -76,8 +76,14 @@ class FeatureSearch(Objective):
                 student.append(vector)
             teacher = maps["target"].apply(f"level{level}", torch.cat(searched))
             student = maps["online"].apply(f"level{level}", torch.cat(student))
-            both = maps["online"].apply(f"level{level}", torch.cat([maps["online"][v][level].mean((2, 3)) for v in (0, 1)]))
-            loss = loss - ((teacher - self.centre).softmax(1) * student.log_softmax(1)).sum(1).mean() + both.square().mean()
+            both = maps["online"].apply(
+                f"level{level}", torch.cat([maps["online"][v][level].mean((2, 3)) for v in (0, 1)])
+            )
+            loss = (
+                loss
+                - ((teacher - self.centre).softmax(1) * student.log_softmax(1)).sum(1).mean()
+                + both.square().mean()
+            )
         with torch.no_grad():
             self.centre.lerp_(teacher.mean(0), 0.1)
         return {"loss": loss}

@@ -39,7 +39,8 @@ def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, disjoint=Fa
     geometry = [toy_geometry(images, view, size, seed=seed) for view, size in enumerate(sizes)]
     if disjoint:
         geometry = [
-            ViewGeometry.stack([(affine.crop(left, 0), (8, 8), (100, 80))] * images) for left in (0, 60, 0)[: len(sizes)]
+            ViewGeometry.stack([(affine.crop(left, 0), (8, 8), (100, 80))] * images)
+            for left in (0, 60, 0)[: len(sizes)]
         ]
     keys = torch.from_numpy(np.stack([np.zeros(images, np.int64), np.arange(images)], -1))
     return Batch(views, geometry, [{} for _ in sizes], keys)
