@@ -4,7 +4,7 @@
 
 Compared are the two-view recipe of `configs/pixpro_r50.py` in one process with one thread:
 
-- `torchvision/PIL`: decode with Pillow, all of the recipe per view with torchvision on PIL images, to normalised tensors;
+- `torchvision/PIL`: decode with Pillow, then the recipe per view on PIL images, to normalised tensors;
 - `densessl, loader`: what a worker does: decode once, two crops, all draws, collate; colour and blur are the device's;
 - `densessl, all in the worker`: the same with `photometric_on="worker"`;
 - `densessl, loader + CPU preprocessor`: the loader's work, and colour, blur and normalisation on this core.

@@ -20,12 +20,7 @@ model = dict(
 )
 # 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
 train_dataloader = dict(batch_size=64, dataset=dict(views=views))
-custom_hooks = [
-    dict(type="StepHook"),
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6),
-        reference_batch=64,
-    ),
-    dict(type="ExportHook"),
-]
+custom_hooks = _base_.custom_hooks
+custom_hooks[1].update(
+    schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6), reference_batch=64
+)

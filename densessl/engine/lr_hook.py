@@ -13,8 +13,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from ..registry import HOOKS
-from .schedules import Horizon, build_schedule
+from densessl.engine.schedules import Horizon, build_schedule
+from densessl.registry import HOOKS
 
 
 def horizon_of(runner: Runner) -> Horizon:

@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..registry import OPTIM_WRAPPERS
+from densessl.registry import OPTIM_WRAPPERS
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
