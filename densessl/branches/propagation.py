@@ -18,10 +18,17 @@ class PixelPropagation(nn.Module):
         clamp: lower bound of the similarity.
         norm: norm config of the two-layer transform; the official code leaves it a plain BN where all else is
             synchronised.
+        hidden: channels inside a two-layer transform; ``dim`` by default.
     """
 
     def __init__(
-        self, dim: int = 256, layers: int = 1, gamma: float = 2.0, clamp: float = 0.0, norm: dict | None = None
+        self,
+        dim: int = 256,
+        layers: int = 1,
+        gamma: float = 2.0,
+        clamp: float = 0.0,
+        norm: dict | None = None,
+        hidden: int | None = None,
     ):
         super().__init__()
         if layers == 0:
@@ -29,7 +36,7 @@ class PixelPropagation(nn.Module):
         elif layers == 1:
             self.transform = nn.Conv2d(dim, dim, 1)
         elif layers == 2:
-            self.transform = MLP(kind="map", dims=(dim, dim, dim), norm=norm or dict(type="BN"))
+            self.transform = MLP(kind="map", dims=(dim, hidden or dim, dim), norm=norm or dict(type="BN"))
         else:
             raise ValueError(f"transform_layers is {layers}; 0, 1 and 2 are known")
         self.gamma = gamma

@@ -87,7 +87,8 @@ class PixPro(PixelObjective):
     Args:
         transform_layers: depth of the propagation's value transform, 0, 1 or 2.
         gamma, clamp: of the propagation's similarity.
-        transform_norm: norm of a two-layer transform; plain BN by default as in the official code.
+        transform_norm, transform_hidden: norm and inner width of a two-layer transform; plain BN and ``dim`` by
+            default, as in the official code.
     """
 
     def __init__(
@@ -96,10 +97,11 @@ class PixPro(PixelObjective):
         gamma: float = 2.0,
         clamp: float = 0.0,
         transform_norm: dict | None = None,
+        transform_hidden: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.predictor = PixelPropagation(self.dim, transform_layers, gamma, clamp, transform_norm)
+        self.predictor = PixelPropagation(self.dim, transform_layers, gamma, clamp, transform_norm, transform_hidden)
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
         predictions = [unit(self.predictor(item)) for item in self.projections(maps, "online")]

@@ -66,7 +66,8 @@ def pixpro_regression_loss(case: Case) -> None:
 def pixpro_featprop(case: Case) -> None:
     feat = case["feat"].requires_grad_()
     layers = case.hp("transform_layer")
-    module = PixelPropagation(feat.shape[1], layers, case.hp("p"), case.hp("clamp"))
+    hidden = len(case["vt_linear1.weight"]) if layers == 2 else None
+    module = PixelPropagation(feat.shape[1], layers, case.hp("p"), case.hp("clamp"), hidden=hidden)
     if layers:
         module.load_state_dict({f"transform.{_renamed(k)}": v for k, v in case.group("vt_").items()}, strict=False)
     out = module(feat)
@@ -75,7 +76,8 @@ def pixpro_featprop(case: Case) -> None:
     case.grad("grad_feat", feat.grad)
     gradients = {f"transform.{_renamed(name)}": name for name in case.group("grad_vt_")}
     for name, parameter in module.named_parameters():
-        case.grad(f"grad_vt_{gradients[name]}", parameter.grad)
+        official = f"grad_vt_{gradients[name]}"
+        case.grad(official, parameter.grad, _noise_like(official))
     # The attention itself, by propagating an orthonormal basis instead of features.
     cells = feat[0, 0].numel()
     basis = torch.eye(cells).expand(len(feat), -1, -1).unflatten(2, feat.shape[2:])
@@ -133,7 +135,7 @@ def pixpro_full(case: Case) -> None:
 def _compare_first_step(case: Case, model: TwoBranch, names: dict[str, str]) -> None:
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name in case.group("g0/"):
-        case.grad(f"g0/{name}", gradients[names[name]])
+        case.grad(f"g0/{name}", gradients[names[name]], _noise_like(f"g0/{name}"))
     buffers = dict(model.named_buffers())
     for name in case.group("buf1/"):
         case.value(f"buf1/{name}", buffers[names[name]])
@@ -151,13 +153,14 @@ def _model(case: Case) -> tuple[TwoBranch, dict[str, str]]:
         gamma=case.hp("p"),
         clamp=case.hp("clamp"),
         threshold=case.hp("pos_ratio"),
+        transform_hidden=_width(weights, "value_transform.linear1.weight"),
         **common,
     )
     instance = dict(type="InstanceCosine", weight=case.hp("ins_loss_weight"), **common)
     model = TwoBranch(
         dict(backbone=dict(type="GoldenEncoder", widths=widths)),
         [pixel, instance] if any(name.startswith("predictor") for name in weights) else [pixel],
-        target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=case.hp("momentum"), total="images")),
+        target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=case.hp("momentum"))),
     )
     prefixes = {
         "encoder": "online.backbone",
@@ -174,6 +177,15 @@ def _model(case: Case) -> tuple[TwoBranch, dict[str, str]]:
         prefix, rest = name.split(".", 1)
         names[name] = f"{prefixes[prefix]}.{rest if prefix.startswith('encoder') else _renamed(rest)}"
     return model, names
+
+
+def _noise_like(name: str) -> str | None:
+    """For the bias in front of a batch norm, its layer's weight."""
+    return name.replace("bias", "weight") if name.endswith(("linear1.bias", "conv1.bias")) else None
+
+
+def _width(weights: dict[str, torch.Tensor], name: str) -> int | None:
+    return len(weights[name]) if name in weights else None
 
 
 def _renamed(name: str) -> str:
