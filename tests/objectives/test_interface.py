@@ -26,26 +26,26 @@ class RegionSwap(Objective):
         return [Forward("online", (0,)), Forward("online", ("composite",)), Forward("target", (1,))]
 
     def projectors(self, channels):
-        return {"head": MLP(dims=(channels(0), 8, 8))}
+        return {"head": MLP(dims=(channels(-1), 8, 8))}
 
     def derive(self, batch, step):
         images, geometry = batch.views[0], batch.geometry[0]
-        self.corner = 16 * step.rng("rectangle").integers(0, 3, 2)
+        self.corner = 32 * step.rng("rectangle").integers(0, 2, 2)
         top, left = self.corner
         composite = images.clone()
         composite[:, :, top : top + 32, left : left + 32] = images.flip(0)[:, :, top : top + 32, left : left + 32]
         return {"composite": DerivedView(composite, geometry, torch.arange(len(images)))}
 
     def forward(self, maps, batch, step):
-        composite = maps["online"]["composite"][0]
-        top, left = self.corner // 16
+        composite = maps["online"]["composite"][-1]
+        top, left = self.corner // 32
         mask = torch.zeros_like(composite[:1, :1])
-        mask[:, :, top : top + 2, left : left + 2] = 1
+        mask[:, :, top, left] = 1
         paste, canvas = ((composite * m).sum((2, 3)) / m.sum() for m in (mask, 1 - mask))
         owner = batch.derived["composite"].owner
         paste, canvas = maps["online"].apply("head", torch.cat([paste.flip(0), canvas[owner]])).chunk(2)
-        query = maps["online"].apply("head", maps["online"][0][0].mean((2, 3)))
-        key = maps["target"].apply("head", maps["target"][1][0].mean((2, 3)))
+        query = maps["online"].apply("head", maps["online"][0][-1].mean((2, 3)))
+        key = maps["target"].apply("head", maps["target"][1][-1].mean((2, 3)))
         return {"loss": sum((1 - F.cosine_similarity(v, key)).mean() for v in (query, paste, canvas))}
 
 
