@@ -222,7 +222,9 @@ class ProgressHook(LoggerHook):
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if is_main_process():
             # What was set for this iteration: a scheduler may have moved on when it is over.
-            self._lr = {name: max(values) for name, values in runner.optim_wrapper.get_lr().items() if values}
+            # MMEngine's wrapper adds its own `base_lr`, which says nothing where no group scales it.
+            rates = runner.optim_wrapper.get_lr().items()
+            self._lr = {name: max(values) for name, values in rates if values and name != "base_lr"}
             self._live.start()
             self._timer.batch_arrived()
 
