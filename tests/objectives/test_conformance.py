@@ -8,7 +8,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.distributed import run_pair
-from tests.objectives.toy import rows, take_step, total, toy_batch, toy_model
+from tests.objectives.toy import rows, take_step, total, toy_batch, toy_model, without_overlap
 
 SMALL = dict(hidden=12, dim=8)
 SYNC = dict(type="SyncBN")
@@ -65,7 +65,10 @@ def train_on_rank(rank, world_size, objectives):
     model = toy_model(objectives, dtype=torch.float64)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False) if world_size > 1 else model
     for seed in (0, 1):
-        batch = rows(toy_batch(8, dtype=torch.float64, seed=seed), torch.arange(rank, 8, world_size))
+        whole = without_overlap(
+            toy_batch(8, dtype=torch.float64, seed=seed), [0, 2, 5]
+        )  # two on one rank, one on the other
+        batch = rows(whole, torch.arange(rank, 8, world_size))
         model.zero_grad()
         loss = model.parse_losses(wrapped(*batch, mode="loss"))[0]
         loss.backward()
@@ -165,6 +168,19 @@ def test_identical_views_of_a_perfect_target_reach_the_floor():
     batch = toy_batch(sizes=(16, 16))
     batch = batch._replace(views=[batch.views[0]] * 2, geometry=[batch.geometry[0]] * 2)
     assert total(model, batch).item() == pytest.approx(-4, abs=1e-4)
+
+
+def test_the_loss_is_the_weighted_sum():
+    """The same model and batch, so the same terms; only the weights differ."""
+    batch = toy_batch(dtype=torch.float64)
+    plain, weighted = (
+        toy_model(
+            [dict(type="PixPro", weight=a, **SMALL), dict(type="PixContrast", weight=b, **SMALL)], dtype=torch.float64
+        )
+        for a, b in ((1, 1), (0.25, 3))
+    )
+    terms = plain.loss(batch)
+    torch.testing.assert_close(total(weighted, batch), 0.25 * terms["pixpro.loss"] + 3 * terms["pixcontrast.loss"])
 
 
 def test_errors_name_the_key():

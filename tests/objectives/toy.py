@@ -46,6 +46,16 @@ def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, disjoint=Fa
     return Batch(views, geometry, [{} for _ in sizes], keys)
 
 
+def without_overlap(batch: Batch, images: list[int]) -> Batch:
+    """The batch with the two views of some images moved to opposite corners of their sources."""
+    geometry = []
+    for item, left in zip(batch.geometry, (0.0, 90.0)):
+        matrix = item.matrix.clone()
+        matrix[images] = torch.tensor([[0.1, 0, left], [0, 0.1, 0]], dtype=matrix.dtype)
+        geometry.append(item._replace(matrix=matrix))
+    return batch._replace(geometry=geometry)
+
+
 def rows(batch: Batch, index: torch.Tensor) -> Batch:
     """The batch of the given images."""
     return batch._replace(
