@@ -156,7 +156,8 @@ class TwoBranch(BaseModel):
             if key in results and (results[key].neck or not forward.neck):
                 continue
             own = derived[key[0]] if isinstance(key[0], str) else {}
-            views = torch.cat([own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views])
+            parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
+            views = parts[0] if len(parts) == 1 else torch.cat(parts)
             keep = None
             if forward.keep is not None:
                 keep = torch.cat([batch.draws[view][forward.keep] for view in forward.views]).to(views.device)

@@ -6,12 +6,10 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 
 from densessl.augment import Photometric, normalize
+from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.data.batch import Batch
 from densessl.data.views import ViewSpec, expand_views
 from densessl.registry import MODELS
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @MODELS.register_module()

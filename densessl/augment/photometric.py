@@ -19,6 +19,11 @@ from densessl.registry import AUGMENTATIONS
 CPU_ROWS = 1
 
 
+# RGB, of 0 to 255.
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
 class PhotometricOp:
     """Base of the operations: applied to each sample with probability ``p``.
 

@@ -12,7 +12,7 @@ from densessl.data.batch import Sample
 from densessl.data.decode import open_image
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
-from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, draw_photometric, expand_views
+from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, expand_views
 from densessl.registry import DATASETS
 
 
@@ -81,7 +81,10 @@ class UnlabelledImages(Dataset):
         ]
         image = handle.decode(decode_denominator(crops, self.specs) if self.scaled_decode else 1)
         cut = [cut_view(image, crop, spec, self.resample) for crop, spec in zip(crops, self.specs)]
-        numbers = [draw_photometric(op, self.seed, epoch, index, view) for view, op in enumerate(self.photometric)]
+        numbers = [
+            op.draw(keyed_rng(self.seed, "photometric", epoch, index, number))
+            for number, op in enumerate(self.photometric)
+        ]
         pixels = [view.image for view in cut]
         draws = [{"photometric": row} for row in numbers]
         if self.photometric_on == "worker":

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densessl.augment import Photometric
 from densessl.data import placed as P
 from densessl.data.placed import Placed
-from densessl.data.rng import keyed_rng
 
 
 @dataclass(frozen=True)
@@ -131,8 +129,3 @@ def cut_view(image: Placed, draw: CropDraw, spec: ViewSpec, resample: str = "fas
     if draw.vflip:
         view = P.vflip(view)
     return P.rotate(view, draw.degrees) if draw.degrees else view
-
-
-def draw_photometric(photometric: Photometric, seed: int, epoch: int, index: int, view: int) -> np.ndarray:
-    """The photometric numbers of one view, (photometric.width,) float32."""
-    return photometric.draw(keyed_rng(seed, "photometric", epoch, index, view))

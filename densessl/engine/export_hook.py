@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
 
 
@@ -27,19 +27,15 @@ class ExportHook(Hook):
         self.branch = branch
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint["meta"]["densessl"] = _bare(runner).describe()
+        checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
 
     def after_train(self, runner: Runner) -> None:
         from densessl.transfer import export_backbone
 
         if runner.rank != 0:
             return
-        model = _bare(runner)
+        model = bare_model(runner.model)
         out = Path(runner.work_dir, self.filename)
         meta = dict(densessl=model.describe(), step=model.step)
         export_backbone(dict(state_dict=model.state_dict(), meta=meta), out, self.to, self.branch)
         runner.logger.info(f"{self.branch} backbone exported for {self.to}: {out}")
-
-
-def _bare(runner: Runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from densessl.engine.schedules import Horizon, build_schedule
+from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
 
 
@@ -34,7 +34,7 @@ def horizon_of(runner: Runner) -> Horizon:
 
 def counting_model(runner: Runner, hook: str) -> nn.Module:
     """The model without its distributed wrapper. Raises TypeError when it does not count optimiser steps."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     if not hasattr(model, "step"):
         raise TypeError(
             f"{hook} needs a model that counts optimiser steps in `step`, as densessl.model.TwoBranch does; "

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 
 from densessl.engine.live import LiveLine
+from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
 
 
@@ -136,7 +136,7 @@ def loader_advice(share: float, num_workers: int) -> str:
 
 def global_step(runner, finished_iterations: int) -> int:
     """The step scalars are written under: the model's ``step`` (optimiser steps) where it counts them."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = bare_model(runner.model)
     step = getattr(model, "step", None)
     return step if isinstance(step, int) else finished_iterations
 

@@ -1,6 +1,12 @@
 """Weights into a model, with a line that says what fitted."""
 
+from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    """The model without its distributed wrapper."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False) -> str:

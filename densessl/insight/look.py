@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.branches.backbone import build_backbone
 from densessl.data.decode import read_image
 from densessl.data.placed import crop, resize
 from densessl.data.sources import list_images
 from densessl.engine.checkpoint import load_weights, read_checkpoint
-from densessl.insight.matching import IMAGENET_MEAN, IMAGENET_STD, dense_matching
+from densessl.insight.matching import dense_matching
 from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
 from densessl.insight.stereo import motorcycle, relit

@@ -11,10 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.insight.stereo import StereoPair
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, of 0 to 255
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """Do the features still differ? Figures that fall, or rise, when a pretraining collapses."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def _at_least_fp32(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+from densessl.losses import full_precision, unit
 
 
 def cell_vectors(maps: Tensor) -> Tensor:
@@ -25,7 +22,7 @@ def between_image_cosine(maps: Tensor) -> Tensor:
         maps: (N, C, H, W).
     """
     images, _, height, width = maps.shape
-    sums = F.normalize(_at_least_fp32(maps), dim=1).sum(dim=(2, 3))
+    sums = unit(maps.detach()).sum(dim=(2, 3))
     pairs = images * (images - 1) * (height * width) ** 2
     between = sums.sum(dim=0).square().sum() - sums.square().sum()
     return between / pairs if pairs else between * torch.nan
@@ -48,15 +45,15 @@ def channel_std(vectors: Tensor) -> float:
     1 where they point everywhere alike, 0 where all are one (SimSiam, Chen & He, CVPR 2021, section 4.1, figure 2).
     The deviation is that of the population, so that 1 is the most it can be.
     """
-    unit = F.normalize(_at_least_fp32(vectors), dim=1)
-    return float(unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5)
+    directions = unit(vectors.detach())
+    return float(directions.std(dim=0, correction=0).mean() * directions.shape[1] ** 0.5)
 
 
 def effective_rank(vectors: Tensor) -> float:
     """exp of the entropy of the singular values of the matrix (M, C), normalised to sum 1: how many directions are in
     use, from 1 to min(M, C) (Roy & Vetterli, EUSIPCO 2007). Not centred: one vector repeated has rank 1. NaN for a
     matrix of zeros, which has no directions."""
-    values = torch.linalg.svdvals(_at_least_fp32(vectors))
+    values = torch.linalg.svdvals(*full_precision(vectors.detach()))
     shares = values / values.sum()
     return float(torch.special.entr(shares).sum().exp())
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS, SCOPE
 from densessl.transfer.export import open_checkpoint, read_backbone
 from densessl.transfer.fingerprint import compare, of_model
@@ -43,7 +43,7 @@ def load_backbone(
         LoadError: Coverage or fingerprint. Nothing has been loaded then.
         ExportError: The file holds no backbone.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = bare_model(model)
     backbone = _whole_backbone(model)
     given, wanted = read_backbone(path, branch)
     own = backbone.state_dict()
@@ -185,7 +185,7 @@ class LoadBackboneHook(Hook):
         if runner.iter > 0:
             runner.logger.info(f"LoadBackboneHook: resumed at step {runner.iter}, so the weights stay as resumed")
         elif self.checkpoint is None:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = bare_model(runner.model)
             init_cfg = getattr(model.backbone, "init_cfg", None)
             origin = "its random initialisation"
             if isinstance(init_cfg, Mapping) and init_cfg.get("type") == "Pretrained":
