@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from densessl.branches import Branch, build_backbone, build_target
+from densessl.branches import MLP, Branch, build_backbone, build_target
 from densessl.branches.branch import Features
 from densessl.data.batch import Batch
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
@@ -72,6 +72,9 @@ class TwoBranch(BaseModel):
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
         self.plans = {objective.name: objective.plan() for objective in built}
         self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
+        for name, module in self.named_modules():
+            if isinstance(module, MLP):
+                module.label = name
         if channels_last:
             self.to(memory_format=torch.channels_last)
         # The step as a Python number: reading the buffer would wait for the device.
@@ -127,9 +130,10 @@ class TwoBranch(BaseModel):
             target_done = self._run_plans("target", self.target.branch(self.online), batch, derived, shared)
         figures = {}
         for name, objective in self.objectives.items():
+            weight = objective.weight(step)
             maps = self._maps(name, done, target_done)
             for key, value in objective(maps, batch._replace(derived=derived[name]), step).items():
-                figures[f"{name}.{key}"] = value * objective.weight if key.startswith("loss") else value.detach()
+                figures[f"{name}.{key}"] = value * weight if key.startswith("loss") else value.detach()
         if self.target.momentum is not None:
             figures["target_momentum"] = torch.tensor(self.target.momentum)
         return figures

@@ -16,6 +16,7 @@ def _child(name: str, parent: Registry | None, *locations: str) -> Registry:
 
 MODELS = _child("model", mmengine.MODELS, "branches", "model", "preprocessor")
 OBJECTIVES = _child("objective", None, "objectives")
+CORRESPONDENCES = _child("correspondence", None, "correspondence")
 AUGMENTATIONS = _child("augmentation", None, "augment")
 DATASETS = _child("dataset", mmengine.DATASETS, "data")
 DATA_SAMPLERS = _child("data sampler", mmengine.DATA_SAMPLERS, "data")

@@ -5,6 +5,7 @@ from densessl.branches.branch import Branch, Features
 from densessl.branches.norm import build_norm
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
+from densessl.branches.queue import Centre, Queue
 from densessl.branches.resnet import ResNet
 from densessl.branches.sync_bn import SplitBN, SyncBN
 from densessl.branches.target import Target, build_target, ema_update_
@@ -12,8 +13,10 @@ from densessl.branches.target import Target, build_target, ema_update_
 __all__ = [
     "MLP",
     "Branch",
+    "Centre",
     "Features",
     "PixelPropagation",
+    "Queue",
     "ResNet",
     "SplitBN",
     "SyncBN",

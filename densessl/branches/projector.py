@@ -5,9 +5,11 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from densessl.branches.norm import build_norm, choose
+from densessl.branches.sync_bn import SyncBN
 from densessl.registry import MODELS
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
@@ -86,3 +88,24 @@ class MLP(nn.Sequential):
                     self.add_module(f"dropout{i}", nn.Dropout(dropout))
                 self.add_module(f"act{i}", activation())
         self.out_channels = dims[-1]
+        self.label = "MLP"  # the model replaces it by the path of this head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C) or (N, C, H, W) to the same with ``dims[-1]`` channels.
+
+        Raises:
+            ValueError: a batch norm in training mode would see one vector, whose deviation from its own mean is zero.
+        """
+        if self.training and inputs.numel() == inputs.shape[1]:
+            for name, module in self.named_children():
+                alone = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+                if alone and not (isinstance(module, SyncBN) and _world_size() > 1):
+                    raise ValueError(
+                        f"{self.label}.{name} is a batch norm and would see a single vector: give a step at least two "
+                        "images (train_dataloader.batch_size), or the head another norm"
+                    )
+        return super().forward(inputs)
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -90,6 +90,9 @@ class UnlabelledImages(Dataset):
         if self.photometric_on == "worker":
             pixels = [_apply(op, image, row) for op, image, row in zip(self.photometric, pixels, numbers)]
             draws = [{} for _ in numbers]
+        for number, (spec, row) in enumerate(zip(self.specs, draws)):
+            for name, count in spec.uniforms.items():
+                row[name] = keyed_rng(self.seed, name, epoch, index, number).random(count)
         return Sample(pixels, [(view.to_source, view.size, view.source_size) for view in cut], draws, (epoch, index))
 
 

@@ -5,7 +5,7 @@ is decoded, and what was done can be replayed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class ViewSpec:
         rotate: range of the angle in degrees, counter-clockwise; (0, 0) turns nothing.
         interpolation: "bilinear" or "bicubic", antialiased.
         photometric: configs of the ops of :mod:`densessl.augment`, in order.
+        uniforms: further random numbers of the view that an objective asks for, counts by name: each sample carries so
+            many, uniform in [0, 1), in ``batch.draws[view][name]``.
         repeat: how many views of this kind an image gives (local crops of multi-crop recipes).
     """
 
@@ -38,6 +40,7 @@ class ViewSpec:
     rotate: tuple[float, float] = (0.0, 0.0)
     interpolation: P.Interpolation = "bilinear"
     photometric: Sequence[dict] = field(default_factory=tuple)
+    uniforms: Mapping[str, int] = field(default_factory=dict)
     repeat: int = 1
 
     @property

@@ -1,16 +1,33 @@
 """Objectives' maths: pure functions on paired tensors, at least in fp32 whatever the autocast."""
 
+from densessl.losses.contrast import NCE, bank_logsumexp, info_nce, matching_nce, multi_positive_nce
+from densessl.losses.distill import centred_softmax, sinkhorn, soft_cross_entropy
+from densessl.losses.hinge import pairwise_hinge
 from densessl.losses.instance import cosine_regression
 from densessl.losses.pixel import pixel_consistency, pixel_contrast, pixel_propagation
+from densessl.losses.pool import attend, masked_mean, sample_points, soft_regions
 from densessl.losses.reduce import full_precision, global_count, unit, valid_mean
 
 __all__ = [
+    "NCE",
+    "attend",
+    "bank_logsumexp",
+    "centred_softmax",
     "cosine_regression",
     "full_precision",
     "global_count",
+    "info_nce",
+    "masked_mean",
+    "matching_nce",
+    "multi_positive_nce",
+    "pairwise_hinge",
     "pixel_consistency",
     "pixel_contrast",
     "pixel_propagation",
+    "sample_points",
+    "sinkhorn",
+    "soft_cross_entropy",
+    "soft_regions",
     "unit",
     "valid_mean",
 ]

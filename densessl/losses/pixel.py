@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.losses.contrast import multi_positive_nce
 from densessl.losses.reduce import full_precision, valid_mean
 
 
@@ -75,11 +76,7 @@ def pixel_contrast(
     """
     q, k = full_precision(q, k)
     with torch.autocast(q.device.type, enabled=False):
-        logits = q.flatten(2).mT @ k.flatten(2) / temperature
-        inside = mask.any(2)
-        # Rows without a positive are given one, so that no infinity enters the graph, and weighted zero below.
-        positives = logits.masked_fill(~(mask | ~inside[..., None]), -torch.inf)
-        rows = logits.logsumexp(2) - positives.logsumexp(2)
+        similarity = q.flatten(2).mT @ k.flatten(2)
+        rows, inside = multi_positive_nce(similarity, mask, temperature)
         count = inside.sum(1)
-        per_image = (rows * inside).sum(1) / count.clamp(min=1)
-        return valid_mean(per_image, count > 0, mean)
+        return valid_mean(rows.sum(1) / count.clamp(min=1), count > 0, mean)

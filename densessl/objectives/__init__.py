@@ -1,6 +1,12 @@
-"""Objectives: one file a method. See :mod:`densessl.objectives.base` for the interface."""
+"""Objectives: one file a method, each found and registered by being here. :mod:`densessl.objectives.base` has the
+interface."""
+
+import pkgutil
+from importlib import import_module
 
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
-from densessl.objectives.pixpro import InstanceCosine, PixContrast, PixPro
 
-__all__ = ["BranchMaps", "DerivedView", "Forward", "InstanceCosine", "Objective", "PixContrast", "PixPro", "Step"]
+__all__ = ["BranchMaps", "DerivedView", "Forward", "Objective", "Step"]
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -94,20 +94,43 @@ class BranchMaps:
     def __getitem__(self, view: View) -> Features:
         return self._features[view]
 
-    def project(self, name: str, view: View, level: int | str = -1) -> Tensor:
-        """Projector ``name`` on one map; computed once however often it is asked for."""
-        key = (name, view, level)
+    def project(self, name: str, view: View | tuple[View, ...], level: int | str = -1, pool: bool = False) -> Tensor:
+        """Projector ``name`` on one map; computed once however often it is asked for.
+
+        Args:
+            view: of several views, in a tuple, the maps (or vectors) go through the projector as one batch, with common
+                batch-norm statistics, and come back in that order.
+            pool: average the map over its cells first: the projector gets a vector (N, C) a view.
+        """
+        key = (name, view, level, pool)
         if key not in self._projected:
-            if self._shared is not None and view in self._shared._features:
+            views = view if isinstance(view, tuple) else (view,)
+            if self._shared is not None and all(item in self._shared._features for item in views):
                 self._projected[key] = self._shared.project(*key).detach()
             else:
-                self._projected[key] = self.apply(name, self[view][level])
+                maps = [self.pooled(item, level) if pool else self[item][level] for item in views]
+                self._projected[key] = self.apply(name, maps[0] if len(maps) == 1 else torch.cat(maps))
         return self._projected[key]
+
+    def pooled(self, view: View, level: int | str = -1) -> Tensor:
+        """Mean of a map over its cells, (N, C)."""
+        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
+            return self[view][level].mean((2, 3))
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """Projector ``name`` on a tensor of the objective's own making."""
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
             return self.branch.projectors[self._prefix + name](tensor)
+
+
+def scheduled(value: float | dict) -> Callable[["Step"], float]:
+    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated."""
+    if not isinstance(value, Mapping):
+        return lambda step: value
+    from densessl.engine.schedules import build_schedule  # the engine package imports its hooks
+
+    schedule = build_schedule(dict(value))
+    return lambda step: schedule(step.index, step.horizon)
 
 
 class Objective(nn.Module):
@@ -120,17 +143,18 @@ class Objective(nn.Module):
 
     Args:
         name: of its log entries, projectors and state; the class name in lower case by default.
-        weight: of its loss in the sum.
+        weight: of its loss in the sum; a number, or the config of a schedule
+            (:func:`densessl.engine.schedules.build_schedule`).
         views: the two (or more) loaded views it looks at.
         level: of the backbone (an index into its outputs) or neck ("neck.i") it works on.
     """
 
     def __init__(
-        self, name: str | None = None, weight: float = 1.0, views: Sequence[View] = (0, 1), level: int | str = -1
+        self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: int | str = -1
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()
-        self.weight = weight
+        self.weight = scheduled(weight)
         self.views = tuple(views)
         self.level = level
 
@@ -138,6 +162,11 @@ class Objective(nn.Module):
         """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
         neck = isinstance(self.level, str)
         return [Forward(branch, (view,), neck=neck) for branch in ("online", "target") for view in self.views]
+
+    def one_way(self) -> list[Forward]:
+        """The plan of methods that are not symmetric: the first view is query, the second key."""
+        neck = isinstance(self.level, str)
+        return [Forward("online", (self.views[0],), neck=neck), Forward("target", (self.views[1],), neck=neck)]
 
     def projectors(self, channels: Callable[[int | str], int]) -> dict[str, nn.Module]:
         """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""

@@ -1,0 +1,121 @@
+"""What objectives remember of earlier steps: queues of keys, and centres."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Queue(nn.Module):
+    """Named banks of keys, first in first out: what was pushed last overwrites what is oldest.
+
+    Any number of keys may be pushed: the write position wraps, and of more keys than a bank holds the last ones stay. A
+    push gathers the keys of all ranks, in the order one process would have had them, so every rank holds the same bank
+    whatever the number of ranks. Banks, positions and counts are buffers: they are saved and resumed.
+
+    Under gradient accumulation every iteration pushes: its keys are negatives of the next iteration of the same step.
+
+    Args:
+        banks: channels by name.
+        length: keys a bank holds. They start as random unit vectors.
+    """
+
+    def __init__(self, banks: Mapping[str, int], length: int):
+        super().__init__()
+        if length < 1:
+            raise ValueError(f"queue length is {length}; it holds at least one key")
+        self.length = length
+        self.names = tuple(banks)
+        for name, dim in banks.items():
+            self.register_buffer(f"bank_{name}", F.normalize(torch.randn(length, dim), dim=1))
+            self.register_buffer(f"written_{name}", torch.full((length,), -1))  # push each row came with
+            self.register_buffer(f"state_{name}", torch.zeros(2, dtype=torch.int64))  # write position, pushes
+        # The same as Python numbers: reading the buffer would wait for the device.
+        self._state = dict.fromkeys(banks, (0, 0))
+        self.register_load_state_dict_post_hook(_read_state)
+
+    def keys(self, name: str) -> Tensor:
+        """Bank ``name``, (length, C). The storage itself: losses made of it must not be differentiated after a push,
+        except by :func:`densessl.losses.info_nce`, which keeps nothing of it."""
+        return getattr(self, f"bank_{name}")
+
+    @torch.no_grad()
+    def push(self, name: str, keys: Tensor, variable: bool = False, rows: Tensor | None = None) -> None:
+        """Append keys (M, C), normalised by the caller, to bank ``name`` on all ranks.
+
+        Args:
+            variable: ranks may bring different numbers of keys (regions). They are then told each other first, which
+                waits for the device.
+            rows: (M,) ascending, batch row each key comes from, where that is not one key a row: it orders the keys of
+                different ranks.
+        """
+        bank, written = self.keys(name), getattr(self, f"written_{name}")
+        keys = gather_in_order(keys.to(bank.dtype), variable, rows)[-self.length :]
+        position, pushes = self._state[name]
+        index = (position + torch.arange(len(keys), device=bank.device)) % self.length
+        bank[index] = keys
+        written[index] = pushes
+        self._state[name] = ((position + len(keys)) % self.length, pushes + 1)
+        getattr(self, f"state_{name}").copy_(torch.tensor(self._state[name]))
+
+    def figures(self, name: str) -> dict[str, Tensor]:
+        """``queue_filled``: share of rows that hold real keys; ``queue_age``: their mean age in pushes."""
+        written = getattr(self, f"written_{name}")
+        real = written >= 0
+        age = torch.where(real, self._state[name][1] - written, 0).sum() / real.sum().clamp(min=1)
+        return {"queue_filled": real.float().mean(), "queue_age": age}
+
+
+def _read_state(queue: Queue, _) -> None:
+    queue._state = {name: tuple(getattr(queue, f"state_{name}").tolist()) for name in queue.names}
+
+
+@torch.no_grad()
+def gather_in_order(keys: Tensor, variable: bool = False, rows: Tensor | None = None) -> Tensor:
+    """Keys (M, C) of all ranks as one process would have had them: the sampler deals images out to the ranks in turn,
+    so row 0 of every rank comes first, then row 1 …
+
+    Args:
+        variable, rows: see :meth:`Queue.push`.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return keys
+    world = dist.get_world_size()
+    rows = torch.arange(len(keys), device=keys.device) if rows is None else rows.to(keys.device)
+    longest, counts = len(keys), [len(keys)] * world
+    if variable:
+        own = torch.tensor([len(keys)], device=keys.device)
+        told = [torch.empty_like(own) for _ in range(world)]
+        dist.all_gather(told, own)
+        counts = torch.cat(told).tolist()
+        longest = max(counts)
+    padded, places = keys.new_zeros(longest, keys.shape[1]), rows.new_zeros(longest)
+    padded[: len(keys)], places[: len(keys)] = keys, rows
+    all_keys, all_places = ([torch.empty_like(part) for _ in range(world)] for part in (padded, places))
+    dist.all_gather(all_keys, padded)
+    dist.all_gather(all_places, places)
+    order = torch.cat([place[:count] * world + rank for rank, (place, count) in enumerate(zip(all_places, counts))])
+    return torch.cat([part[:count] for part, count in zip(all_keys, counts)])[order.argsort(stable=True)]
+
+
+class Centre(nn.Module):
+    """Moving average of a target's logits over all ranks (DINO, section 3.1), a persisted buffer ``value`` (K,).
+
+    Under gradient accumulation it moves once an iteration.
+    """
+
+    def __init__(self, dim: int, momentum: float = 0.9):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("value", torch.zeros(dim))
+
+    @torch.no_grad()
+    def update(self, logits: Tensor) -> None:
+        """Move towards the mean of logits (M, K); M is the same on all ranks."""
+        mean = logits.to(self.value.dtype).mean(0)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(mean)
+            mean /= dist.get_world_size()
+        self.value.lerp_(mean, 1 - self.momentum)

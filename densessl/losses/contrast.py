@@ -1,0 +1,140 @@
+"""Contrastive losses: one positive against a bank and local negatives, several positives, weighted targets.
+
+Legend: M queries, C channels, K keys of a bank, m local negatives of a query. Queries and keys are normalised by the
+caller. All functions return a loss *per row*, so that the caller decides what counts and over which ranks.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from densessl.losses.reduce import full_precision
+
+BLOCK_BYTES = 64 * 2**20
+
+
+class NCE(NamedTuple):
+    """Attributes:
+    rows: (M,) losses.
+    hits: (M,) bool, whether the positive is more similar than every negative: InfoNCE's top-1.
+    """
+
+    rows: Tensor
+    hits: Tensor
+
+
+class _BankLogSumExp(torch.autograd.Function):
+    """log sum_k exp(q . b_k / T) and max_k of the exponents, block by block of rows.
+
+    The gradient, softmax(q B^T / T) B / T, needs nothing from upstream but a factor per row. It is therefore made in
+    the forward pass, while a block of logits exists: nothing of size M x K is kept, and nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, bank: Tensor, temperature: float, block_bytes: int) -> tuple[Tensor, Tensor]:
+        wants_gradient = ctx.needs_input_grad[0]
+        rows = max(1, block_bytes // (len(bank) * q.element_size()))
+        logits = q.new_empty(min(rows, len(q)), len(bank))
+        total, largest = q.new_empty(len(q)), q.new_empty(len(q))
+        gradient = torch.empty_like(q) if wants_gradient else None
+        for start in range(0, len(q), rows):
+            part = slice(start, start + rows)
+            block = logits[: len(q[part])]
+            torch.mm(q[part] / temperature, bank.T, out=block)
+            top = torch.amax(block, 1, out=largest[part])
+            mass = block.sub_(top[:, None]).exp_().sum(1)
+            total[part] = mass.log() + top
+            if wants_gradient:
+                torch.mm(block, bank, out=gradient[part]).div_(mass[:, None] * temperature)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(largest)
+        return total, largest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, upstream: Tensor, _) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return (None if gradient is None else upstream[:, None] * gradient), None, None, None
+
+
+def bank_logsumexp(
+    q: Tensor, bank: Tensor, temperature: float, block_bytes: int = BLOCK_BYTES
+) -> tuple[Tensor, Tensor]:
+    """``log sum_k exp(q_i . b_k / T)`` (M,) and ``max_k q_i . b_k / T`` (M,) without ever holding M x K logits.
+
+    Args:
+        q: (M, C); gets a gradient. Second derivatives are refused.
+        bank: (K, C), K > 0; without gradient, as all banks are.
+        block_bytes: memory for the logits of one block of rows.
+    """
+    q, bank = full_precision(q, bank)
+    with torch.autocast(q.device.type, enabled=False):
+        return _BankLogSumExp.apply(q.contiguous(), bank.detach().to(q.dtype), temperature, block_bytes)
+
+
+def info_nce(
+    q: Tensor, k: Tensor, bank: Tensor | None = None, local: Tensor | None = None, temperature: float = 0.2
+) -> NCE:
+    """InfoNCE (MoCo, equation 1): ``-log softmax`` of the positive among itself and all negatives, each over T.
+
+    Args:
+        q: (M, C) queries.
+        k: (M, C) positives; gradient flows into them unless they are detached.
+        bank: (K, C) negatives of all rows, without gradient. None or empty for none.
+        local: (M, m) similarities of each row with negatives of its own; their gradient flows.
+    """
+    q, k = full_precision(q, k)
+    with torch.autocast(q.device.type, enabled=False):
+        positive = (q * k).sum(1) / temperature
+        total, hits = positive, torch.ones_like(positive, dtype=torch.bool)
+        if bank is not None and len(bank):
+            negative, largest = bank_logsumexp(q, bank, temperature)
+            total, hits = torch.logaddexp(total, negative), hits & (positive > largest)
+        if local is not None and local.shape[1]:
+            negative = full_precision(local)[0] / temperature
+            total, hits = torch.logaddexp(total, negative.logsumexp(1)), hits & (positive > negative.amax(1))
+        return NCE(total - positive, hits)
+
+
+def multi_positive_nce(
+    similarity: Tensor, positive: Tensor, temperature: float, candidate: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``-log(sum over positives exp(s / T) / sum over candidates exp(s / T))`` along the last dimension.
+
+    Args:
+        similarity: (..., K).
+        positive: (..., K) bool.
+        candidate: (..., K) bool, what counts in the denominator beside the positives; everything by default.
+
+    Returns:
+        rows (...,), 0 with zero gradient where there is no positive; valid (...,) bool, where there is one.
+    """
+    (similarity,) = full_precision(similarity)
+    with torch.autocast(similarity.device.type, enabled=False):
+        logits = similarity / temperature
+        valid = positive.any(-1)
+        # Rows without a positive are given one, so that no infinity enters the graph, and weighted zero below.
+        kept = positive | ~valid[..., None]
+        total = logits if candidate is None else logits.masked_fill(~(candidate | kept), -torch.inf)
+        rows = total.logsumexp(-1) - logits.masked_fill(~kept, -torch.inf).logsumexp(-1)
+        return torch.where(valid, rows, torch.zeros_like(rows)), valid
+
+
+def matching_nce(similarity: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Soft matching: cross entropy of ``softmax(similarity / T)`` over the last dimension against target weights.
+
+    With one-hot targets it is InfoNCE among the candidates; with bilinear weights the target lies between cells.
+
+    Args:
+        similarity: (..., K).
+        target: (..., K) weights that sum to 1.
+
+    Returns:
+        (...,) losses.
+    """
+    similarity, target = full_precision(similarity, target)
+    with torch.autocast(similarity.device.type, enabled=False):
+        logits = similarity / temperature
+        return logits.logsumexp(-1) - (target * logits).sum(-1)

@@ -1,0 +1,24 @@
+"""A margin between same-image regions."""
+
+import torch
+from torch import Tensor
+
+from densessl.losses.reduce import full_precision
+
+
+def pairwise_hinge(similarity: Tensor, valid: Tensor, margin: float = 0.4) -> Tensor:
+    """Hinges of a similarity matrix, column by column (CCOP's intra-image term).
+
+    ``h_ij = max(0, s_ij - s_jj + margin)`` where ``valid``: for key j, the other *queries* i are the negatives.
+
+    Args:
+        similarity: (..., R, R), row i a query, column j a key.
+        valid: (..., R, R) bool; the diagonal never counts.
+
+    Returns:
+        (..., R, R), 0 where not valid.
+    """
+    (similarity,) = full_precision(similarity)
+    positive = similarity.diagonal(dim1=-2, dim2=-1)[..., None, :]
+    kept = valid & ~torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
+    return torch.where(kept, (similarity - positive + margin).clamp(min=0), torch.zeros_like(similarity))

@@ -1,0 +1,74 @@
+"""From maps to vectors: of regions, of points, of soft masks.
+
+Legend: N images, C channels, H x W cells, P points, R regions.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.losses.reduce import full_precision, unit
+
+
+def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the cells a mask marks.
+
+    Args:
+        features: (N, C, H, W).
+        mask: (N or 1, H, W), bool or weights.
+
+    Returns:
+        (N, C); zeros for an image without a marked cell.
+    """
+    (features,) = full_precision(features)
+    with torch.autocast(features.device.type, enabled=False):
+        weights = mask.to(features.dtype).flatten(1).expand(len(features), -1)
+        total = weights.sum(1, keepdim=True)
+        summed = (features.flatten(2) @ weights[..., None])[..., 0]
+        return summed / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def soft_regions(features: Tensor, logits: Tensor) -> Tensor:
+    """Sums of features under soft masks (DenseSiam, RegionSim): ``r_n = sum_hw softmax_n(logits) f``.
+
+    Args:
+        features: (N, C, H, W).
+        logits: (N, R, H, W); the masks are their softmax over R.
+
+    Returns:
+        (N, R, C): sums, not means, as in the official code.
+    """
+    features, logits = full_precision(features, logits)
+    with torch.autocast(features.device.type, enabled=False):
+        return logits.softmax(1).flatten(2) @ features.flatten(2).mT
+
+
+def sample_points(features: Tensor, points: Tensor) -> Tensor:
+    """Bilinear features at points.
+
+    Args:
+        features: (N, C, H, W).
+        points: (N, P, 2) as :func:`densessl.geometry.sampling_grid` makes them; outside [-1, 1] the border counts.
+
+    Returns:
+        (N, P, C).
+    """
+    (features,) = full_precision(features)
+    with torch.autocast(features.device.type, enabled=False):
+        grid = points.to(features.dtype)[:, :, None]
+        sampled = F.grid_sample(features, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return sampled[..., 0].mT
+
+
+def attend(features: Tensor, vectors: Tensor) -> Tensor:
+    """A map weighted by the similarity of its cells to a vector (SCFS's feature search): ``cos(f_u, v) * f_u``.
+
+    No softmax; the features themselves are not normalised, as in the official code.
+
+    Args:
+        features: (N, C, H, W); vectors: (N, C).
+    """
+    features, vectors = full_precision(features, vectors)
+    with torch.autocast(features.device.type, enabled=False):
+        similarity = torch.einsum("nchw,nc->nhw", unit(features), unit(vectors))
+        return similarity[:, None] * features

@@ -1,0 +1,74 @@
+"""DenseCL's dense term (Wang et al., CVPR 2021, arXiv 2011.09157). The method is MoCo v2 and this, half and half."""
+
+from torch import Tensor
+
+from densessl.branches.projector import MLP
+from densessl.branches.queue import Queue
+from densessl.data.batch import Batch
+from densessl.losses import info_nce, unit, valid_mean
+from densessl.objectives.base import Forward, Objective
+from densessl.registry import CORRESPONDENCES, OBJECTIVES
+
+
+@OBJECTIVES.register_module()
+class DenseCL(Objective):
+    """Dense contrast: every cell of the query view against its counterpart in the key view and a queue of *pooled*
+    dense keys of other images (section 3.3, equation 2; the temperature, missing there on the positive, divides all).
+
+    Cells of the same image are never negatives. The mean is over all cells that have a counterpart. Not symmetric.
+
+    Args:
+        hidden, dim: widths of the dense head, two 1x1 convolutions without norm.
+        length: of the queue.
+        temperature: of the softmax.
+        correspondence: which cells belong together, a config of :mod:`densessl.correspondence`. The paper's is
+            ``FeatureArgmax``, on the backbone maps of the two branches.
+        mean: over pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 2048,
+        dim: int = 128,
+        length: int = 65536,
+        temperature: float = 0.2,
+        correspondence: dict | None = None,
+        mean: str = "global",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.dim = dim
+        self.temperature = temperature
+        self.mean = mean
+        self.correspondence = CORRESPONDENCES.build(correspondence or dict(type="FeatureArgmax"))
+        self.queue = Queue({"keys": dim}, length)
+
+    def plan(self) -> list[Forward]:
+        return self.one_way()
+
+    def projectors(self, channels):
+        return {"head": MLP(kind="map", dims=(channels(self.level), self.hidden, self.dim))}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        first, second = self.views
+        pairs = self.correspondence(
+            maps["online"][first][self.level],
+            maps["target"][second][self.level],
+            (batch.geometry[first], batch.geometry[second]),
+            step,
+        )
+        keys = maps["target"].project("head", second, self.level)
+        q = unit(pairs.first(maps["online"].project("head", first, self.level)), dim=2).flatten(0, 1)
+        k = unit(pairs.second(keys), dim=2).flatten(0, 1)
+        valid = pairs.valid.flatten()
+        rows, hits = info_nce(q, k, self.queue.keys("keys"), temperature=self.temperature)
+        # Pooled first, normalised second.
+        self.queue.push("keys", unit(keys.mean((2, 3))))
+        return {
+            "loss": valid_mean(rows, valid, self.mean),
+            "valid_pairs": valid.sum(),
+            "top1": valid_mean(hits.float(), valid, "local"),
+            "positive_cosine": valid_mean((q * k).sum(1).detach(), valid, "local"),
+            **self.queue.figures("keys"),
+        }

@@ -1,0 +1,60 @@
+"""MoCo v1 and v2 (He et al., CVPR 2020, arXiv 1911.05722; Chen et al., arXiv 2003.04297)."""
+
+from torch import Tensor
+
+from densessl.branches.projector import MLP
+from densessl.branches.queue import Queue
+from densessl.data.batch import Batch
+from densessl.losses import info_nce, unit
+from densessl.objectives.base import Forward, Objective
+from densessl.registry import OBJECTIVES
+
+
+@OBJECTIVES.register_module()
+class MoCo(Objective):
+    """Instance contrast: a query of one view against the key of the other and a queue of earlier keys.
+
+    ``loss = mean_n -log softmax(q.k+ | q.queue)`` over T. Not symmetric: the first view is query, the second key.
+    Official ShuffleBN is replaced by synchronised (or split) batch norm of the backbone.
+
+    Args:
+        hidden: width of the head's hidden layer; None for v1's single linear layer.
+        dim: of queries and keys.
+        length: of the queue.
+        temperature: 0.2 in v2, 0.07 in v1.
+    """
+
+    def __init__(
+        self, hidden: int | None = 2048, dim: int = 128, length: int = 65536, temperature: float = 0.2, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.dim = dim
+        self.temperature = temperature
+        self.queue = Queue({"keys": dim}, length)
+
+    def plan(self) -> list[Forward]:
+        return self.one_way()
+
+    def projectors(self, channels):
+        inner = [] if self.hidden is None else [self.hidden]
+        init = "torch" if self.hidden is None else "kaiming"
+        return {"head": MLP(dims=(channels(self.level), *inner, self.dim), init=init)}
+
+    def vectors(self, maps) -> tuple[Tensor, Tensor]:
+        """Normalised queries and keys, (N, dim) each."""
+        query = maps["online"].project("head", self.views[0], self.level, pool=True)
+        key = maps["target"].project("head", self.views[1], self.level, pool=True)
+        return unit(query), unit(key)
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        q, k = self.vectors(maps)
+        bank = self.queue.keys("keys")
+        rows, hits = info_nce(q, k, bank, temperature=self.temperature)
+        self.queue.push("keys", k)
+        return {
+            "loss": rows.mean(),
+            "top1": hits.float().mean(),
+            "positive_cosine": (q * k).sum(1).mean(),
+            **self.queue.figures("keys"),
+        }
