@@ -39,14 +39,20 @@ def between_image_similarity(maps: Tensor) -> float:
     return float(between_image_cosine(maps))
 
 
-def channel_std(vectors: Tensor) -> float:
-    """sqrt(C) times the mean over channels of the standard deviation of the normalised vectors (M, C).
+def channel_spread(vectors: Tensor) -> Tensor:
+    """sqrt(C) times the mean over channels of the standard deviation of the normalised vectors (M, C), as a tensor that
+    training can log without waiting for the device.
 
     1 where they point everywhere alike, 0 where all are one (SimSiam, Chen & He, CVPR 2021, section 4.1, figure 2).
     The deviation is that of the population, so that 1 is the most it can be.
     """
     directions = unit(vectors.detach())
-    return float(directions.std(dim=0, correction=0).mean() * directions.shape[1] ** 0.5)
+    return directions.std(dim=0, correction=0).mean() * directions.shape[1] ** 0.5
+
+
+def channel_std(vectors: Tensor) -> float:
+    """:func:`channel_spread` as a number."""
+    return float(channel_spread(vectors))
 
 
 def effective_rank(vectors: Tensor) -> float:

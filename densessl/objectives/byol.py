@@ -1,0 +1,85 @@
+"""BYOL (Grill et al., NeurIPS 2020, arXiv 2006.07733), and what it shares with SimSiam."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densessl.branches.projector import MLP
+from densessl.data.batch import Batch
+from densessl.insight.spread import channel_spread
+from densessl.losses import cosine_regression, full_precision
+from densessl.objectives.base import BranchMaps, Objective
+from densessl.registry import OBJECTIVES
+
+
+class VectorRegression(Objective):
+    """Base: from each view's vector a predictor foretells the target's vector of the other view.
+
+    A subclass has a projector called "projector" and a ``predictor``. Each view is a batch of its own to their norms.
+
+    Args:
+        norm: norm config of projector and predictor.
+    """
+
+    def __init__(self, norm: dict[str, Any] | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = norm or dict(type="SyncBN")
+        if len(self.views) != 2:
+            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
+
+    def pairs(self, maps: Mapping[str, BranchMaps]) -> list[tuple[Tensor, Tensor]]:
+        """Prediction and target, (N, dim) each, of view 1 against view 2 and the reverse."""
+        online, target = (
+            [maps[branch].project("projector", view, self.level, pool=True) for view in self.views]
+            for branch in ("online", "target")
+        )
+        return [(self.predictor(z), other) for z, other in zip(online, target[::-1])]
+
+
+def squared_distance(p: Tensor, z: Tensor) -> Tensor:
+    """``|p/|p| - z/|z||^2`` of predictions and targets (N, C), that is 2 - 2 cos: (N,) values from 0 to 4.
+
+    As in the official code norms count as at least 1e-6, so that vectors shorter than that are no unit vectors.
+    """
+    p, z = full_precision(p, z)
+    with torch.autocast(p.device.type, enabled=False):
+        return (F.normalize(p, dim=1, eps=1e-6) - F.normalize(z, dim=1, eps=1e-6)).square().sum(1)
+
+
+@OBJECTIVES.register_module()
+class BYOL(VectorRegression):
+    """Bootstrap your own latent (section 3.1, equation 2, both directions).
+
+    ``loss = mean_n |p_1 - z_2|^2 + |p_2 - z_1|^2`` of unit vectors: 0 for perfect predictions, about 4 at random, at
+    most 8. The official target moves after the optimiser's step (``target.timing="after_step"``). ``channel_std``, the
+    spread of the targets of one view, is about 1 where it is healthy and 0 where all images have one vector.
+
+    Args:
+        hidden, dim: widths of projector and predictor.
+        last_bias: whether their last layers have a bias: not in the official code, in some ports.
+    """
+
+    def __init__(self, hidden: int = 4096, dim: int = 256, last_bias: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.dim = dim
+        self.last_bias = last_bias
+        self.predictor = self.head(dim)
+
+    def head(self, channels: int) -> MLP:
+        """The head that both are: a hidden layer with norm, a last one without."""
+        return MLP(dims=(channels, self.hidden, self.dim), norm=self.norm, last_bias=self.last_bias)
+
+    def projectors(self, channels):
+        return {"projector": self.head(channels(self.level))}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        pairs = self.pairs(maps)
+        return {
+            "loss": sum(squared_distance(p, z) for p, z in pairs).mean(),
+            "positive_cosine": sum(cosine_regression(p.detach(), z) for p, z in pairs) / 2,
+            "channel_std": channel_spread(pairs[0][1]),
+        }
