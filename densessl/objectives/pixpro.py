@@ -152,6 +152,11 @@ class InstanceCosine(TwoViewObjective):
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
         predictions = [self.predictor(item).mean((2, 3)) for item in self.projections(maps, "online")]
-        targets = [item.mean((2, 3)) for item in self.projections(maps, "target")]
+        projected = self.projections(maps, "target")
+        targets = [item.mean((2, 3)) for item in projected]
         cosines = [cosine_regression(p, z) for p, z in zip(predictions, targets[::-1])]
-        return {"loss": -2 * sum(cosines), "cosine": sum(cosines).detach() / 2}
+        return {
+            "loss": -2 * sum(cosines),
+            "cosine": sum(cosines).detach() / 2,
+            "between_images": between_image_cosine(unit(projected[0])),
+        }

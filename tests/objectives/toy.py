@@ -14,10 +14,10 @@ BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(2, 3), norm_cfg=d
 HORIZON = Horizon(steps_per_epoch=5, epochs=2, total_steps=10, num_images=40, global_batch=8)
 
 
-def toy_model(objectives, target=None, backbone=None, dtype=torch.float32, seed=0) -> TwoBranch:
+def toy_model(objectives, target=None, backbone=None, dtype=torch.float32, seed=0, neck=None) -> TwoBranch:
     torch.manual_seed(seed)
     target = target or dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.9))
-    model = TwoBranch(dict(backbone=backbone or BACKBONE), objectives, target).to(dtype)
+    model = TwoBranch(dict(backbone=backbone or BACKBONE, neck=neck), objectives, target).to(dtype)
     model.begin(HORIZON)
     return model.train()
 
@@ -33,25 +33,30 @@ def toy_geometry(images: int, view: int, size: int, scale=(0.3, 1.0), seed: int 
     return ViewGeometry.stack(items)
 
 
-def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, disjoint=False) -> Batch:
+def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=None) -> Batch:
+    """Noise at random places. ``uniforms``: counts of random numbers by view and name."""
     generator = torch.Generator().manual_seed(seed)
     views = [torch.randn(images, 3, size, size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
     geometry = [toy_geometry(images, view, size, seed=seed) for view, size in enumerate(sizes)]
-    if disjoint:
-        geometry = [
-            ViewGeometry.stack([(affine.crop(left, 0), (8, 8), (100, 80))] * images)
-            for left in (0, 60, 0)[: len(sizes)]
-        ]
+    draws = [
+        {
+            name: torch.rand(images, count, generator=generator, dtype=torch.float64)
+            for name, count in (uniforms or {}).get(view, {}).items()
+        }
+        for view in range(len(sizes))
+    ]
     keys = torch.from_numpy(np.stack([np.zeros(images, np.int64), np.arange(images)], -1))
-    return Batch(views, geometry, [{} for _ in sizes], keys)
+    return Batch(views, geometry, draws, keys)
 
 
 def without_overlap(batch: Batch, images: list[int]) -> Batch:
-    """The batch with the two views of some images moved to opposite corners of their sources."""
+    """The batch with the views of some images moved to different corners of their sources."""
     geometry = []
-    for item, left in zip(batch.geometry, (0.0, 90.0)):
+    for number, item in enumerate(batch.geometry):
         matrix = item.matrix.clone()
-        matrix[images] = torch.tensor([[0.1, 0, left], [0, 0.1, 0]], dtype=matrix.dtype)
+        scale = 8.0 / item.view_size[0, 0].item()
+        left = 90.0 * number / max(1, len(batch.geometry) - 1)
+        matrix[images] = torch.tensor([[scale, 0, left], [0, scale, 0]], dtype=matrix.dtype)
         geometry.append(item._replace(matrix=matrix))
     return batch._replace(geometry=geometry)
 

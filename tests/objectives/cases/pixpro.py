@@ -1,0 +1,15 @@
+from tests.objectives.cases import AFTER, EMA, STOP, SYNC, Case
+
+SMALL = dict(hidden=12, dim=8)
+# Every kind of target there is: what holds for this method's terms on each of them holds for the model.
+TARGETS = (EMA, AFTER, STOP, dict(kind="frozen"))
+PIXPRO = dict(type="PixPro", **SMALL)
+CASES = {
+    "pixpro": Case([PIXPRO], TARGETS, collapsed=("pixpro.between_images", 1.0)),
+    "pixpro-0-layers": Case([dict(PIXPRO, transform_layers=0)]),
+    "pixpro-2-layers": Case([dict(PIXPRO, transform_layers=2, transform_norm=SYNC, gamma=1.0)]),
+    "pixcontrast": Case([dict(type="PixContrast", **SMALL)], TARGETS, collapsed=("pixcontrast.between_images", 1.0)),
+    "instance": Case([dict(type="InstanceCosine", **SMALL)], TARGETS, collapsed=("instancecosine.between_images", 1.0)),
+    "pixpro+instance": Case([PIXPRO, dict(type="InstanceCosine", weight=0.5, **SMALL)]),
+    "levels": Case([dict(PIXPRO, level=-1), dict(type="PixContrast", level=0, weight=0.1, **SMALL)]),
+}
