@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 
 from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.branches.backbone import build_backbone
-from densessl.data.decode import read_image
-from densessl.data.placed import crop, resize
 from densessl.data.sources import list_images
 from densessl.engine.checkpoint import load_weights, read_checkpoint
+from densessl.insight.knn import central_squares, labelled_images, leave_one_out_knn, pooled_features
 from densessl.insight.matching import dense_matching
 from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
@@ -50,13 +48,7 @@ def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn
 def load_images(folder: str | Path, count: int, size: int) -> Tensor:
     """The central squares of the first ``count`` images of a folder, in order, as (N, 3, size, size) of 0 to 255."""
     listed = list_images(folder)
-    squares = []
-    for name in islice(listed.paths, count):
-        image = read_image(Path(listed.root, name))
-        width, height = image.size
-        side = min(width, height)
-        squares.append(resize(crop(image, (width - side) // 2, (height - side) // 2, side, side), (size, size)).image)
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float()
+    return torch.cat(list(central_squares([Path(listed.root, name) for name in islice(listed.paths, count)], size)))
 
 
 def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
@@ -99,6 +91,19 @@ def look_spread(args: argparse.Namespace) -> None:
         print(f"Collapsed: cells of different images are alike (similarity above {COLLAPSED}).")
 
 
+def look_knn(args: argparse.Namespace) -> None:
+    trained, random, pixels = load_backbones(args.checkpoint, args.device)
+    paths, labels, names = labelled_images(args.folder)
+    columns = {}
+    for name, model in (("checkpoint", trained), ("random init", random)):
+        levels = pooled_features(model, paths, args.size, **pixels)
+        columns[name] = {f"level {i}": leave_one_out_knn(x, labels, args.k) for i, x in enumerate(levels)}
+    columns["chance"] = dict.fromkeys(columns["checkpoint"], labels.bincount().max().item() / len(labels))
+    print_table(
+        f"{args.k} nearest neighbours: {len(paths)} images of {len(names)} classes, each left out once", columns
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
     top = argparse.ArgumentParser(
@@ -120,6 +125,13 @@ def parser() -> argparse.ArgumentParser:
     spread.add_argument("--images", type=int, default=64, help="how many to look at")
     spread.add_argument("--size", type=int, default=224, help="side of the input")
     spread.set_defaults(run=look_spread)
+    knn = commands.add_parser("knn", formatter_class=defaults, help="are images of one class neighbours?")
+    knn.add_argument("checkpoint")
+    knn.add_argument("folder", help="with a folder of images for each class")
+    knn.add_argument("-k", type=int, default=10, help="neighbours that vote")
+    knn.add_argument("--size", type=int, default=160, help="side of the input")
+    knn.add_argument("--device", default="cpu")
+    knn.set_defaults(run=look_knn)
     for command in (matching, spread):
         command.add_argument("--level", type=int, default=-1, help="which of the backbone's maps; -1 is the last")
         command.add_argument("--device", default="cpu")

@@ -38,14 +38,24 @@ class MatchingResult:
     @property
     def error_chance(self) -> np.ndarray:
         """(K, M) the error of every possible answer; its mean is what a random choice would give."""
-        return _distance(self.candidates[None], self.truth[:, None])
+        return _distances(self.truth, self.candidates)
+
+    @property
+    def exact(self) -> dict[str, float]:
+        """Share of queries answered with the very cell the truth lies in (nearest centre), by what answered; for chance
+        it is one over the number of cells."""
+        best = self.error_chance.min(1)
+        answers = {"features": self.found, "same_position": _nearest(self.query, self.candidates)}
+        shares = {name: float((_distance(x, self.truth) <= best + 1e-9).mean()) for name, x in answers.items()}
+        return shares | {"chance": 1 / len(self.candidates)}
 
     def figures(self, pixels: tuple[float, ...] = (8, 16, 32), cells: tuple[float, ...] = (1,)) -> dict[str, dict]:
         """PCK (the share of errors of at most a threshold, in pixels or in cell widths), mean and median error.
 
         Returns:
-            ``{"features": {"pck@8px": ..., "pck@1cell": ..., "mean": ..., "median": ...}, "same_position": {...},
-            "chance": {...}}``. No answer can be nearer than the nearest cell centre, half a cell's diagonal at most.
+            ``{"features": {"exact": ..., "pck@8px": ..., "pck@1cell": ..., "mean": ..., "median": ...},
+            "same_position": {...}, "chance": {...}}``. No answer can be nearer than the nearest cell centre, half a
+            cell's diagonal at most.
         """
         thresholds = {f"pck@{t:g}px": t for t in pixels} | {f"pck@{t:g}cell": t * self.cell[0] for t in cells}
         answers = {
@@ -53,11 +63,24 @@ class MatchingResult:
             "same_position": self.error_same_position,
             "chance": self.error_chance,
         }
+        exact = self.exact
         return {
-            name: {key: pck(error, threshold) for key, threshold in thresholds.items()}
+            name: {"exact": exact[name]}
+            | {key: pck(error, threshold) for key, threshold in thresholds.items()}
             | {"mean": float(error.mean()), "median": float(np.median(error))}
             for name, error in answers.items()
         }
+
+
+def _nearest(points: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """For each of points (K, 2) the nearest of candidates (M, 2)."""
+    return candidates[_distances(points, candidates).argmin(1)]
+
+
+def _distances(points: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """All distances (K, M); the differences (K, M, 2) of fine maps would take gigabytes."""
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(torch.from_numpy(points), torch.from_numpy(candidates), compute_mode=exact).numpy()
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -104,3 +104,16 @@ def test_a_picture_has_dots_where_the_points_are():
     assert vivid(88 + 10, 30 - 7)  # the ring of the truth
     assert not vivid(88 + 10 + 15, 30)
     assert not vivid(40, 30)
+
+
+def test_knn_tells_classes_of_two_colours_apart(checkpoint, tmp_path, capsys):
+    for name, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        for number in range(4):
+            noise = np.random.default_rng(number).integers(0, 20, (40, 50, 3))
+            Image.fromarray((np.array(colour) + noise).astype(np.uint8)).save(tmp_path / f"classes/{name}/{number}.png")
+    assert main(["knn", str(checkpoint()), str(tmp_path / "classes"), "--size", "32", "-k", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "8 images of 2 classes" in out
+    assert out.count("level ") == 1  # a row for each map
+    assert "1.000" in out and "0.500" in out  # the classes found, and chance

@@ -41,6 +41,14 @@ def test_oracle_features_find_every_point(cells):
     assert result.error.max() <= half_diagonal + 1e-6, "what is found is the cell the truth lies in"
     figures = result.figures()
     assert figures["features"]["pck@1cell"] == 1
+    assert figures["features"]["exact"] == 1
+    assert figures["chance"]["exact"] == 1 / (cells[0] * cells[1])
+    nearest = [np.hypot(*(result.candidates - point).T).min() for point in result.truth]
+    same = [
+        np.hypot(*(result.candidates[np.hypot(*(result.candidates - own).T).argmin()] - point)) <= least + 1e-9
+        for own, point, least in zip(result.query, result.truth, nearest)
+    ]
+    assert figures["same_position"]["exact"] == pytest.approx(np.mean(same))
     assert figures["same_position"]["pck@1cell"] < 0.6
     assert figures["chance"]["pck@1cell"] < 0.02
     disparity = result.query[:, 0] - result.truth[:, 0]

@@ -1,0 +1,92 @@
+"""Nearest neighbours: do frozen features put images of one class together? No training, no hyper-parameter to tune."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
+from densessl.data.decode import read_image
+from densessl.data.placed import crop, resize
+from densessl.data.sources import DataNotFound, list_images
+from densessl.losses import unit
+
+
+def labelled_images(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
+    """Images of a folder of folders, one a class.
+
+    Returns:
+        paths, their labels (N,) int64, and the names of the classes.
+
+    Raises:
+        DataNotFound: fewer than two classes.
+    """
+    listed = list_images(str(folder))
+    paths = [Path(name) for name in listed.paths]
+    names = sorted({path.parts[0] for path in paths if len(path.parts) > 1})
+    if len(names) < 2:
+        raise DataNotFound(f"{folder}: expected a folder of images for each of two or more classes, found {names}")
+    numbers = {name: number for number, name in enumerate(names)}
+    kept = [path for path in paths if len(path.parts) > 1]
+    labels = torch.tensor([numbers[path.parts[0]] for path in kept])
+    return [Path(listed.root, path) for path in kept], labels, names
+
+
+def central_squares(paths: list[Path], size: int, batch_size: int = 64) -> Iterator[Tensor]:
+    """The central squares of images, in batches (n, 3, size, size) of 0 to 255."""
+    for start in range(0, len(paths), batch_size):
+        squares = []
+        for path in paths[start : start + batch_size]:
+            image = read_image(path)
+            width, height = image.size
+            side = min(width, height)
+            square = crop(image, (width - side) // 2, (height - side) // 2, side, side)
+            squares.append(resize(square, (size, size)).image)
+        yield torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float()
+
+
+@torch.no_grad()
+def pooled_features(
+    backbone: nn.Module,
+    paths: list[Path],
+    size: int = 160,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> list[Tensor]:
+    """Averages of a backbone's maps over their cells, in evaluation mode.
+
+    Args:
+        mean, std: normalisation of the images' three channels, of 0 to 255.
+
+    Returns:
+        (N, C_l) for each of the backbone's levels.
+    """
+    device = next((tensor.device for tensor in backbone.parameters()), torch.device("cpu"))
+    training = backbone.training
+    backbone.eval()
+    levels: list[list[Tensor]] = []
+    try:
+        for images in central_squares(paths, size):
+            images = (images - images.new_tensor(mean).view(3, 1, 1)) / images.new_tensor(std).view(3, 1, 1)
+            levels.append([item.mean((2, 3)).cpu() for item in backbone(images.to(device))])
+    finally:
+        backbone.train(training)
+    return [torch.cat(column) for column in zip(*levels)]
+
+
+def leave_one_out_knn(features: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07) -> float:
+    """Share of images whose class wins a vote among their ``k`` nearest others, weighted by exp(cosine / T), as DINO
+    weighs them. Every image is asked once, so nothing depends on a split. Chance is the share of the largest class.
+
+    Args:
+        features: (N, C); labels: (N,).
+    """
+    vectors = unit(features)
+    similarity = vectors @ vectors.T
+    similarity.fill_diagonal_(-torch.inf)
+    nearest, index = similarity.topk(min(k, len(vectors) - 1), dim=1)
+    votes = torch.zeros(len(vectors), int(labels.max()) + 1, dtype=vectors.dtype)
+    votes.scatter_add_(1, labels[index], (nearest / temperature).exp())
+    return float((votes.argmax(1) == labels).float().mean())
