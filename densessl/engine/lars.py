@@ -1,8 +1,7 @@
-"""LARS as PixPro trains with it, and the parameter groups it needs.
+"""LARS in the three forms published recipes train with, and the parameter groups it needs.
 
-LARS (You et al., arXiv 1708.03888) scales the gradient of every tensor to the size of the tensor itself. Weight decay
-is added before the norms are taken, the momentum buffer holds the scaled gradient, and biases and norm parameters
-take no part in either: one-dimensional tensors are too small for their norm to mean much.
+LARS (You et al., arXiv 1708.03888) scales the gradient of every tensor to the size of the tensor itself. Most recipes
+leave out biases and norm parameters: one-dimensional tensors are too small for their norm to mean much.
 """
 
 import difflib
@@ -17,34 +16,62 @@ from torch.optim import Optimizer
 
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
+# The forms of LARS, and the eps that each has in its code.
+FORMS = {"lars": 1e-8, "larc": 1e-8, "openselfsup": 0.0}
+
 
 def lars_gradient(
-    param: Tensor, grad: Tensor, weight_decay: float = 0.0, trust_coefficient: float = 1e-3, eps: float = 1e-8
+    param: Tensor,
+    grad: Tensor,
+    weight_decay: float = 0.0,
+    trust_coefficient: float = 1e-3,
+    eps: float | None = None,
+    form: str = "lars",
 ) -> Tensor:
-    """The gradient LARS hands to momentum SGD: ``d * trust_coefficient * |p| / (|d| + eps)`` with ``d = g + wd * p``.
+    """The gradient LARS hands to momentum SGD: ``d * ratio`` with ``d = g + weight_decay * p``.
 
-    The factor is 1 where ``p`` or ``d`` is all zeros, so that a zero-initialised tensor can leave zero. Norms are
-    over the whole tensor.
+    - ``"lars"``: ``ratio = trust_coefficient * |p| / (|d| + eps)``, and 1 where ``p`` or ``d`` is all zeros, so that a
+      zero-initialised tensor can leave zero.
+    - ``"larc"``: ``ratio = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)``; where ``p`` or ``g`` is all
+      zeros the result is ``g``, not decayed.
+    - ``"openselfsup"``: the ratio of "larc", and no exception: a tensor of zeros stays zero.
+
+    Norms are over the whole tensor.
 
     Args:
         param: p, any shape.
         grad: g, same shape; not modified.
+        eps: None takes that of the form's code.
 
     Returns:
         A new tensor, same shape and dtype.
     """
-    return _lars_gradients([param], [grad], weight_decay, trust_coefficient, eps)[0]
+    return _lars_gradients([param], [grad], weight_decay, trust_coefficient, eps, form)[0]
 
 
 def _lars_gradients(
-    params: Sequence[Tensor], grads: Sequence[Tensor], weight_decay: float, trust_coefficient: float, eps: float
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    weight_decay: float,
+    trust_coefficient: float,
+    eps: float | None,
+    form: str,
 ) -> list[Tensor]:
-    """:func:`lars_gradient` of many tensors of one device, in a fixed number of launches and without a host sync."""
+    """:func:`lars_gradient` of many tensors of one device, without a host sync."""
+    eps = FORMS[form] if eps is None else eps
     decayed = torch._foreach_add(grads, params, alpha=weight_decay)
     param_norms = torch.stack(torch._foreach_norm(params))
-    grad_norms = torch.stack(torch._foreach_norm(decayed))
-    ratios = trust_coefficient * param_norms / (grad_norms + eps)
-    scales = torch.where((param_norms > 0) & (grad_norms > 0), ratios, 1.0)
+    grad_norms = torch.stack(torch._foreach_norm(decayed if form == "lars" else grads))
+    sizes = grad_norms + eps if form == "lars" else grad_norms + weight_decay * param_norms + eps
+    ratios = trust_coefficient * param_norms / sizes
+    nonzero = (param_norms > 0) & (grad_norms > 0)
+    if form == "lars":
+        scales = torch.where(nonzero, ratios, 1.0)
+    elif form == "larc":
+        # Of the decayed gradient: nothing where g is zero, and where p is, all of it, which then is g.
+        scales = torch.where(nonzero, ratios, (grad_norms > 0).to(ratios.dtype))
+    else:
+        scales = torch.where(sizes > 0, ratios, 0.0)
     torch._foreach_mul_(decayed, list(scales.unbind()))
     return list(decayed)
 
@@ -53,20 +80,30 @@ def _lars_gradients(
 class LARS(Optimizer):
     """Momentum SGD (no dampening, no Nesterov) on gradients scaled by :func:`lars_gradient`.
 
+    The published recipes use three forms, which are not interchangeable:
+
+    - ``"lars"``: PixPro, and with ``eps=0`` DeepMind's BYOL. ``b <- momentum * b + scaled gradient``,
+      ``p <- p - lr * b``.
+    - ``"larc"``: apex' LARC with ``clip=False`` (SwAV, SimSiam's linear evaluation). The same with another scale. These
+      recipes exclude no parameter: ``exclude=()`` in :func:`split_parameters`.
+    - ``"openselfsup"``: OpenSelfSup's LARS (TWIST). LARC's scale, and ``b <- momentum * b + lr * scaled gradient``,
+      ``p <- p - b``: velocity keeps the learning rate it was gained at. At a constant one that makes no difference.
+
     Every option can be set per parameter group. A group with ``trust=False`` still gets its ``weight_decay`` but is not
     scaled; parameters whose gradient is None are left alone. ``p.grad`` is not modified.
 
     Args:
         params: tensors or groups, see :func:`split_parameters`.
         lr: learning rate (PixPro: 1.0 * batch / 256).
-        momentum: of the buffer ``b <- momentum * b + scaled gradient``.
+        momentum: of the buffer.
         weight_decay: added to the gradient before it is scaled.
         trust_coefficient: size of one update at lr 1, relative to the size of the tensor.
-        eps: added to the gradient norm.
+        eps: added to the denominator of the scale; None takes that of the form's code: 1e-8, for "openselfsup" 0.
         trust: whether to scale.
+        form: one of the three.
 
     Raises:
-        ValueError: an option is negative, or a parameter group names no tensor.
+        ValueError: an option is negative, a form does not exist, or a parameter group names no tensor.
         RuntimeError: a gradient is sparse.
     """
 
@@ -77,8 +114,9 @@ class LARS(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust_coefficient: float = 1e-3,
-        eps: float = 1e-8,
+        eps: float | None = None,
         trust: bool = True,
+        form: str = "lars",
     ):
         options = {
             "lr": lr,
@@ -88,9 +126,16 @@ class LARS(Optimizer):
             "eps": eps,
         }
         for name, value in options.items():
-            if value < 0:
+            if value is not None and value < 0:
                 raise ValueError(f"LARS: {name} is {value}, expected a number >= 0")
-        super().__init__(params, dict(options, trust=trust))
+        super().__init__(params, dict(options, trust=trust, form=form))
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["form"] not in FORMS:
+            near = difflib.get_close_matches(str(group["form"]), FORMS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"LARS: form={group['form']!r}, expected one of {tuple(FORMS)}, nearest is {near!r}")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -109,10 +154,11 @@ class LARS(Optimizer):
         grads = [param.grad for param in params]
         if any(grad.is_sparse for grad in grads):
             raise RuntimeError("LARS does not take sparse gradients; build the embedding with sparse=False")
+        lr, decay = group["lr"], group["weight_decay"]
         if group["trust"]:
-            updates = _lars_gradients(params, grads, group["weight_decay"], group["trust_coefficient"], group["eps"])
-        elif group["weight_decay"]:
-            updates = torch._foreach_add(grads, params, alpha=group["weight_decay"])
+            updates = _lars_gradients(params, grads, decay, group["trust_coefficient"], group["eps"], group["form"])
+        elif decay:
+            updates = torch._foreach_add(grads, params, alpha=decay)
         else:
             updates = grads
         if group["momentum"]:
@@ -120,10 +166,11 @@ class LARS(Optimizer):
                 if "momentum_buffer" not in self.state[param]:
                     self.state[param]["momentum_buffer"] = torch.zeros_like(param)
             buffers = [self.state[param]["momentum_buffer"] for param in params]
+            into_buffer, lr = (lr, 1.0) if group["form"] == "openselfsup" else (1.0, lr)
             torch._foreach_mul_(buffers, group["momentum"])
-            torch._foreach_add_(buffers, updates)
+            torch._foreach_add_(buffers, updates, alpha=into_buffer)
             updates = buffers
-        torch._foreach_add_(params, updates, alpha=-group["lr"])
+        torch._foreach_add_(params, updates, alpha=-lr)
 
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -140,6 +187,7 @@ def split_parameters(
     exclude: Sequence[str] = ("1d",),
     no_decay: Sequence[str] = (),
     lr_mult: dict[str, float] | None = None,
+    constant_lr: Sequence[str] = (),
 ) -> list[dict]:
     """The trainable parameters of ``model`` in as few optimiser groups as the options allow, in the model's order.
 
@@ -150,10 +198,12 @@ def split_parameters(
             layer.
         no_decay: shell patterns of full parameter names excluded as well, e.g. ``'*.pos_embed'``.
         lr_mult: factor of the learning rate by prefix of the name; the longest prefix that fits counts.
+        constant_lr: prefixes of names whose learning rate stays at the schedule's base, e.g.
+            ``'objectives.simsiam.predictor'`` (SimSiam's ``fix_pred_lr``).
 
     Returns:
-        Groups ``{params, weight_decay, trust, lr_scale}``. ``trust`` is read by :class:`LARS` only, ``lr_scale`` by
-        :class:`densessl.engine.lr_hook.LRHook`.
+        Groups ``{params, weight_decay, trust, lr_scale, lr_constant}``. ``trust`` is read by :class:`LARS` only,
+        ``lr_scale`` and ``lr_constant`` by :class:`densessl.engine.lr_hook.LRHook`.
 
     Raises:
         ValueError: nothing is trainable; a rule does not exist; a pattern or prefix fits no trainable parameter.
@@ -162,6 +212,8 @@ def split_parameters(
     unknown = [rule for rule in exclude if rule not in EXCLUSIONS]
     if isinstance(exclude, str) or unknown:
         raise ValueError(f"exclude={exclude!r}: expected a tuple of rules among {sorted(EXCLUSIONS)}")
+    if isinstance(constant_lr, str):
+        raise ValueError(f"constant_lr={constant_lr!r}: expected a tuple of prefixes of parameter names")
 
     named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
     if not named:
@@ -169,11 +221,12 @@ def split_parameters(
     for pattern in no_decay:
         if not any(fnmatchcase(name, pattern) for name, _ in named):
             raise _unmatched("no_decay pattern", pattern, named)
-    for prefix in lr_mult:
-        if not any(_starts(name, prefix) for name, _ in named):
-            raise _unmatched("lr_mult prefix", prefix, named)
+    for option, prefixes in (("lr_mult", lr_mult), ("constant_lr", constant_lr)):
+        for prefix in prefixes:
+            if not any(_starts(name, prefix) for name, _ in named):
+                raise _unmatched(f"{option} prefix", prefix, named)
 
-    groups: dict[tuple[bool, float], dict] = {}
+    groups: dict[tuple[bool, float, bool], dict] = {}
     for name, param in named:
         owner = model.get_submodule(name.rpartition(".")[0])
         excluded = any(EXCLUSIONS[rule](name, param, owner) for rule in exclude) or any(
@@ -181,11 +234,13 @@ def split_parameters(
         )
         fitting = [prefix for prefix in lr_mult if _starts(name, prefix)]
         lr_scale = float(lr_mult[max(fitting, key=len)]) if fitting else 1.0
-        if (excluded, lr_scale) not in groups:
-            group = {"params": [], "trust": not excluded, "lr_scale": lr_scale}
+        constant = any(_starts(name, prefix) for prefix in constant_lr)
+        key = (excluded, lr_scale, constant)
+        if key not in groups:
+            group = {"params": [], "trust": not excluded, "lr_scale": lr_scale, "lr_constant": constant}
             decay = 0.0 if excluded else weight_decay
-            groups[excluded, lr_scale] = group if decay is None else dict(group, weight_decay=decay)
-        groups[excluded, lr_scale]["params"].append(param)
+            groups[key] = group if decay is None else dict(group, weight_decay=decay)
+        groups[key]["params"].append(param)
     return list(groups.values())
 
 
@@ -207,13 +262,13 @@ class DenseOptimWrapperConstructor:
     Args:
         optim_wrapper_cfg: ``optimizer`` (with ``lr``) and the arguments of the wrapper, whose ``type`` defaults to
             ``DenseOptimWrapper``.
-        paramwise_cfg: ``exclude``, ``no_decay`` and ``lr_mult`` of :func:`split_parameters`.
+        paramwise_cfg: ``exclude``, ``no_decay``, ``lr_mult`` and ``constant_lr`` of :func:`split_parameters`.
 
     Raises:
         ValueError: an unknown key of ``paramwise_cfg``; ``optimizer`` or its ``lr`` is missing.
     """
 
-    KEYS = ("exclude", "no_decay", "lr_mult")
+    KEYS = ("exclude", "no_decay", "lr_mult", "constant_lr")
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         self.wrapper_cfg = dict(optim_wrapper_cfg)

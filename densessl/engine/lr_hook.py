@@ -4,6 +4,7 @@ Both run before every other hook, so that whatever is logged, saved or measured 
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -43,6 +44,12 @@ def counting_model(runner: Runner, hook: str) -> nn.Module:
     return model
 
 
+def set_learning_rates(groups: Iterable[dict], lr: float, base: float | None) -> None:
+    """Set the learning rate of parameter groups: ``lr * lr_scale``, and ``base * lr_scale`` where ``lr_constant``."""
+    for group in groups:
+        group["lr"] = (base if group.get("lr_constant") else lr) * group.get("lr_scale", 1.0)
+
+
 RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio: 1.0}
 
 
@@ -50,14 +57,20 @@ RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio:
 class LRHook(Hook):
     """Sets the learning rate of every parameter group to ``schedule(model.step, horizon) * group['lr_scale']``.
 
-    ``model.step`` counts optimiser steps: all iterations accumulated into one step see one learning rate.
+    ``model.step`` counts optimiser steps: all iterations accumulated into one step see one learning rate. Groups with
+    ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at the schedule's ``base``, warm-up or not.
 
     Args:
         schedule: config of :func:`densessl.engine.schedules.build_schedule`.
         reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number,
-            ``schedule.base`` is scaled by ``rule``, and the log says so. None leaves it alone.
+            ``schedule.base`` (of a constant schedule, ``value``) is scaled by ``rule``, and the log says so; ``final``
+            is not. None leaves it alone.
         rule: "linear" (in the ratio of batches: Goyal et al., 2017), "sqrt" (often better for adaptive optimisers), or
             "none".
+
+    Raises:
+        ValueError: an unknown rule, a wrong schedule, or one without base where ``reference_batch`` or a group with
+            ``lr_constant`` needs it.
     """
 
     priority = "HIGHEST"
@@ -74,19 +87,26 @@ class LRHook(Hook):
         self.horizon = horizon_of(runner)
         self.model = counting_model(runner, type(self).__name__)
         batch, config = self.horizon.global_batch, dict(self.config)
+        key = "value" if config["type"] == "constant" else "base"
+        constant = any(group.get("lr_constant") for group in runner.optim_wrapper.param_groups)
+        if key not in config and (constant or self.reference_batch):
+            raise ValueError(
+                f"LRHook schedule {config['type']!r} has no `base`, which "
+                f"{'paramwise_cfg.constant_lr' if constant else 'reference_batch'} needs"
+            )
         if self.reference_batch and batch != self.reference_batch and self.rule != "none":
-            before = config["base"]
-            config["base"] = before * RULES[self.rule](batch / self.reference_batch)
+            before = config[key]
+            config[key] = before * RULES[self.rule](batch / self.reference_batch)
             runner.logger.info(
                 f"lr: the recipe's {before:g} is for {self.reference_batch} images a step, this run takes {batch}; by "
-                f"the {self.rule} rule it becomes {config['base']:g}"
+                f"the {self.rule} rule it becomes {config[key]:g}"
             )
+        self.base = config.get(key)
         self.schedule = build_schedule(config)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         lr = self.schedule(self.model.step, self.horizon)
-        for group in runner.optim_wrapper.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+        set_learning_rates(runner.optim_wrapper.param_groups, lr, self.base)
 
 
 @HOOKS.register_module()

@@ -40,10 +40,36 @@ def constant(step: float, *, value: float) -> float:
     return value
 
 
+def linear(step: float, *, start: float, end: float, length: float, inclusive: bool = False) -> float:
+    """A line from ``start`` at step 0 to ``end`` at step ``length``, and ``end`` from there on.
+
+    Args:
+        inclusive: ``end`` is reached one step earlier, at the line's own last step: step ``s < length`` has the entry
+            ``s`` of ``numpy.linspace(start, end, length)`` (DINO's and SwAV's warm-ups). A line of one step is
+            ``start``.
+    """
+    if step >= length:
+        return end
+    last = length - 1 if inclusive else length
+    return start + (end - start) * min(step / last, 1.0) if last > 0 else start
+
+
+def switch(step: float, *, before: float, after: float, at: float) -> float:
+    """``before`` until step ``at``, from then on ``after``."""
+    return after if step >= at else before
+
+
 def warmup_cosine(
-    step: float, *, total: float, base: float, warmup: float = 0, start_factor: float = 0.01, final: float = 0.0
+    step: float,
+    *,
+    total: float,
+    base: float,
+    warmup: float = 0,
+    start_factor: float = 0.01,
+    final: float = 0.0,
+    inclusive: bool = False,
 ) -> float:
-    """Linear warm-up, then half a cosine (PixPro, BYOL, DINO).
+    """Linear warm-up, then half a cosine (PixPro, BYOL, DINO, SwAV).
 
     Args:
         step: 0 for the first update. From ``total`` on, ``final`` is returned.
@@ -51,9 +77,10 @@ def warmup_cosine(
         base: value at step ``warmup``.
         warmup: steps of the line from ``start_factor * base`` to ``base``.
         final: value at step ``total``; the last step of a run, ``total - 1``, is one before it.
+        inclusive: ``base`` is the value of step ``warmup - 1`` as well; see :func:`linear`.
     """
     if step < warmup:
-        return base * (start_factor + (1 - start_factor) * step / warmup)
+        return linear(step, start=start_factor * base, end=base, length=warmup, inclusive=inclusive)
     progress = min((step - warmup) / (total - warmup), 1.0) if total > warmup else 1.0
     return final + (base - final) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -75,7 +102,7 @@ def warmup_multistep(
             code.
     """
     if step < warmup:
-        return base * (start_factor + (1 - start_factor) * step / warmup)
+        return linear(step, start=start_factor * base, end=base, length=warmup)
     if 0 < warmup == step:
         return base
     return base * gamma ** bisect_right(milestones, step)
@@ -108,19 +135,25 @@ def build_schedule(cfg: dict) -> Schedule:
     """A schedule from its config.
 
     - ``dict(type='constant', value=...)``
-    - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False)``
+    - ``dict(type='linear', start=..., end=..., epochs=..., by_epoch=False, inclusive=False)``
+    - ``dict(type='switch', before=..., after=..., at_step=...)``, or ``at_epoch=...`` instead
+    - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False,
+      inclusive=False)``
     - ``dict(type='warmup_multistep', base=..., milestones=[epochs], gamma=0.1, warmup_epochs=0, start_factor=0.01,
       by_epoch=False)``
     - ``dict(type='cosine_momentum', base=..., final=1.0, total='steps', clamp=False)``; ``total='images'`` counts the
       run by :func:`fractional_total`.
 
-    With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo).
+    With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo). With
+    ``inclusive=True`` the last step (or epoch) of the line has its end value already, as in ``numpy.linspace`` (DINO,
+    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter.
 
     Returns:
         A function of (step, horizon).
 
     Raises:
-        ValueError: an unknown type, an unknown or missing key, or a ``total`` that is neither of the two.
+        ValueError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not just one
+            of ``at_step`` and ``at_epoch``.
     """
     options = dict(cfg)
     kind = options.pop("type", None)
@@ -146,17 +179,44 @@ def _constant(value: float) -> Schedule:
     return lambda step, horizon: constant(step, value=value)
 
 
+def _linear(start: float, end: float, epochs: float, by_epoch: bool = False, inclusive: bool = False) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
+        return linear(step, start=start, end=end, length=epochs * horizon.steps_per_epoch, inclusive=inclusive)
+
+    return schedule
+
+
+def _switch(before: float, after: float, at_step: float | None = None, at_epoch: float | None = None) -> Schedule:
+    if (at_step is None) == (at_epoch is None):
+        raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
+
+    def schedule(step: int, horizon: Horizon) -> float:
+        return switch(step, before=before, after=after, at=_step_of(at_epoch, horizon) if at_step is None else at_step)
+
+    return schedule
+
+
 def _warmup_cosine(
-    base: float, warmup_epochs: float = 0, start_factor: float = 0.01, final: float = 0.0, by_epoch: bool = False
+    base: float,
+    warmup_epochs: float = 0,
+    start_factor: float = 0.01,
+    final: float = 0.0,
+    by_epoch: bool = False,
+    inclusive: bool = False,
 ) -> Schedule:
     def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
         return warmup_cosine(
-            _epoch_start(step, horizon) if by_epoch else step,
+            step,
             total=horizon.total_steps,
             base=base,
             warmup=warmup_epochs * horizon.steps_per_epoch,
             start_factor=start_factor,
             final=final,
+            inclusive=inclusive,
         )
 
     return schedule
@@ -171,10 +231,12 @@ def _warmup_multistep(
     by_epoch: bool = False,
 ) -> Schedule:
     def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
         return warmup_multistep(
-            _epoch_start(step, horizon) if by_epoch else step,
+            step,
             base=base,
-            milestones=[math.ceil(epoch * horizon.steps_per_epoch - 1e-9) for epoch in sorted(milestones)],
+            milestones=[_step_of(epoch, horizon) for epoch in sorted(milestones)],
             gamma=gamma,
             warmup=warmup_epochs * horizon.steps_per_epoch,
             start_factor=start_factor,
@@ -196,13 +258,21 @@ def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clam
     return schedule
 
 
-def _epoch_start(step: int, horizon: Horizon) -> float:
-    """The step at which the epoch of ``step`` begins; the small term absorbs the rounding of fractional epochs."""
-    return math.floor(step / horizon.steps_per_epoch + 1e-9) * horizon.steps_per_epoch
+def _in_epochs(step: int, horizon: Horizon) -> tuple[int, Horizon]:
+    """Step and horizon counted in epochs; the small term absorbs the rounding of fractional epochs."""
+    epoch = math.floor(step / horizon.steps_per_epoch + 1e-9)
+    return epoch, horizon._replace(steps_per_epoch=1, total_steps=horizon.epochs)
+
+
+def _step_of(epoch: float, horizon: Horizon) -> int:
+    """The first step that lies in ``epoch``."""
+    return math.ceil(epoch * horizon.steps_per_epoch - 1e-9)
 
 
 _FACTORIES: dict[str, Callable[..., Schedule]] = {
     "constant": _constant,
+    "linear": _linear,
+    "switch": _switch,
     "warmup_cosine": _warmup_cosine,
     "warmup_multistep": _warmup_multistep,
     "cosine_momentum": _cosine_momentum,
