@@ -1,0 +1,187 @@
+"""SwAV (Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster Assignments", NeurIPS 2020,
+arXiv 2006.09882)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from densessl.branches.projector import MLP
+from densessl.branches.queue import Queue
+from densessl.data.batch import Batch
+from densessl.losses import full_precision, global_count, sinkhorn, soft_cross_entropy, unit
+from densessl.objectives.base import Forward, Objective, Step
+from densessl.registry import OBJECTIVES
+
+
+def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:
+    """Every crop predicts the codes of the *other* crops that have one (section 3.2):
+    ``mean_i mean_{v != i} mean_n -sum_k code_i log softmax(scores_v / T)``.
+
+    The sum over i is taken of the codes, before the cross entropy: one softmax a crop, not one a pair of crops.
+
+    Args:
+        scores: by view, (N, K) each, of at least two views.
+        codes: by view, (N, K) each, rows that sum to 1; of some of these views.
+
+    Returns:
+        Scalar.
+    """
+    total = 0.0
+    for view, rows in scores.items():
+        others = [code for other, code in codes.items() if other != view]
+        if others:
+            target = sum(others) / len(others)
+            total = total + len(others) * soft_cross_entropy(rows, target, temperature).mean()
+    return total / (len(codes) * (len(scores) - 1))
+
+
+def code_figures(codes: Tensor) -> dict[str, Tensor]:
+    """What to watch of codes (M, K): entropy of the mean code over all ranks (ln K where all prototypes are used alike)
+    and its largest entry, and mean entropy of a code, which is ln K where all images look the same."""
+    usage = global_count(codes.mean(0))
+    return {
+        "prototype_entropy": torch.special.entr(usage).sum(),
+        "largest_share": usage.max(),
+        "code_entropy": torch.special.entr(codes).sum(1).mean(),
+    }
+
+
+@OBJECTIVES.register_module()
+class SwAV(Objective):
+    """Swapped prediction of cluster assignments, with multi-crop and a queue.
+
+    Crops score their projections against prototypes; Sinkhorn makes of the scores of the ``assign`` crops, in the
+    *target* branch, codes that use all prototypes alike; each crop predicts the codes of the others. All crops go
+    through the projector as one batch, in both branches, so that its batch norm mixes large and small ones as in the
+    official code: a target of another kind than ``stop_gradient`` therefore runs the small crops too.
+
+    Prototypes are normalised in place before each training forward, as officially. Until ``freeze_steps`` their
+    gradient is zero, not None as in the official code: data parallelism wants one. LARS in its LARC form leaves a
+    tensor with zero gradient alone; other weight decay only shortens prototypes, which the next forward undoes.
+
+    Under gradient accumulation codes are those of one iteration's images (and the queue).
+
+    Args:
+        hidden: width of the projector's hidden layer, which has batch norm; None for a single linear layer.
+        dim: of the projections.
+        prototypes: how many. Images of a step and queue together should not be much fewer.
+        temperature: of the predictions.
+        epsilon, iterations: of :func:`densessl.losses.sinkhorn`.
+        views: groups of views of equal size, each group one forward of the backbone; by default two large crops and six
+            small ones.
+        assign: the views that get codes.
+        queue_length: earlier projections of each assigned view that codes are made with, over all ranks; 0 for none.
+            They join when the queue is full.
+        queue_from_epoch: when the queue begins to fill.
+        freeze_steps: optimiser steps during which the prototypes stay as initialised.
+        norm: of the projector.
+    """
+
+    def __init__(
+        self,
+        hidden: int | None = 2048,
+        dim: int = 128,
+        prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+        views: Sequence[Sequence[int]] = ((0, 1), (2, 3, 4, 5, 6, 7)),
+        assign: Sequence[int] = (0, 1),
+        queue_length: int = 0,
+        queue_from_epoch: float = 0,
+        freeze_steps: int = 313,
+        norm: dict | None = None,
+        **kwargs,
+    ):
+        if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
+            raise ValueError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
+        self.groups = tuple(map(tuple, views))
+        super().__init__(views=sum(self.groups, ()), **kwargs)
+        if not assign or not set(assign) <= set(self.views):
+            raise ValueError(f"objectives.{self.name}.assign is {assign}; expected some of its views {self.views}")
+        self.hidden = hidden
+        self.dim = dim
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.iterations = iterations
+        self.assign = tuple(assign)
+        self.queue_from_epoch = queue_from_epoch
+        self.freeze_steps = freeze_steps
+        self.norm = norm or dict(type="SyncBN")
+        self.prototypes = nn.Linear(dim, prototypes, bias=False)
+        self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
+        # Whether the queue is known to be full: asking it waits for the device.
+        self._full = False
+        self.register_load_state_dict_post_hook(_forget)
+
+    def plan(self) -> list[Forward]:
+        neck = isinstance(self.level, str)
+        return [Forward(branch, group, neck=neck) for branch in ("online", "target") for group in self.groups]
+
+    def projectors(self, channels):
+        inner = [] if self.hidden is None else [self.hidden]
+        return {"projector": MLP(dims=(channels(self.level), *inner, self.dim), norm=self.norm)}
+
+    def scores(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """Similarity of vectors (M, dim) with prototypes (K, dim): (M, K), at least fp32."""
+        vectors, weight = full_precision(vectors, weight)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return vectors @ weight.T
+
+    @torch.no_grad()
+    def codes(self, vectors: Mapping[int, Tensor], step: Step) -> dict[int, Tensor]:
+        """Codes (N, K) of the images by view, of normalised vectors (N, dim); these are queued after it was read."""
+        active = self.queue is not None and (
+            not self.queue_from_epoch or step.index >= self.queue_from_epoch * step.horizon.steps_per_epoch - 1e-9
+        )
+        ready = active and self._queue_is_full()
+        codes = {}
+        for view, rows in vectors.items():
+            # Sinkhorn is over the samples of all ranks, and all hold the same queue: each brings its share of it.
+            share = self.queue.keys(f"view{view}")[_rank() :: _world_size()] if ready else rows[:0]
+            samples = self.scores(torch.cat([share, rows]), self.prototypes.weight)
+            codes[view] = sinkhorn(samples, self.epsilon, self.iterations)[len(share) :]
+            if active:
+                self.queue.push(f"view{view}", rows)
+        return codes
+
+    def _queue_is_full(self) -> bool:
+        """The same for all views and ranks."""
+        self._full = self._full or bool(self.queue.figures(self.queue.names[0])["queue_filled"] == 1)
+        return self._full
+
+    def vectors(self, maps) -> dict[int, Tensor]:
+        """Normalised projections (N, dim) of one branch by view."""
+        projected = maps.project("projector", self.views, self.level, pool=True)
+        return dict(zip(self.views, unit(projected).chunk(len(self.views))))
+
+    def forward(self, maps, batch: Batch, step: Step) -> dict[str, Tensor]:
+        weight = self.prototypes.weight
+        if self.training:
+            with torch.no_grad():
+                weight.copy_(unit(weight))
+        frozen = step.index < self.freeze_steps
+        target = self.vectors(maps["target"])
+        codes = self.codes({view: target[view] for view in self.assign}, step)
+        used = weight.detach() if frozen else weight
+        scores = {view: self.scores(rows, used) for view, rows in self.vectors(maps["online"]).items()}
+        loss = swapped_prediction(scores, codes, self.temperature)
+        return {
+            "loss": loss + 0 * weight.sum() if frozen else loss,
+            **code_figures(torch.cat(list(codes.values()))),
+            **(self.queue.figures(self.queue.names[0]) if self.queue is not None else {}),
+        }
+
+
+def _forget(objective: SwAV, _) -> None:
+    objective._full = False
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
