@@ -1,0 +1,181 @@
+"""What a training step costs beyond its modules: per config, the time of a whole step against the forwards and backwards
+of backbone, neck and heads run bare.
+
+    python benchmarks/step_share.py configs/*_r50.py --batch 32 --out step_share.json
+
+A real step is recorded: which module was called, on what, with or without gradient. Every recorded call is then replayed
+alone, forward and backward. For objectives with a large bank the two plain matrix products of logits and gradient are
+added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the target's update and
+everything an objective does between its heads count as the rest.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from densessl.data.batch import Batch, collate_views
+from densessl.data.demo import write_demo_photos
+from densessl.engine.launch import parser as train_parser
+from densessl.engine.launch import prepare
+from densessl.engine.schedules import Horizon
+from densessl.losses import contrast
+from densessl.model import TwoBranch
+from densessl.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+
+
+def build(config: str, batch: int, device: torch.device, folder: Path) -> tuple[TwoBranch, Batch, object]:
+    """The model of a config, a raw batch of its views, and its optimiser wrapper."""
+    cfg = prepare(train_parser().parse_args([config, "--work-dir", str(folder / "run")]))
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model).to(device).train()
+    model.begin(Horizon(steps_per_epoch=1000, epochs=100, total_steps=100_000, num_images=10**6, global_batch=batch))
+    options = dict(cfg.train_dataloader.dataset, source=str(write_demo_photos(folder / "photos")))
+    dataset = DATASETS.build(options)
+    raw = collate_views([dataset[0, index % len(dataset)] for index in range(batch)])
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(
+            type=cfg.optim_wrapper.constructor,
+            optim_wrapper_cfg={k: v for k, v in cfg.optim_wrapper.items() if k not in ("constructor", "paramwise_cfg")},
+            paramwise_cfg=cfg.optim_wrapper.get("paramwise_cfg"),
+        )
+    )(model)
+    return model, raw, wrapper
+
+
+def bare_modules(model: TwoBranch) -> list[nn.Module]:
+    """Backbone, neck and projectors of both branches, and the objectives' predictors."""
+    branches = {id(b): b for b in (model.online, model.target.branch(model.online))}.values()
+    found = [m for b in branches for m in (b.backbone, b.neck, *b.projectors.values()) if m is not None]
+    children = [child for objective in model.objectives.values() for child in objective.children()]
+    return found + [child for child in children if any(True for _ in child.parameters())]
+
+
+def timed(function: Callable[[], None], device: torch.device, repeats: int) -> float:
+    """Median seconds of a call, after one that warms up."""
+    seconds = []
+    for repeat in range(repeats + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if repeat:
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[tuple]]:
+    """Calls of bare modules in a step, (module, input, with gradient), and (queries, bank) of large-bank losses."""
+    calls, banks = [], []
+
+    def remember(module: nn.Module, inputs: tuple) -> None:
+        calls.append((module, inputs[0], torch.is_grad_enabled()))
+
+    hooks = [module.register_forward_pre_hook(remember) for module in bare_modules(model)]
+    plain = contrast.bank_logsumexp
+
+    def bank_logsumexp(q: Tensor, bank: Tensor, *args):
+        banks.append((q.shape, bank.shape))
+        return plain(q, bank, *args)
+
+    with wrapper.optim_context(model), mock.patch.object(contrast, "bank_logsumexp", bank_logsumexp):
+        model.loss(batch)
+    for hook in hooks:
+        hook.remove()
+    copies = [
+        (
+            module,
+            [item.detach().clone() for item in inputs] if isinstance(inputs, tuple | list) else inputs.detach().clone(),
+            grad,
+        )
+        for module, inputs, grad in calls
+    ]
+    return copies, banks
+
+
+def replay(call: tuple, wrapper, model: TwoBranch, images: bool) -> None:
+    """One recorded call, forward and, where it had gradient, backward."""
+    module, inputs, grad = call
+    listed = inputs if isinstance(inputs, list) else [inputs]
+    for item in listed:
+        item.requires_grad_(grad and not images)
+        item.grad = None
+    with wrapper.optim_context(model), torch.set_grad_enabled(grad):
+        outputs = module(tuple(listed) if isinstance(inputs, list) else inputs)
+    outputs = [o for o in (outputs if isinstance(outputs, tuple | list) else [outputs]) if o.requires_grad]
+    if outputs:
+        torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+
+
+def measure(config: str, batch: int, device: torch.device, repeats: int, folder: Path) -> dict:
+    """The figures of one config."""
+    model, raw, wrapper = build(config, batch, device, folder)
+    augment = timed(lambda: model.data_preprocessor(raw, True), device, repeats)
+    prepared = model.data_preprocessor(raw, True)
+
+    def step() -> None:
+        with wrapper.optim_context(model):
+            losses = model(*prepared, mode="loss")
+        wrapper.update_params(model.parse_losses(losses)[0])
+        model.advance()
+
+    whole = timed(step, device, repeats)
+    calls, banks = record(model, wrapper, prepared)
+    backbones = {id(model.online.backbone), id(model.target.branch(model.online).backbone)}
+
+    def bare() -> None:
+        for call in calls:
+            replay(call, wrapper, model, id(call[0]) in backbones)
+        wrapper.zero_grad()
+
+    modules = timed(bare, device, repeats)
+    matmuls = 0.0
+    for (rows, dim), (keys, _) in banks:
+        q, bank = torch.randn(rows, dim, device=device), torch.randn(keys, dim, device=device)
+        logits, gradient = q.new_empty(rows, keys), torch.empty_like(q)
+
+        def products(q=q, bank=bank, logits=logits, gradient=gradient) -> None:
+            torch.mm(q, bank.T, out=logits)
+            torch.mm(logits, bank, out=gradient)
+
+        matmuls += timed(products, device, repeats)
+    return dict(
+        step=whole,
+        modules=modules,
+        bank_matmuls=matmuls,
+        augmentation=augment,
+        share=1 - (modules + matmuls) / whole,
+        images_per_s=batch / (whole + augment),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="+")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/step_share"))
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    found = {}
+    print("| config | step s | modules bare s | bank products s | rest | augmentation s |\n|---|---|---|---|---|---|")
+    for config in args.configs:
+        name = Path(config).stem
+        found[name] = row = measure(config, args.batch, torch.device(args.device), args.repeats, args.work_dir)
+        numbers = (f"{row[key]:.2f}" for key in ("step", "modules", "bank_matmuls"))
+        print(f"| {name} | {' | '.join(numbers)} | {row['share']:.1%} | {row['augmentation']:.2f} |", flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

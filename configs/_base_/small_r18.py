@@ -1,0 +1,31 @@
+"""Minutes instead of days: ResNet-18 at 160 pixels, maps of C4 (10x10 cells) and C5, 64 images a step.
+
+What the configs of `configs/small/` share, so that they differ in their terms only: views (MoCo v2's), batch, precision.
+Targets move faster and learning rates are higher than published ones, because there are hundreds of steps instead of
+hundreds of thousands; they were chosen by reasoning and not swept.
+"""
+
+_base_ = ["runtime.py", "views_mocov2.py"]
+
+views = [dict(_base_.views[0], size=160)]
+
+model = dict(
+    type="TwoBranch",
+    online=dict(backbone=dict(type="ResNet", depth=18, out_indices=(2, 3), norm_cfg=dict(type="SyncBN"))),
+    data_preprocessor=dict(type="ViewPreprocessor"),
+)
+
+# 1 process x 64 images.
+train_dataloader = dict(batch_size=64, dataset=dict(type="UnlabelledImages", source="photos"))
+train_cfg = dict(by_epoch=True, max_epochs=20)
+optim_wrapper = dict(
+    constructor="DenseOptimWrapperConstructor",
+    precision="auto",
+    optimizer=dict(type="SGD", lr=0.06, momentum=0.9, weight_decay=1e-4),
+    paramwise_cfg=dict(exclude=()),
+)
+custom_hooks = [
+    dict(type="StepHook"),
+    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.06, warmup_epochs=1), reference_batch=64),
+    dict(type="ExportHook"),
+]

@@ -1,0 +1,11 @@
+"""MoCo v2 alone, small: what the dense terms beside it are compared with.
+
+python tools/train.py configs/small/mocov2_r18.py --data-root photos/
+"""
+
+_base_ = "../_base_/small_r18.py"
+
+model = dict(
+    target=dict(kind="ema", momentum=0.99),
+    objectives=[dict(type="MoCo", level=1, hidden=512, dim=128, length=4096, temperature=0.2)],
+)
