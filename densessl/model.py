@@ -27,7 +27,7 @@ class TwoBranch(BaseModel):
 
     Args:
         online: dict(backbone=…, neck=None): configs of any registered, ``mmdet.*`` or ``timm.*`` backbone, and of a
-            neck.
+            neck, whose ``in_channels`` are the backbone's unless it says otherwise.
         objectives: configs of objectives; their losses are weighted by their ``weight`` and summed.
         target: arguments of :func:`densessl.branches.target.build_target`.
         data_preprocessor: config of :class:`densessl.preprocessor.ViewPreprocessor`.
@@ -46,7 +46,9 @@ class TwoBranch(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.config = dict(online)
         backbone = build_backbone(online["backbone"])
-        neck = MODELS.build(online["neck"]) if online.get("neck") else None
+        neck = None
+        if online.get("neck"):
+            neck = MODELS.build(online["neck"], default_args=dict(in_channels=list(backbone.out_channels)))
         built = [item if isinstance(item, Objective) else OBJECTIVES.build(item) for item in objectives]
         self.objectives = nn.ModuleDict()
         for objective in built:

@@ -2,6 +2,7 @@
 
 from densessl.branches.backbone import build_backbone
 from densessl.branches.branch import Branch, Features
+from densessl.branches.decoder import SumDecoder
 from densessl.branches.norm import build_norm
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
@@ -19,6 +20,7 @@ __all__ = [
     "Queue",
     "ResNet",
     "SplitBN",
+    "SumDecoder",
     "SyncBN",
     "Target",
     "build_backbone",

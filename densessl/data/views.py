@@ -7,7 +7,7 @@ is decoded, and what was done can be replayed.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,13 @@ class ViewSpec:
 
     Attributes:
         size: side of the square view in pixels, or (width, height).
-        scale: range of the crop's share of the image area.
+        scale: range of the crop's size, see ``sampling``; 1 is all there is.
         ratio: range of its aspect ratio, drawn log-uniformly.
         hflip, vflip: probabilities.
         rotate: range of the angle in degrees, counter-clockwise; (0, 0) turns nothing.
+        within: what crops are drawn in: "image", or "centre", its largest central square.
+        sampling: what is uniform in ``scale``: "area", the crop's share of the area, as in torchvision, or "side", that
+            share's root, for a square the share of its side (DenseSiam).
         interpolation: "bilinear" or "bicubic", antialiased.
         photometric: configs of the ops of :mod:`densessl.augment`, in order.
         uniforms: further random numbers of the view that an objective asks for, counts by name: each sample carries so
@@ -38,10 +41,17 @@ class ViewSpec:
     hflip: float = 0.5
     vflip: float = 0.0
     rotate: tuple[float, float] = (0.0, 0.0)
+    within: Literal["image", "centre"] = "image"
+    sampling: Literal["area", "side"] = "area"
     interpolation: P.Interpolation = "bilinear"
     photometric: Sequence[dict] = field(default_factory=tuple)
     uniforms: Mapping[str, int] = field(default_factory=dict)
     repeat: int = 1
+
+    def __post_init__(self):
+        for key, known in (("within", ("image", "centre")), ("sampling", ("area", "side"))):
+            if getattr(self, key) not in known:
+                raise ValueError(f"views: {key} is {getattr(self, key)!r}; {known[0]!r} and {known[1]!r} are known")
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -86,9 +96,12 @@ def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: View
         source_size: (width, height).
     """
     width, height = source_size
+    if spec.within == "centre":
+        width = height = min(source_size)
     low, high = (math.log(bound) for bound in spec.ratio)
     for _ in range(10):
-        area = rng.uniform(*spec.scale) * width * height
+        share = rng.uniform(*spec.scale)
+        area = (share if spec.sampling == "area" else share**2) * width * height
         aspect = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
@@ -101,6 +114,7 @@ def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: View
         top, left = (height - h) // 2, (width - w) // 2
     flips = rng.random(2) < (spec.hflip, spec.vflip)
     degrees = rng.uniform(*spec.rotate) if spec.rotate[0] != spec.rotate[1] else spec.rotate[0]
+    left, top = left + (source_size[0] - width) // 2, top + (source_size[1] - height) // 2
     return CropDraw(left, top, w, h, bool(flips[0]), bool(flips[1]), float(degrees))
 
 

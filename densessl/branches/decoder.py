@@ -1,0 +1,39 @@
+"""Decoders: a neck that brings all stages of a backbone together in one fine map."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densessl.registry import MODELS
+
+
+@MODELS.register_module()
+class SumDecoder(nn.Module):
+    """The top-down half of a feature pyramid, without its 3x3 convolutions: DenseSiam's and PiCIE's decoder.
+
+    Every stage goes through a 1x1 convolution, without norm or activation; from the coarsest down, the sum so far is
+    enlarged bilinearly to the size of the next stage and added to it.
+
+    Args:
+        in_channels: of the stages, fine to coarse; the model fills in those of its backbone.
+        out_channels: of the result.
+    """
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int = 128):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.out_channels = out_channels
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor]:
+        """Maps (N, C_l, H_l, W_l), fine to coarse, to one map (N, out_channels, H_0, W_0).
+
+        Raises:
+            ValueError: other than one map for each of ``in_channels``.
+        """
+        if len(levels) != len(self.lateral):
+            raise ValueError(f"neck: found {len(levels)} maps, expected the {len(self.lateral)} of neck.in_channels")
+        *finer, total = (convolution(level) for convolution, level in zip(self.lateral, levels))
+        for level in reversed(finer):
+            total = level + F.interpolate(total, level.shape[2:], mode="bilinear", align_corners=False)
+        return (total,)
