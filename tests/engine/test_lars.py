@@ -140,6 +140,16 @@ def named_groups(model, groups):
     return [([names[param] for param in group["params"]], group) for group in groups]
 
 
+def test_prefixes_of_constant_rate_are_groups_of_their_own():
+    model = Net()
+    split = split_parameters(model, 0.1, lr_mult={"backbone": 0.1}, constant_lr=("head", "backbone.2"))
+    where = {name: group for names, group in named_groups(model, split) for name in names}
+    constant = {name for name, group in where.items() if group["lr_constant"]}
+    assert constant == {"head.pred.weight", "head.pred.bias", "backbone.2.weight"}
+    assert where["backbone.2.weight"]["lr_scale"] == 0.1 and where["head.pred.bias"]["weight_decay"] == 0.0
+    assert not any(group["lr_constant"] for group in split_parameters(model))
+
+
 def test_split_is_the_one_dimensional_rule():
     model = Net()
     (decayed, first), (excluded, second) = sorted(
@@ -187,6 +197,8 @@ def test_patterns_and_longest_prefix():
         ({"no_decay": ["*.posembed"]}, r"nearest name is 'pos_embed'"),
         ({"lr_mult": {"backbon": 2}}, "nearest name is 'backbone'"),
         ({"lr_mult": {"head.fixed": 2}}, "fits no trainable parameter"),
+        ({"constant_lr": ("head.predictor",)}, "constant_lr prefix 'head.predictor' .* nearest name is 'head.pred'"),
+        ({"constant_lr": "head"}, "constant_lr='head': expected a tuple"),
     ],
 )
 def test_misspelt_options_are_errors(options, message):

@@ -4,7 +4,7 @@ from mmengine.optim import AmpOptimWrapper
 from torch import nn
 
 from densessl.engine import precision as module
-from densessl.engine.precision import DenseOptimWrapper, _cpu_flags, has_bf16, resolve_precision
+from densessl.engine.precision import DenseOptimWrapper, _cpu_flags, clip_each_grad_, has_bf16, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -107,6 +107,68 @@ def test_accumulation_and_clipping_equal_one_large_batch():
     assert 0 < step <= 0.1 * 0.01 * (1 + 1e-5)
 
 
+class TestClipping:
+    def test_every_gradient_is_clipped_on_its_own(self):
+        generator = torch.Generator().manual_seed(0)
+        grads = [size * torch.randn(4, 3, dtype=torch.float64, generator=generator) for size in (0.1, 1.0, 50.0, 0.0)]
+        params = [nn.Parameter(torch.zeros_like(grad)) for grad in grads]
+        for param, grad in zip(params, grads):
+            param.grad = grad.clone()
+        clip_each_grad_(params, 3.0)
+        for param, grad in zip(params, grads):
+            norm = sum(x * x for x in grad.flatten().tolist()) ** 0.5
+            factor = 3.0 / (norm + 1e-6)
+            torch.testing.assert_close(param.grad, grad * factor if factor < 1 else grad, rtol=1e-13, atol=0)
+        assert [bool(param.grad.norm() < 0.999 * grad.norm()) for param, grad in zip(params, grads)] == [
+            False, True, True, False,
+        ]  # fmt: skip
+
+    def test_it_reads_no_value_back_to_the_host(self):
+        """Meta tensors have no values: whoever asks for one raises."""
+        param = nn.Parameter(torch.empty(2, 3, device="meta"))
+        param.grad = torch.empty_like(param)
+        clip_each_grad_([param], 3.0)
+
+    def test_the_wrapper_clips_and_leaves_missing_gradients_alone(self):
+        model = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(3))
+        wrapper = DenseOptimWrapper(
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            precision="fp32",
+            clip_grad={"type": "per_parameter", "max_norm": 0.5},
+        )
+        before = [layer.weight.detach().clone() for layer in model]
+        wrapper.update_params(100 * model[0].weight.sum() + 0.01 * model[1].weight.sum())
+        moved = [(layer.weight.detach() - old).norm() for layer, old in zip(model, before)]
+        torch.testing.assert_close(torch.stack(moved), torch.tensor([0.5, 0.02, 0.0]), rtol=1e-4, atol=0)
+
+    @pytest.mark.parametrize("clip", [{"max_norm": 0.1}, {"type": "norm", "max_norm": 0.1}])
+    def test_the_norm_of_all_gradients_is_still_the_default(self, clip):
+        model, optimizer = toy()
+        before = torch.cat([param.detach().flatten() for param in model.parameters()])
+        DenseOptimWrapper(optimizer, precision="fp32", clip_grad=clip).update_params(model(torch.ones(1, 6)).sum())
+        after = torch.cat([param.detach().flatten() for param in model.parameters()])
+        torch.testing.assert_close((after - before).norm(), torch.tensor(0.01), rtol=1e-4, atol=0)
+
+    def test_values_can_still_be_clipped(self):
+        model, optimizer = toy()
+        before = model.weight.detach().clone()
+        clip = {"type": "value", "clip_value": 0.25}
+        DenseOptimWrapper(optimizer, precision="fp32", clip_grad=clip).update_params(model(torch.ones(1, 6)).sum())
+        torch.testing.assert_close(before - model.weight, torch.full((3, 6), 0.025))
+
+    @pytest.mark.parametrize(
+        ("clip", "message"),
+        [
+            ({"type": "per_param", "max_norm": 1.0}, "clip_grad.type='per_param': .*nearest is 'per_parameter'"),
+            ({"type": "per_parameter", "max_nrom": 1.0}, r"needs `max_norm` alone, found \['max_nrom'\]"),
+            ({"type": "per_parameter"}, r"needs `max_norm` alone, found \[\]"),
+        ],
+    )
+    def test_misspelt_options_are_errors(self, clip, message):
+        with pytest.raises(ValueError, match=message):
+            DenseOptimWrapper(toy()[1], precision="fp32", clip_grad=clip)
+
+
 class TestLossScaler:
     """fp16 asks for a GPU, its scaler does not: the scaler's part is tested with a real one on the CPU."""
 
@@ -117,7 +179,9 @@ class TestLossScaler:
         wrapper.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         return model, wrapper
 
-    @pytest.mark.parametrize("clip", [None, {"max_norm": 0.05}])
+    @pytest.mark.parametrize(
+        "clip", [None, {"max_norm": 0.05}, {"type": "per_parameter", "max_norm": 0.05}], ids=["none", "norm", "each"]
+    )
     def test_scale_cancels_also_under_clipping(self, clip):
         data = torch.randn(4, 6, generator=torch.Generator().manual_seed(2))
         weights = []
@@ -130,8 +194,9 @@ class TestLossScaler:
             weights.append(model.weight.detach())
         torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-8)
 
-    def test_overflow_skips_the_update_and_lowers_the_scale(self):
-        model, wrapper = self.scaled(clip_grad={"max_norm": 1.0})
+    @pytest.mark.parametrize("kind", ["norm", "per_parameter"])
+    def test_overflow_skips_the_update_and_lowers_the_scale(self, kind):
+        model, wrapper = self.scaled(clip_grad={"type": kind, "max_norm": 1.0})
         before = model.weight.detach().clone()
         wrapper.update_params((model(torch.ones(1, 6)) * torch.inf).sum())
         assert torch.equal(model.weight, before) and wrapper.scaler.get_scale() == 512.0

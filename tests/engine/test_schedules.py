@@ -1,21 +1,17 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
 from torch import nn
 
-import densessl.engine.lars
-import densessl.engine.precision  # noqa: F401
-from densessl.engine.lr_hook import LRHook, StepHook, seed_torch
-from densessl.engine.runner import DenseRunner
 from densessl.engine.schedules import (
     Horizon,
     build_schedule,
     constant,
     cosine_momentum,
     fractional_total,
+    linear,
     warmup_cosine,
     warmup_multistep,
 )
@@ -103,6 +99,72 @@ def test_momentum_over_images_counts_fractions_of_batches():
     assert build_schedule({"type": "cosine_momentum", "base": 0.9})(30, horizon) == 1.0
 
 
+@pytest.mark.parametrize(("start", "end"), [(0.04, 0.07), (0.07, 0.04)])
+@pytest.mark.parametrize("warm", [0, 1, 2, 30])
+def test_dino_teacher_temperature(start, end, warm):
+    """An entry an epoch: numpy.linspace over the warm epochs, then the end."""
+    cfg = {"type": "linear", "start": start, "end": end, "epochs": warm, "by_epoch": True, "inclusive": True}
+    horizon = Horizon(7 / 3, 42, 98, 0, 1)
+    table = np.concatenate([np.linspace(start, end, warm), np.full(42 - warm, end)])
+    schedule = build_schedule(cfg)
+    for step in range(98):
+        assert schedule(step, horizon) == pytest.approx(table[math.floor(step * 3 / 7)], rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6, 6, 6]),
+        ({"by_epoch": True}, [0, 0, 0, 3, 3, 3, 6, 6, 6]),
+        ({"inclusive": True}, [0, 1.2, 2.4, 3.6, 4.8, 6, 6, 6, 6]),
+        ({"by_epoch": True, "inclusive": True}, [0, 0, 0, 6, 6, 6, 6, 6, 6]),
+    ],
+)
+def test_linear_by_step_and_by_epoch(options, expected):
+    schedule = build_schedule({"type": "linear", "start": 0.0, "end": 6.0, "epochs": 2, **options})
+    assert [schedule(step, Horizon(3, 3, 9, 0, 1)) for step in range(9)] == pytest.approx(expected)
+
+
+def test_an_inclusive_line_of_a_fraction_of_a_step_stays_below_its_end():
+    assert linear(0, start=1.0, end=2.0, length=0.5, inclusive=True) == 1.0
+    assert [linear(s, start=0.0, end=2.0, length=2.5, inclusive=True) for s in range(3)] == [0.0, 2 / 1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("when", "first"), [({"at_step": 4}, 4), ({"at_epoch": 2}, 5), ({"at_epoch": 3}, 7), ({"at_epoch": 0}, 0)]
+)
+def test_switch(when, first):
+    """DenseCL's lambda starts at a step, DenseSiam's region weight with an epoch."""
+    schedule = build_schedule({"type": "switch", "before": 1.0, "after": 0.5, **when})
+    values = [schedule(step, Horizon(7 / 3, 4, 10, 0, 1)) for step in range(10)]
+    assert values == [1.0] * first + [0.5] * (10 - first)
+
+
+@pytest.mark.parametrize(
+    ("start", "base", "final", "warm"),
+    [(0.0, 0.4, 0.0048, 10), (0.3, 4.8, 0.0048, 10), (0.0, 0.4, 0.0048, 0)],
+    ids=["dino", "swav", "nowarm"],
+)
+def test_learning_rate_of_dino_and_swav(start, base, final, warm):
+    """Their tables: numpy.linspace up, then the cosine over the rest of the iterations."""
+    epochs, each = 30, 5
+    rest = (epochs - warm) * each
+    table = [*np.linspace(start, base, warm * each)]
+    table += [final + 0.5 * (base - final) * (1 + math.cos(math.pi * i / rest)) for i in range(rest)]
+    schedule = build_schedule(
+        {
+            "type": "warmup_cosine",
+            "base": base,
+            "final": final,
+            "warmup_epochs": warm,
+            "start_factor": start / base,
+            "inclusive": True,
+        }
+    )
+    horizon = Horizon(each, epochs, epochs * each, 0, 1)
+    assert [schedule(step, horizon) for step in range(epochs * each)] == pytest.approx(table, rel=1e-12)
+
+
 def test_constant():
     assert constant(7, value=0.996) == 0.996
     assert build_schedule({"type": "constant", "value": 0.996})(7, Horizon(1, 1, 1, 1, 1)) == 0.996
@@ -116,146 +178,11 @@ def test_constant():
         ({"type": "warmup_cosine", "base": 1, "warmup_epoch": 5}, "nearest is 'warmup_epochs'"),
         ({"type": "warmup_cosine"}, "needs the key 'base'"),
         ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "expected 'steps' or 'images'"),
+        ({"type": "switch", "before": 0, "after": 1}, "needs at_step or at_epoch, found at_step=None, at_epoch=None"),
+        ({"type": "switch", "before": 0, "after": 1, "at_step": 1, "at_epoch": 2}, "found at_step=1, at_epoch=2"),
+        ({"type": "linear", "start": 0, "end": 1}, "needs the key 'epochs'"),
     ],
 )
 def test_config_errors_name_the_key(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_schedule(cfg)
-
-
-class Counting(BaseModel):
-    """Records what the hooks did around each optimiser step."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc = nn.Linear(2, 1)
-        self.head = nn.Linear(1, 1)
-        self.step, self.horizon, self.noise = 0, None, []
-
-    def begin(self, horizon, seed):
-        self.horizon, self.seed = horizon, seed
-
-    def advance(self):
-        self.step += 1
-
-    def forward(self, *samples, mode="loss"):
-        self.noise.append(torch.rand(()).item())
-        return {"loss": self.head(self.fc(torch.stack(samples))).square().mean()}
-
-
-class Recorder(Hook):
-    """Looks at what a logging or checkpoint hook would see."""
-
-    priority = "VERY_HIGH"
-
-    def __init__(self):
-        self.lrs, self.steps, self.weights = [], [], []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.lrs.append([group["lr"] for group in runner.optim_wrapper.param_groups])
-        self.steps.append(runner.model.step)
-        self.weights.append(runner.model.fc.weight.detach().clone())
-
-
-def run(work_dir, model=None, reseed=True, lr=None, **wrapper):
-    recorder = Recorder()
-    model = model or Counting()
-    runner = DenseRunner(
-        model=model,
-        work_dir=str(work_dir),
-        train_dataloader={
-            "dataset": torch.randn(21, 2, generator=torch.Generator().manual_seed(0)),
-            "sampler": {"type": "DefaultSampler", "shuffle": False},
-            "batch_size": 4,
-            "drop_last": True,
-        },
-        train_cfg={"by_epoch": True, "max_epochs": 2},
-        optim_wrapper={
-            "constructor": "densessl.DenseOptimWrapperConstructor",
-            "optimizer": {"type": "densessl.LARS", "lr": 9.0},
-            "paramwise_cfg": {"lr_mult": {"head": 0.5}},
-            "precision": "fp32",
-            **wrapper,
-        },
-        custom_hooks=[
-            recorder,
-            LRHook({"type": "warmup_cosine", "base": 1.0}, **(lr or {})),
-            StepHook(reseed=reseed),
-        ],
-        default_hooks={"checkpoint": None},
-        default_scope="densessl",
-        randomness={"seed": 3},
-        log_level="WARNING",
-        experiment_name=work_dir.name,
-    )
-    runner.train()
-    return model, recorder
-
-
-def test_hooks_count_steps_over_accumulation_with_a_remainder(tmp_path):
-    """10 iterations accumulated by 3: the optimiser steps after the 3rd, 6th, 9th and, incomplete, the 10th."""
-    model, recorder = run(tmp_path, accumulative_counts=3)
-    assert model.horizon == Horizon(steps_per_epoch=5 / 3, epochs=2, total_steps=4, num_images=21, global_batch=12)
-    assert model.seed == 3
-    assert recorder.steps == [0, 0, 1, 1, 1, 2, 2, 2, 3, 4]
-    moved = [not torch.equal(a, b) for a, b in zip(recorder.weights, recorder.weights[1:])]
-    assert moved == [False, True, False, False, True, False, False, True, True]
-    expected = [warmup_cosine(s, total=4, base=1.0) for s in (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)]
-    for lr, groups in zip(expected, recorder.lrs):
-        # Two exclusion classes by two scales, and MMEngine's entry for the base learning rate.
-        assert sorted(groups) == pytest.approx([lr / 2, lr / 2, lr, lr, lr])
-
-
-@pytest.mark.parametrize(
-    ("options", "factor"),
-    [
-        ({"reference_batch": 48}, 1 / 4),
-        ({"reference_batch": 48, "rule": "sqrt"}, 1 / 2),
-        ({"reference_batch": 48, "rule": "none"}, 1),
-        ({"reference_batch": 12, "rule": "sqrt"}, 1),
-    ],
-)
-def test_learning_rate_follows_the_batch(tmp_path, options, factor):
-    _, recorder = run(tmp_path, accumulative_counts=3, lr=options)  # 12 images a step
-    assert max(recorder.lrs[0]) == pytest.approx(factor)
-
-
-def test_an_unknown_batch_rule_is_an_error():
-    with pytest.raises(ValueError, match=r"rule='square': expected one of \['linear', 'none', 'sqrt'\]"):
-        LRHook({"type": "constant", "value": 1.0}, rule="square")
-
-
-def test_every_iteration_is_reseeded_by_its_position(tmp_path):
-    model, _ = run(tmp_path / "a", accumulative_counts=3)
-    again, _ = run(tmp_path / "b", accumulative_counts=3)
-    assert model.noise == again.noise and len(set(model.noise)) == 10
-    expected = []
-    for step, micro in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0)]:
-        seed_torch(3, step, micro, 0, 0)
-        expected.append(torch.rand(()).item())
-    assert model.noise == expected
-
-
-def test_reseeding_can_be_turned_off(tmp_path):
-    torch.manual_seed(0)
-    model, _ = run(tmp_path, reseed=False)
-    seed_torch(3, 0, 0, 0, 0)
-    assert model.noise[0] != torch.rand(()).item()
-
-
-def test_a_model_without_counter_is_refused(tmp_path):
-    model = Counting()
-    del model.step
-    with pytest.raises(TypeError, match=r"LRHook needs a model that counts .* Counting does not"):
-        run(tmp_path, model=model)
-
-
-def test_reseeding_leaves_other_generators_alone():
-    own = torch.Generator().manual_seed(5)
-    state = own.get_state()
-    seed_torch(1, 2, 3)
-    first = torch.rand(3)
-    seed_torch(1, 2, 4)
-    assert not torch.equal(first, torch.rand(3))
-    seed_torch(1, 2, 3)
-    assert torch.equal(first, torch.rand(3)) and torch.equal(state, own.get_state())

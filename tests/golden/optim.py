@@ -1,9 +1,17 @@
-"""Adaptors: PixPro's optimiser and schedules."""
+"""Adaptors: optimisers and schedules."""
 
 import torch
 
 from densessl.engine.lars import LARS, lars_gradient, split_parameters
-from densessl.engine.schedules import cosine_momentum, fractional_total, warmup_cosine, warmup_multistep
+from densessl.engine.lr_hook import set_learning_rates
+from densessl.engine.schedules import (
+    Horizon,
+    build_schedule,
+    cosine_momentum,
+    fractional_total,
+    warmup_cosine,
+    warmup_multistep,
+)
 
 
 def lars(case):
@@ -63,3 +71,27 @@ def pixpro_momentum(case):
     case.exact("k0", fractional_total(images, 1, batch, case.hp("start_epoch") - 1))
     values = [cosine_momentum(k, total=total, base=momentum) for k in case["iteration"].tolist()]
     case.value("momentum", torch.tensor(values, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def byol_schedule(case):
+    total, batch = case.hp("max_steps"), case.hp("batch_size")
+    rate = {"total": total, "base": case.hp("base_lr") * batch / 256, "warmup": case.hp("warmup_steps")}
+    steps = case["step"].tolist()
+    taus = [cosine_momentum(step, total=total, base=case.hp("base_ema"), clamp=True) for step in steps]
+    case.value("tau", torch.tensor(taus), rtol=1e-6, atol=0)
+    case.value("lr", torch.tensor([warmup_cosine(step, start_factor=0.0, **rate) for step in steps]))
+
+
+def simsiam_lr(case):
+    """Encoder and predictor, the latter at a constant rate; an epoch of three steps has one learning rate."""
+    base, epochs = case.hp("init_lr"), case.hp("epochs")
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(1, 1), "predictor": torch.nn.Linear(1, 1)})
+    groups = split_parameters(model, exclude=(), constant_lr=("predictor",))
+    schedule = build_schedule({"type": "warmup_cosine", "base": base, "by_epoch": True})
+    horizon = Horizon(steps_per_epoch=3, epochs=epochs, total_steps=3 * epochs, num_images=0, global_batch=1)
+    for offset in range(3):
+        rates = []
+        for epoch in range(len(case["lr"])):
+            set_learning_rates(groups, schedule(3 * epoch + offset, horizon), base)
+            rates.append([group["lr"] for group in groups])
+        case.value("lr", torch.tensor(rates, dtype=torch.float64), rtol=1e-12, atol=1e-15)

@@ -1,0 +1,206 @@
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch import nn
+
+import densessl.engine.lars
+import densessl.engine.precision  # noqa: F401
+from densessl.engine.lr_hook import LRHook, StepHook, seed_torch
+from densessl.engine.runner import DenseRunner
+from densessl.engine.schedules import Horizon, warmup_cosine
+from tests.engine import toy
+
+
+class Counting(BaseModel):
+    """Records what the hooks did around each optimiser step."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+        self.head = nn.Linear(1, 1)
+        self.step, self.horizon, self.noise = 0, None, []
+
+    def begin(self, horizon, seed):
+        self.horizon, self.seed = horizon, seed
+
+    def advance(self):
+        self.step += 1
+
+    def forward(self, *samples, mode="loss"):
+        self.noise.append(torch.rand(()).item())
+        return {"loss": self.head(self.fc(torch.stack(samples))).square().mean()}
+
+
+class Recorder(Hook):
+    """Looks at what a logging or checkpoint hook would see."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self):
+        self.lrs, self.steps, self.weights = [], [], []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.lrs.append([group["lr"] for group in runner.optim_wrapper.param_groups])
+        self.steps.append(runner.model.step)
+        self.weights.append(runner.model.fc.weight.detach().clone())
+
+
+def run(work_dir, model=None, reseed=True, lr=None, schedule=None, paramwise=None, **wrapper):
+    recorder = Recorder()
+    model = model or Counting()
+    runner = DenseRunner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader={
+            "dataset": torch.randn(21, 2, generator=torch.Generator().manual_seed(0)),
+            "sampler": {"type": "DefaultSampler", "shuffle": False},
+            "batch_size": 4,
+            "drop_last": True,
+        },
+        train_cfg={"by_epoch": True, "max_epochs": 2},
+        optim_wrapper={
+            "constructor": "densessl.DenseOptimWrapperConstructor",
+            "optimizer": {"type": "densessl.LARS", "lr": 9.0},
+            "paramwise_cfg": paramwise or {"lr_mult": {"head": 0.5}},
+            "precision": "fp32",
+            **wrapper,
+        },
+        custom_hooks=[
+            recorder,
+            LRHook(schedule or {"type": "warmup_cosine", "base": 1.0}, **(lr or {})),
+            StepHook(reseed=reseed),
+        ],
+        default_hooks={"checkpoint": None},
+        default_scope="densessl",
+        randomness={"seed": 3},
+        log_level="WARNING",
+        experiment_name=work_dir.name,
+    )
+    runner.train()
+    return model, recorder
+
+
+def test_hooks_count_steps_over_accumulation_with_a_remainder(tmp_path):
+    """10 iterations accumulated by 3: the optimiser steps after the 3rd, 6th, 9th and, incomplete, the 10th."""
+    model, recorder = run(tmp_path, accumulative_counts=3)
+    assert model.horizon == Horizon(steps_per_epoch=5 / 3, epochs=2, total_steps=4, num_images=21, global_batch=12)
+    assert model.seed == 3
+    assert recorder.steps == [0, 0, 1, 1, 1, 2, 2, 2, 3, 4]
+    moved = [not torch.equal(a, b) for a, b in zip(recorder.weights, recorder.weights[1:])]
+    assert moved == [False, True, False, False, True, False, False, True, True]
+    expected = [warmup_cosine(s, total=4, base=1.0) for s in (0, 0, 0, 1, 1, 1, 2, 2, 2, 3)]
+    for lr, groups in zip(expected, recorder.lrs):
+        # Two exclusion classes by two scales, and MMEngine's entry for the base learning rate.
+        assert sorted(groups) == pytest.approx([lr / 2, lr / 2, lr, lr, lr])
+
+
+@pytest.mark.parametrize(
+    ("options", "factor"),
+    [
+        ({"reference_batch": 48}, 1 / 4),
+        ({"reference_batch": 48, "rule": "sqrt"}, 1 / 2),
+        ({"reference_batch": 48, "rule": "none"}, 1),
+        ({"reference_batch": 12, "rule": "sqrt"}, 1),
+    ],
+)
+def test_learning_rate_follows_the_batch(tmp_path, options, factor):
+    _, recorder = run(tmp_path, accumulative_counts=3, lr=options)  # 12 images a step
+    assert max(recorder.lrs[0]) == pytest.approx(factor)
+
+
+def test_a_constant_schedule_follows_the_batch_as_well(tmp_path):
+    schedule = {"type": "constant", "value": 2.0}
+    _, recorder = run(tmp_path, lr={"reference_batch": 16}, schedule=schedule)  # 4 images a step
+    assert {max(groups) for groups in recorder.lrs} == {0.5}
+
+
+def test_constant_groups_stay_at_the_scaled_base(tmp_path):
+    """Through warm-up and decay, and times their own factor; the end of the cosine is not scaled by the batch."""
+    schedule = {"type": "warmup_cosine", "base": 1.0, "warmup_epochs": 1, "start_factor": 0.0, "final": 0.3}
+    paramwise = {"constant_lr": ("head",), "lr_mult": {"head.bias": 0.5}, "exclude": ()}
+    _, recorder = run(tmp_path, lr={"reference_batch": 8}, schedule=schedule, paramwise=paramwise)
+    for step, groups in enumerate(recorder.lrs):
+        lr = warmup_cosine(step, total=10, base=0.5, warmup=5, start_factor=0.0, final=0.3)
+        # The rest, the head, its bias, and MMEngine's entry for the base learning rate.
+        assert groups == pytest.approx([lr, 0.5, 0.25, lr])
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"lr": {"reference_batch": 8}}, "reference_batch needs"),
+        ({"paramwise": {"constant_lr": ("head",)}}, "paramwise_cfg.constant_lr needs"),
+    ],
+)
+def test_a_schedule_without_base_is_an_error_where_it_is_needed(tmp_path, options, needs):
+    with pytest.raises(ValueError, match=rf"schedule 'linear' has no `base`, which {needs}"):
+        run(tmp_path, schedule={"type": "linear", "start": 0.0, "end": 1.0, "epochs": 1}, **options)
+
+
+def test_constant_groups_survive_a_resume(tmp_path):
+    class Record(Recorder):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.lrs.append([group["lr"] for group in runner.optim_wrapper.optimizer.param_groups])
+
+    def train(name, extra=(), **options):
+        wrapper = {
+            "constructor": "densessl.DenseOptimWrapperConstructor",
+            "optimizer": {"type": "SGD", "lr": 9.0},
+            "paramwise_cfg": {"constant_lr": ("fc",), "exclude": ()},
+            "precision": "fp32",
+        }
+        record = Record()
+        runner = toy.build(tmp_path / name, optim_wrapper=wrapper, **options)
+        for hook in (record, *extra):
+            runner.register_hook(hook)
+        runner.train()
+        return runner, record.lrs
+
+    _, straight = train("straight")
+    _, first = train("broken", [toy.StopAfter(2)])
+    runner, second = train("broken", resume=True)
+    assert first + second == straight and len(second) == 10
+    assert {fixed for _, fixed in straight} == {0.2} and len({lr for lr, _ in straight}) > 15
+    assert [group["lr_constant"] for group in runner.optim_wrapper.optimizer.param_groups] == [False, True]
+
+
+def test_an_unknown_batch_rule_is_an_error():
+    with pytest.raises(ValueError, match=r"rule='square': expected one of \['linear', 'none', 'sqrt'\]"):
+        LRHook({"type": "constant", "value": 1.0}, rule="square")
+
+
+def test_every_iteration_is_reseeded_by_its_position(tmp_path):
+    model, _ = run(tmp_path / "a", accumulative_counts=3)
+    again, _ = run(tmp_path / "b", accumulative_counts=3)
+    assert model.noise == again.noise and len(set(model.noise)) == 10
+    expected = []
+    for step, micro in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0)]:
+        seed_torch(3, step, micro, 0, 0)
+        expected.append(torch.rand(()).item())
+    assert model.noise == expected
+
+
+def test_reseeding_can_be_turned_off(tmp_path):
+    torch.manual_seed(0)
+    model, _ = run(tmp_path, reseed=False)
+    seed_torch(3, 0, 0, 0, 0)
+    assert model.noise[0] != torch.rand(()).item()
+
+
+def test_a_model_without_counter_is_refused(tmp_path):
+    model = Counting()
+    del model.step
+    with pytest.raises(TypeError, match=r"LRHook needs a model that counts .* Counting does not"):
+        run(tmp_path, model=model)
+
+
+def test_reseeding_leaves_other_generators_alone():
+    own = torch.Generator().manual_seed(5)
+    state = own.get_state()
+    seed_torch(1, 2, 3)
+    first = torch.rand(3)
+    seed_torch(1, 2, 4)
+    assert not torch.equal(first, torch.rand(3))
+    seed_torch(1, 2, 3)
+    assert torch.equal(first, torch.rand(3)) and torch.equal(state, own.get_state())
