@@ -10,6 +10,15 @@ from densessl.geometry.correspondence import (
     frame_to_coords,
     pixpro_frame,
 )
+from densessl.geometry.rectangle import (
+    Rectangle,
+    RectangleDraws,
+    draw_rectangle,
+    place_rectangle,
+    rectangle_cells,
+    rectangle_mask,
+    swap_rectangle,
+)
 from densessl.geometry.view import (
     ViewGeometry,
     boxes_to_view,
@@ -23,6 +32,8 @@ from densessl.geometry.view import (
 )
 
 __all__ = [
+    "Rectangle",
+    "RectangleDraws",
     "ViewGeometry",
     "affine",
     "boxes_to_view",
@@ -30,13 +41,18 @@ __all__ = [
     "cell_distances",
     "coords_to_frame",
     "distance_mask",
+    "draw_rectangle",
     "edge_frame",
     "frame_cells",
     "frame_to_coords",
     "overlap",
     "pixpro_frame",
+    "place_rectangle",
+    "rectangle_cells",
+    "rectangle_mask",
     "sampling_grid",
     "source_box",
+    "swap_rectangle",
     "to_source",
     "to_view",
     "unit_cells",
