@@ -1,12 +1,12 @@
-"""What a training step costs beyond its modules: per config, the time of a whole step against the forwards and backwards
-of backbone, neck and heads run bare.
+"""What a training step costs beyond its modules: per config, the time of a whole step against the forwards and
+backwards of backbone, neck and heads run bare.
 
     python benchmarks/step_share.py configs/*_r50.py --batch 32 --out step_share.json
 
-A real step is recorded: which module was called, on what, with or without gradient. Every recorded call is then replayed
-alone, forward and backward. For objectives with a large bank the two plain matrix products of logits and gradient are
-added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the target's update and
-everything an objective does between its heads count as the rest.
+A real step is recorded: which module was called, on what, with or without gradient. Every recorded call is then
+replayed alone, forward and backward. For objectives with a large bank the two plain matrix products of logits and
+gradient are added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the target's
+update and everything an objective does between its heads count as the rest.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from densessl.data.batch import Batch, collate_views
@@ -33,6 +34,7 @@ from densessl.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 def build(config: str, batch: int, device: torch.device, folder: Path) -> tuple[TwoBranch, Batch, object]:
     """The model of a config, a raw batch of its views, and its optimiser wrapper."""
     cfg = prepare(train_parser().parse_args([config, "--work-dir", str(folder / "run")]))
+    init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).to(device).train()
     model.begin(Horizon(steps_per_epoch=1000, epochs=100, total_steps=100_000, num_images=10**6, global_batch=batch))
