@@ -37,7 +37,7 @@ def densecl(case: Case) -> None:
     model = _model(case)
     heads = {
         f"{short}_{name}": record(branch.projectors[f"{name}_head"])
-        for short, branch in (("q", model.online), ("k", model.target.branch(None)))
+        for short, branch in (("q", model.online), ("k", model.target.branch(model.online)))
         for name in ("moco", "densecl")
     }
     terms = {}  # before they are weighted

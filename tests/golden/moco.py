@@ -27,7 +27,9 @@ def moco(case: Case) -> None:
     queue = queue_state("moco", case["queue_before"], case["queue_ptr_before"])
     model.load_state_dict(state | queue, strict=False)
     model.train()
-    queries, keys = (record(branch.projectors["moco_head"]) for branch in (model.online, model.target.branch(None)))
+    queries, keys = (
+        record(branch.projectors["moco_head"]) for branch in (model.online, model.target.branch(model.online))
+    )
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], case.hp("lr"))
     for step, views in enumerate(zip(case["x_q"], case["x_k"])):
         figures = model.loss(batch_of(*views))
