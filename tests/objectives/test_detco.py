@@ -129,6 +129,8 @@ def test_tiles_are_one_in_each_cell_in_every_order():
     counts = torch.stack([slots.eq(cell).sum(0) for cell in range(9)])  # of each cell in each slot
     assert (counts - 4000 / 9).abs().max() < 100  # 5 standard deviations of a binomial
     assert torch.stack([offsets.flatten(0, 1)[:, axis].bincount(minlength=22) for axis in (0, 1)]).min() > 1400
+    wide = jigsaw_corners(uniforms, (75, 255), 3, 20)
+    assert wide.flatten(0, 1).amax(0).tolist() == [255 - 20, 75 - 20]
 
 
 def test_a_sample_has_its_own_tiles_whatever_the_batch():

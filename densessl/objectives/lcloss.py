@@ -1,0 +1,145 @@
+"""LC-loss (Islam et al., "Self-supervised Learning with Local Contrastive Loss for Detection and Semantic
+Segmentation", WACV 2023, arXiv 2207.04398): the local term. The method is an image-level objective, BYOL in the paper,
+and this."""
+
+import torch
+from mmengine.dist import get_dist_info
+from torch import Tensor, nn
+
+from densessl.branches.projector import MLP
+from densessl.branches.queue import gather_in_order
+from densessl.correspondence import Pairs, Reader, cells
+from densessl.data.batch import Batch
+from densessl.insight.spread import between_image_cosine
+from densessl.losses import matching_nce, multi_positive_nce, unit, valid_mean
+from densessl.objectives.base import Objective
+from densessl.registry import CORRESPONDENCES, OBJECTIVES
+
+CANDIDATES = ("points", "cells", "batch")
+
+
+@OBJECTIVES.register_module()
+class LCLoss(Objective):
+    """Local contrast: a place of one view finds the same place of the other among candidates.
+
+    ``loss = (L_12 + L_21) / 2``, ``L = mean over valid points of -log softmax_j(a_i . b_j / T) at j = i``, with a the
+    online and b the target features, read at the points and normalised. Images whose views do not overlap do not count.
+
+    That pixels in known geometric correspondence are contrasted, on top of BYOL, is the paper's; no code was released,
+    and points, widths, temperature and candidates are a reconstruction.
+
+    Logged, as means of the directions: ``positive_cosine``; ``top1``, the share of points whose counterpart is the most
+    similar candidate (with "cells", the cell with the largest weight); ``valid_pairs`` and ``valid_images``, the points
+    that count and the images that have any. ``between_images`` is the similarity of different images' target cells,
+    which a collapse drives to 1.
+
+    Args:
+        hidden, dim: widths of projector and predictor, two 1x1 convolutions with a norm between.
+        predictor: whether the online side has one.
+        temperature: of the softmax.
+        candidates: what the counterpart is sought among. "points": the counterparts of the same image's points.
+            "cells": all cells of the other view's map; a point between cells has bilinear target weights. "batch": the
+            counterparts of all images of all ranks, gathered, which holds (N P) x (N P ranks) similarities.
+        correspondence: which places belong together, a config of :mod:`densessl.correspondence`; 49 random points of
+            the overlap by default.
+        norm: norm config of projector and predictor.
+        mean: over points of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 2048,
+        dim: int = 256,
+        predictor: bool = True,
+        temperature: float = 0.2,
+        candidates: str = "points",
+        correspondence: dict | None = None,
+        norm: dict | None = None,
+        mean: str = "global",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(self.views) != 2:
+            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
+        if candidates not in CANDIDATES:
+            raise ValueError(f"objectives.{self.name}.candidates is {candidates!r}; {sorted(CANDIDATES)} are known")
+        self.hidden = hidden
+        self.dim = dim
+        self.norm = norm or dict(type="SyncBN")
+        self.temperature = temperature
+        self.candidates = candidates
+        self.mean = mean
+        self.correspondence = CORRESPONDENCES.build(correspondence or dict(type="RandomPoints", count=49))
+        self.predictor = self.head(dim) if predictor else nn.Identity()
+
+    def head(self, channels: int) -> MLP:
+        """The head that both are."""
+        return MLP(kind="map", dims=(channels, self.hidden, self.dim), norm=self.norm, bias=False)
+
+    def projectors(self, channels):
+        return {"projector": self.head(channels(self.level))}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        ways = [self.way(maps, batch, step, *views) for views in (self.views, self.views[::-1])]
+        means = {name: (ways[0][name] + ways[1][name]) / 2 for name in ways[0]}
+        target = maps["target"].project("projector", self.views[0], self.level)
+        return {**means, "between_images": between_image_cosine(target)}
+
+    def way(self, maps, batch: Batch, step, first, second) -> dict[str, Tensor]:
+        """Loss and figures of one direction: online places of view ``first`` seek target places of ``second``."""
+        pairs = self.correspondence(
+            maps["online"][first][self.level],
+            maps["target"][second][self.level],
+            (batch.geometry[first], batch.geometry[second]),
+            step,
+        )
+        prediction = self.predictor(maps["online"].project("projector", first, self.level))
+        target = maps["target"].project("projector", second, self.level)
+        a, b = unit(pairs.first(prediction), dim=2), unit(pairs.second(target), dim=2)
+        with torch.autocast(a.device.type, enabled=False):
+            if self.candidates == "cells":
+                rows, hits = self.among_cells(a, target, pairs)
+            else:
+                rows, hits = self.among_points(a, b, pairs.valid)
+        valid = pairs.valid.flatten()
+        return {
+            "loss": valid_mean(rows.flatten(), valid, self.mean),
+            "valid_pairs": valid.sum(),
+            "valid_images": pairs.valid.any(1).sum(),
+            "top1": valid_mean(hits.flatten().float(), valid, "local"),
+            "positive_cosine": valid_mean((a * b).sum(2).flatten().detach(), valid, "local"),
+        }
+
+    def among_cells(self, a: Tensor, target: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Losses and hits (N, P) of points a (N, P, C) among all cells of the target map (N, C, H, W)."""
+        similarity = a @ unit(cells(target), dim=2).mT
+        weights = cell_weights(pairs.second, target)
+        return matching_nce(similarity, weights, self.temperature), similarity.argmax(2) == weights.argmax(2)
+
+    def among_points(self, a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and hits (N, P) of points a (N, P, C) among the valid ones of b: of the same image, or of all.
+
+        This is the matching of :meth:`among_cells` with one-hot targets, where some candidates do not count.
+        """
+        images, points = valid.shape
+        own = torch.arange(points, device=a.device)
+        candidates, allowed = b, valid[:, None]
+        if self.candidates == "batch":
+            rank, world = get_dist_info()
+            image = torch.arange(images, device=a.device)[:, None]
+            gathered = torch.cat([b, valid[..., None].to(b.dtype)], 2).flatten(0, 1)
+            gathered = gather_in_order(gathered, rows=image.expand(-1, points).flatten())
+            candidates, allowed = gathered[:, :-1], gathered[:, -1] > 0
+            own = (image * world + rank) * points + own
+        similarity = a @ candidates.mT
+        positive = own[..., None] == torch.arange(similarity.shape[2], device=a.device)
+        rows, _ = multi_positive_nce(similarity, positive, self.temperature, allowed)
+        return rows, similarity.masked_fill(~allowed, -torch.inf).argmax(2) == own
+
+
+def cell_weights(read: Reader, like: Tensor) -> Tensor:
+    """How much of each of the S cells of a map ``like`` (N, C, H, W) is in each of P readings: (N, P, S)."""
+    height, width = like.shape[2:]
+    # A map with a channel for every cell, 1 there and 0 elsewhere, read like any other.
+    single = torch.eye(height * width, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+    return read(single.unflatten(1, (height, width)).expand(len(like), -1, -1, -1))
