@@ -1,92 +1,22 @@
 """The objective interface carries methods of other kinds: derived views, shared forwards with searched maps, masks.
 
-Each sketch below is the skeleton of a published method, small but whole: its plan, its own inputs, its loss. They prove
-that the interface needs no change for them; the methods themselves are not provided here.
+A method that is not provided here is sketched, small but whole: its plan, its own inputs, its loss. They prove that the
+interface needs no change for them.
 """
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from densessl.branches.projector import MLP
-from densessl.objectives import DerivedView, Forward, Objective, Step
+from densessl.objectives import Forward, Objective, Step
 from densessl.registry import MODELS, OBJECTIVES
 from tests.objectives.toy import take_step, toy_batch, toy_model
 
 EMA = dict(kind="ema", momentum=0.9)
-
-
-@OBJECTIVES.register_module(force=True)
-class RegionSwap(Objective):
-    """RegionCL-M: a rectangle of each query view is replaced by its partner's; paste and canvas vectors are compared
-    with the keys of their owners."""
-
-    def plan(self):
-        return [Forward("online", (0,)), Forward("online", ("composite",)), Forward("target", (1,))]
-
-    def projectors(self, channels):
-        return {"head": MLP(dims=(channels(-1), 8, 8))}
-
-    def derive(self, batch, step):
-        images, geometry = batch.views[0], batch.geometry[0]
-        self.corner = 32 * step.rng("rectangle").integers(0, 2, 2)
-        top, left = self.corner
-        composite = images.clone()
-        composite[:, :, top : top + 32, left : left + 32] = images.flip(0)[:, :, top : top + 32, left : left + 32]
-        return {"composite": DerivedView(composite, geometry, torch.arange(len(images)))}
-
-    def forward(self, maps, batch, step):
-        composite = maps["online"]["composite"][-1]
-        top, left = self.corner // 32
-        mask = torch.zeros_like(composite[:1, :1])
-        mask[:, :, top, left] = 1
-        paste, canvas = ((composite * m).sum((2, 3)) / m.sum() for m in (mask, 1 - mask))
-        owner = batch.derived["composite"].owner
-        paste, canvas = maps["online"].apply("head", torch.cat([paste.flip(0), canvas[owner]])).chunk(2)
-        query = maps["online"].apply("head", maps["online"][0][-1].mean((2, 3)))
-        key = maps["target"].apply("head", maps["target"][1][-1].mean((2, 3)))
-        return {"loss": sum((1 - F.cosine_similarity(v, key)).mean() for v in (query, paste, canvas))}
-
-
-@OBJECTIVES.register_module(force=True)
-class FeatureSearch(Objective):
-    """SCFS: two global and three local crops, each kind in one forward; the target's map of the first global crop is
-    weighted by its similarity to each local crop, at two levels; a centre is kept."""
-
-    def __init__(self, **kwargs):
-        super().__init__(views=(0, 1, 2, 3, 4), **kwargs)
-        self.register_buffer("centre", torch.zeros(8))
-
-    def plan(self):
-        return [Forward("online", (0, 1)), Forward("online", (2, 3, 4)), Forward("target", (0, 1))]
-
-    def projectors(self, channels):
-        return {f"level{level}": MLP(dims=(channels(level), 8, 8), norm=dict(type="SyncBN")) for level in (-1, -2)}
-
-    def forward(self, maps, batch, step):
-        loss = 0
-        for level in (-1, -2):
-            searched, student = [], []
-            for local in (2, 3, 4):
-                vector = maps["online"][local][level].mean((2, 3))
-                whole = maps["target"][0][level]
-                attention = F.cosine_similarity(whole, vector.detach()[..., None, None], dim=1)
-                searched.append((attention[:, None] * whole).mean((2, 3)))
-                student.append(vector)
-            teacher = maps["target"].apply(f"level{level}", torch.cat(searched))
-            student = maps["online"].apply(f"level{level}", torch.cat(student))
-            both = maps["online"].apply(
-                f"level{level}", torch.cat([maps["online"][v][level].mean((2, 3)) for v in (0, 1)])
-            )
-            loss = (
-                loss
-                - ((teacher - self.centre).softmax(1) * student.log_softmax(1)).sum(1).mean()
-                + both.square().mean()
-            )
-        with torch.no_grad():
-            self.centre.lerp_(teacher.mean(0), 0.1)
-        return {"loss": loss}
+# Two global and three local crops, each kind in one forward; target maps searched at two levels.
+SCFS = dict(type="SCFS", views=((0, 1), (2, 3, 4)), levels=(0, 1), width=4, hidden=8, dim=8)
+# Composites of 2 x 2 cells.
+REGIONCL = dict(type="RegionCL", hidden=8, dim=8, length=8, lower=1, upper=2)
 
 
 @MODELS.register_module(force=True)
@@ -133,8 +63,8 @@ def with_keep(batch, count=20):
 
 
 SKETCHES = {
-    "regioncl": (dict(type="RegionSwap"), None, toy_batch()),
-    "scfs": (dict(type="FeatureSearch"), None, toy_batch(sizes=(64, 64, 32, 32, 32))),
+    "regioncl": (REGIONCL, None, toy_batch()),
+    "scfs": (SCFS, None, toy_batch(sizes=(64, 64, 32, 32, 32))),
     "sim": (dict(type="MaskedPrediction"), dict(type="TinyViT"), with_keep(toy_batch())),
 }
 
@@ -166,11 +96,12 @@ def count_forwards(model, batch):
 
 
 def test_distinct_forwards_run_once():
-    """PixPro and a region swap share the plain views; only the composite comes on top."""
+    """PixPro and RegionCL share the plain views; only the composite comes on top."""
     pixpro = dict(type="PixPro", hidden=8, dim=4)
-    seen = count_forwards(toy_model([pixpro, dict(type="RegionSwap")], EMA), toy_batch())
+    seen = count_forwards(toy_model([pixpro, REGIONCL], EMA), toy_batch())
     assert len(seen["online"]) == 3 and len(seen["target"]) == 2
-    seen = count_forwards(toy_model([dict(type="FeatureSearch")], EMA), toy_batch(2, sizes=(64, 64, 32, 32, 32)))
+    dino = dict(type="DINO", views=SCFS["views"], prototypes=8, hidden=(8,), bottleneck=4)
+    seen = count_forwards(toy_model([dino, SCFS], EMA), toy_batch(2, sizes=(64, 64, 32, 32, 32)))
     assert seen["online"] == [(4, 3, 64, 64), (6, 3, 32, 32)] and seen["target"] == [(4, 3, 64, 64)]
 
 

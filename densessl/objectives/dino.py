@@ -1,0 +1,134 @@
+"""DINO (Caron et al., ICCV 2021, arXiv 2104.14294): self-distillation over prototypes, between crops of an image."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from densessl.branches.prototypes import DINOHead
+from densessl.branches.queue import Centre
+from densessl.data.batch import Batch
+from densessl.losses import centred_softmax, full_precision
+from densessl.objectives.base import Forward, Objective, View, scheduled
+from densessl.registry import OBJECTIVES
+
+
+def cross_view_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy over all pairs of a target and *another* view (DINO, equation 3).
+
+    ``mean over g, v != g and n of -sum_k targets[g, n, k] log softmax(logits[v, n] / T)_k``. Beside the scaled logits
+    nothing of size V x N x K is kept: the cross entropy is a log-sum-exp a view less a dot product a pair.
+
+    Args:
+        logits: (V, N, K) of all views, of which the first G are those of the targets.
+        targets: (G, N, K), each summing to 1 over K.
+    """
+    logits, targets = full_precision(logits, targets)
+    with torch.autocast(logits.device.type, enabled=False):
+        scaled = logits / temperature
+        cost = scaled.logsumexp(2).mean(1)[:, None] - torch.einsum("vnk,gnk->vg", scaled, targets) / scaled.shape[1]
+        return (cost.sum() - cost.diagonal().sum()) / (len(targets) * (len(logits) - 1))
+
+
+@torch.no_grad()
+def target_figures(targets: Tensor) -> dict[str, Tensor]:
+    """What to watch of target distributions (M, K), in nats. A collapse is either: all targets one and the same peak
+    (``target_entropy`` 0) or uniform (ln K); both leave ``target_information``, the entropy of the mean target less the
+    mean entropy, at 0. It is ln M at most."""
+    entropy = torch.special.entr(targets).sum(1).mean()
+    information = torch.special.entr(targets.mean(0)).sum() - entropy
+    return {"target_entropy": entropy, "target_information": information}
+
+
+class MultiCrop(Objective):
+    """Base of objectives that teach local crops what the target makes of global ones.
+
+    Args:
+        views: groups of crops, each of one size and with one forward (and so common batch-norm statistics). The first
+            group are the global crops, the only ones the target sees.
+        student_temperature: of the online softmax.
+        teacher_temperature: of the targets; a number, or the config of a schedule.
+        momentum: of the centre.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Sequence[View]] = ((0, 1), (2, 3, 4, 5, 6, 7, 8, 9)),
+        student_temperature: float = 0.1,
+        teacher_temperature: float | dict = 0.04,
+        momentum: float = 0.9,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not views or not all(isinstance(group, list | tuple) for group in views) or len(views[0]) < 2:
+            raise ValueError(
+                f"objectives.{self.name}.views is {views}; expected groups of crops, at least two global ones first, "
+                "such as ((0, 1), (2, 3, 4))"
+            )
+        self.groups = tuple(map(tuple, views))
+        self.views = tuple(chain.from_iterable(self.groups))
+        self.globals, self.locals = self.groups[0], self.views[len(self.groups[0]) :]
+        self.student_temperature = student_temperature
+        self.teacher_temperature = scheduled(teacher_temperature)
+        self.momentum = momentum
+
+    def plan(self) -> list[Forward]:
+        neck = any(isinstance(level, str) for level in getattr(self, "levels", (self.level,)))
+        online = [Forward("online", group, neck=neck) for group in self.groups]
+        return [*online, Forward("target", self.globals, neck=neck)]
+
+
+@OBJECTIVES.register_module()
+class DINO(MultiCrop):
+    """The image-level loss: each crop predicts the target's distribution over prototypes for every *other* global crop.
+
+    Targets are ``softmax((logits - centre) / T)``; the centre, the moving average of the target's logits of all ranks,
+    moves after it was used.
+
+    Args:
+        prototypes: K, columns of the head.
+        hidden, bottleneck: widths of the head's MLP.
+        head_norm, learn_gain: ``norm`` and ``learn_gain`` of :class:`densessl.branches.prototypes.DINOHead`.
+        freeze_epochs: for so long the prototypes of the online branch stay as they are.
+    """
+
+    def __init__(
+        self,
+        prototypes: int = 65536,
+        hidden: Sequence[int] = (2048, 2048),
+        bottleneck: int = 256,
+        head_norm: dict | None = None,
+        learn_gain: bool = False,
+        freeze_epochs: float = 1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.widths = (*hidden, bottleneck)
+        self.head = dict(prototypes=prototypes, norm=head_norm, learn_gain=learn_gain)
+        self.freeze_epochs = freeze_epochs
+        self.centre = Centre(prototypes, self.momentum)
+
+    def projectors(self, channels):
+        return {"head": DINOHead((channels(self.level), *self.widths), **self.head)}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        prototypes = maps["online"].branch.projectors[f"{self.name}_head"].prototypes
+        # Outside a run there are no epochs.
+        prototypes.frozen = step.horizon is not None and step.index < self.freeze_epochs * step.horizon.steps_per_epoch
+        temperature = self.teacher_temperature(step)
+        student = maps["online"].project("head", self.views, self.level, pool=True)
+        teacher = maps["target"].project("head", self.globals, self.level, pool=True)
+        targets = centred_softmax(teacher, self.centre.value, temperature)
+        loss = cross_view_entropy(
+            student.unflatten(0, (len(self.views), -1)),
+            targets.unflatten(0, (len(self.globals), -1)),
+            self.student_temperature,
+        )
+        self.centre.update(teacher)
+        return {
+            "loss": loss,
+            **target_figures(targets),
+            "centre_norm": self.centre.value.norm(),
+            "teacher_temperature": torch.tensor(temperature),
+        }

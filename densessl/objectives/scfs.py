@@ -1,0 +1,103 @@
+"""SCFS's terms on intermediate levels (Song et al., ICCV 2023, arXiv 2212.06486). The method is DINO and these."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from densessl.branches.prototypes import ShallowHead
+from densessl.branches.queue import Centre
+from densessl.data.batch import Batch
+from densessl.losses import attend, centred_softmax, soft_cross_entropy, unit
+from densessl.objectives.dino import MultiCrop, cross_view_entropy, target_figures
+from densessl.registry import OBJECTIVES
+
+
+def tag(level: int | str) -> str:
+    """A level in names of modules and figures: 0 -> "level0", "neck.1" -> "neck1"."""
+    return level.replace(".", "") if isinstance(level, str) else f"level{level}"
+
+
+@OBJECTIVES.register_module()
+class SCFS(MultiCrop):
+    """Semantics-consistent feature search: what a local crop should say is read off the *searched* target map, the map
+    of a global crop with each cell weighted by its cosine with the local crop.
+
+    For each level ``loss = (L_g + L_l) / 2``. ``L_g`` is DINO's loss between the global crops. ``L_l`` is the mean over
+    local crops r of the cross entropy with ``softmax(t_r / T)``, not centred, t_r the head on ``cos(F_u, w_r) F_u``;
+    w_r is the mean over the cells of r's own online map, without gradient. As in the released code only the *first*
+    global crop is searched, the weights have no softmax (where the paper speaks of a search of regions) and may be
+    negative, and each level's centre follows the plain global vectors only.
+
+    The heads see global crops, local crops (by group) and searched maps as batches of their own: three sets of
+    batch-norm statistics.
+
+    Args:
+        levels: of the backbone or neck. The paper's are the last three stages: ``out_indices=(1, 2, 3)`` and (0, 1, 2).
+        width, hidden, dim, norm: of :class:`densessl.branches.prototypes.ShallowHead`.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int | str] = (0, 1, 2),
+        width: int = 256,
+        hidden: int = 2048,
+        dim: int = 256,
+        norm: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not self.locals or not levels:
+            raise ValueError(
+                f"objectives.{self.name} has views={self.groups} and levels={levels}; expected a group of local crops "
+                "and at least one level"
+            )
+        self.levels = tuple(levels)
+        self.head = dict(width=width, hidden=hidden, dim=dim, norm=norm)
+        self.centres = nn.ModuleDict({tag(level): Centre(dim, self.momentum) for level in levels})
+
+    def projectors(self, channels):
+        return {tag(level): ShallowHead(channels(level), **self.head) for level in self.levels}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        temperature = self.teacher_temperature(step)
+        figures = {}
+        for level in self.levels:
+            for name, value in self.term(maps, level, temperature).items():
+                figures[f"{name}_{tag(level)}"] = value
+        return figures
+
+    def term(self, maps, level: int | str, temperature: float) -> dict[str, Tensor]:
+        """Loss and figures of one level."""
+        head, centre = tag(level), self.centres[tag(level)]
+        online, target = maps["online"], maps["target"]
+        count = len(self.globals)
+        teacher = target.project(head, self.globals, level)
+        loss_global = cross_view_entropy(
+            online.project(head, self.globals, level).unflatten(0, (count, -1)),
+            centred_softmax(teacher, centre.value, temperature).unflatten(0, (count, -1)),
+            self.student_temperature,
+        )
+        student = torch.cat([online.project(head, group, level) for group in self.groups[1:]])
+        searched, attention = self.search(maps, level)
+        targets = centred_softmax(target.apply(head, searched), None, temperature)
+        loss_local = soft_cross_entropy(student, targets, self.student_temperature).mean()
+        centre.update(teacher)
+        return {
+            "loss": (loss_global + loss_local) / 2,
+            "global": loss_global,
+            "local": loss_local,
+            "attention": attention,
+            **target_figures(targets),
+            "centre_norm": centre.value.norm(),
+        }
+
+    @torch.no_grad()
+    def search(self, maps, level: int | str) -> tuple[Tensor, Tensor]:
+        """Searched maps (L * N, C, H, W) of the first global crop, one a local crop, and their mean attention ()."""
+        whole = maps["target"][self.globals[0]][level]
+        queries = [maps["online"].pooled(crop, level) for crop in self.locals]
+        searched = torch.cat([attend(whole, query).to(whole.dtype) for query in queries])
+        # The mean over cells of their cosines with a query is the mean direction's product with it.
+        attention = (unit(whole).mean((2, 3)) * torch.stack([unit(query) for query in queries])).sum(2).mean()
+        return searched, attention

@@ -1,0 +1,13 @@
+from tests.objectives.cases import AFTER, Case
+
+VIEWS = ((0, 1), (2, 3))
+# The prototypes train from the first step: a gradient of zeros would look like one that does not arrive.
+DINO = dict(type="DINO", views=VIEWS, prototypes=24, hidden=(12, 12), bottleneck=8, freeze_epochs=0)
+CASES = {
+    "dino": Case([DINO], (AFTER,), sizes=(64, 64, 32, 32), collapsed=("dino.target_information", 0.0)),
+    "dino-3-sizes": Case(
+        [dict(DINO, views=((0, 1), (2, 3), (4,)), head_norm=dict(type="SyncBN"), learn_gain=True)],
+        (AFTER,),
+        sizes=(64, 64, 48, 48, 40),
+    ),
+}
