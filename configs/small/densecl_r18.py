@@ -1,6 +1,8 @@
 """DenseCL, small: MoCo v2 on C5 and dense contrast on C4, half and half.
 
-python tools/train.py configs/small/densecl_r18.py --data-root photos/
+    python tools/train.py configs/small/densecl_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"

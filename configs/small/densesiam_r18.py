@@ -1,6 +1,8 @@
 """DenseSiam, small: SimSiam on C5, pixel and region terms on C4.
 
     python tools/train.py configs/small/densesiam_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"

@@ -1,6 +1,8 @@
 """LC-loss, small: BYOL on C5 and local contrast on C4.
 
-python tools/train.py configs/small/lcloss_r18.py --data-root photos/
+    python tools/train.py configs/small/lcloss_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"

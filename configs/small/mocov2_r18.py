@@ -1,6 +1,8 @@
 """MoCo v2 alone, small: what the dense terms beside it are compared with.
 
-python tools/train.py configs/small/mocov2_r18.py --data-root photos/
+    python tools/train.py configs/small/mocov2_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"

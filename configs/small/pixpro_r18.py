@@ -1,6 +1,8 @@
 """PixPro, small: pixel propagation on C4 alone; C5 is not trained.
 
-python tools/train.py configs/small/pixpro_r18.py --data-root photos/
+    python tools/train.py configs/small/pixpro_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"

@@ -1,6 +1,8 @@
 """SCFS, small: DINO on C5 and feature search on C4, with two global and four local crops.
 
     python tools/train.py configs/small/scfs_r18.py --data-root photos/
+
+Not a published recipe; measured in docs/methods.md.
 """
 
 _base_ = "../_base_/small_r18.py"
