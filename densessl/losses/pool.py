@@ -28,19 +28,23 @@ def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
         return summed / torch.where(total > 0, total, torch.ones_like(total))
 
 
-def soft_regions(features: Tensor, logits: Tensor) -> Tensor:
+def soft_regions(features: Tensor, logits: Tensor, valid: Tensor | None = None) -> Tensor:
     """Sums of features under soft masks (DenseSiam, RegionSim): ``r_n = sum_hw softmax_n(logits) f``.
 
     Args:
         features: (N, C, H, W).
         logits: (N, R, H, W); the masks are their softmax over R.
+        valid: (N, H, W) bool, the cells that count; all by default.
 
     Returns:
         (N, R, C): sums, not means, as in the official code.
     """
     features, logits = full_precision(features, logits)
     with torch.autocast(features.device.type, enabled=False):
-        return logits.softmax(1).flatten(2) @ features.flatten(2).mT
+        masks = logits.softmax(1)
+        if valid is not None:
+            masks = masks * valid[:, None]
+        return masks.flatten(2) @ features.flatten(2).mT
 
 
 def sample_points(features: Tensor, points: Tensor) -> Tensor:

@@ -94,21 +94,31 @@ class BranchMaps:
     def __getitem__(self, view: View) -> Features:
         return self._features[view]
 
-    def project(self, name: str, view: View | tuple[View, ...], level: int | str = -1, pool: bool = False) -> Tensor:
+    def project(
+        self,
+        name: str,
+        view: View | tuple[View, ...],
+        level: int | str = -1,
+        pool: bool = False,
+        read: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Projector ``name`` on one map; computed once however often it is asked for.
 
         Args:
             view: of several views, in a tuple, the maps (or vectors) go through the projector as one batch, with common
                 batch-norm statistics, and come back in that order.
             pool: average the map over its cells first: the projector gets a vector (N, C) a view.
+            read: what to do to the map first instead, such as sampling it elsewhere. Asked for by the same function,
+                both branches project the same.
         """
-        key = (name, view, level, pool)
+        key = (name, view, level, pool, read)
         if key not in self._projected:
             views = view if isinstance(view, tuple) else (view,)
             if self._shared is not None and all(item in self._shared._features for item in views):
                 self._projected[key] = self._shared.project(*key).detach()
             else:
                 maps = [self.pooled(item, level) if pool else self[item][level] for item in views]
+                maps = maps if read is None else [read(item) for item in maps]
                 self._projected[key] = self.apply(name, maps[0] if len(maps) == 1 else torch.cat(maps))
         return self._projected[key]
 

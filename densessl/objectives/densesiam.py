@@ -1,0 +1,184 @@
+"""DenseSiam on two crops (Zhang et al., ECCV 2022, arXiv 2203.11075), and the region term its two variants share.
+
+The code of this variant, for ImageNet, was never released. What its page and paper say is followed; the rest is taken
+from the segmentation variant's code (:mod:`densessl.objectives.densesiam_seg`) and from SimSiam.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densessl.branches.projector import MLP
+from densessl.data.batch import Batch
+from densessl.insight.spread import cell_vectors, channel_spread
+from densessl.losses import matching_nce, soft_regions, unit, valid_mean
+from densessl.objectives.base import BranchMaps, Objective, scheduled
+from densessl.registry import CORRESPONDENCES, OBJECTIVES
+
+
+class RegionContrast(nn.Module):
+    """Regions of an image told apart: each against those of the same image in the other view.
+
+    Gradient flows into both sides and into the masks that made the regions, as in the official code; the image's other
+    regions are the only negatives.
+
+    Args:
+        dim: of the projected regions.
+        norm: of the predictor.
+        temperature: of the softmax.
+        predictor: whether the query passes a predictor, a layer of ``dim`` with norm and a last one without.
+    """
+
+    def __init__(self, dim: int, norm: dict[str, Any], temperature: float = 0.1, predictor: bool = True):
+        super().__init__()
+        self.predictor = MLP(dims=(dim, dim, dim), norm=norm, bias=False) if predictor else nn.Identity()
+        self.temperature = temperature
+
+    def forward(self, projected: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Losses (N,) of N images, the mean over regions and both directions, and the share (N,) of regions that are
+        more like themselves in the other view than like any other.
+
+        Args:
+            projected: (N, R, dim) of both views.
+        """
+        queries = [unit(self.predictor(item.flatten(0, 1)).view_as(item), dim=2) for item in projected]
+        keys = [unit(item, dim=2) for item in projected]
+        rows, hits = [], []
+        for query, key in zip(queries, keys[::-1]):
+            with torch.autocast(query.device.type, enabled=False):
+                similarity = query @ key.mT
+            positive = torch.eye(similarity.shape[1], dtype=similarity.dtype, device=similarity.device)
+            rows.append(matching_nce(similarity, positive.expand_as(similarity), self.temperature))
+            hits.append(similarity.argmax(2) == positive.argmax(1))
+        return torch.stack(rows).mean((0, 2)), torch.stack(hits).to(rows[0].dtype).mean((0, 2))
+
+
+class RegionObjective(Objective):
+    """Base: two views, dense heads with norm, and a region term beside the pixel term.
+
+    Args:
+        hidden: width of the hidden layers of all heads, and of the region heads' outputs.
+        depth: hidden layers of the dense projectors; region_depth, of the region projector.
+        region_weight: of the region term; a number or a schedule. With the number 0 there are no region heads.
+        temperature: of the region term.
+        region_predictor, region_last_norm: whether the region head has a predictor, and its projector a last norm.
+        norm: of all heads.
+        mean: over valid cells of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+    """
+
+    def __init__(
+        self,
+        hidden: int = 128,
+        depth: int = 2,
+        region_weight: float | dict = 0.1,
+        temperature: float = 0.1,
+        region_depth: int = 2,
+        region_predictor: bool = True,
+        region_last_norm: bool = True,
+        norm: dict[str, Any] | None = None,
+        mean: str = "global",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(self.views) != 2:
+            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
+        self.hidden, self.depth, self.region_depth, self.mean = hidden, depth, region_depth, mean
+        self.norm = norm or dict(type="SyncBN")
+        self.region_last_norm = region_last_norm
+        self.region_weight = scheduled(region_weight)
+        self.region = RegionContrast(hidden, self.norm, temperature, region_predictor) if region_weight != 0 else None
+
+    def head(self, channels: int, dim: int) -> MLP:
+        """A dense projector: ``depth`` hidden layers and a last one, all with norm, the last without weights. The last
+        layer's official bias, which that norm takes away again, is left out."""
+        dims = (channels, *[self.hidden] * self.depth, dim)
+        return MLP("map", dims, self.norm, bias=False, last_bias=False, last_norm=True, last_affine=False)
+
+    def predictor_of(self, dim: int) -> MLP:
+        """A dense predictor."""
+        return MLP("map", (dim, self.hidden, dim), self.norm, bias=False)
+
+    def region_projectors(self, channels: int) -> dict[str, MLP]:
+        """The projector of region vectors, if there is a region term."""
+        if self.region is None:
+            return {}
+        dims = (channels, *[self.hidden] * (self.region_depth + 1))
+        last = dict(last_norm=True, last_affine=False) if self.region_last_norm else {}
+        return {"region": MLP("vec", dims, self.norm, bias=False, last_bias=False, **last)}
+
+    def region_terms(
+        self, online: BranchMaps, features: Sequence[Tensor], logits: Sequence[Tensor], valid: Tensor, step
+    ) -> dict[str, Tensor]:
+        """The weighted region loss and its figure.
+
+        Args:
+            features: (N, C, H, W) of both views, cell by cell the same places.
+            logits: (N, R, H, W), whose softmax over R are the masks of R regions.
+            valid: (N, H, W) bool, cells that exist in both views.
+        """
+        if self.region is None:
+            return {}
+        projected = []
+        for item, mask in zip(features, logits):
+            vectors = soft_regions(item, mask, valid)
+            projected.append(online.apply("region", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2]))
+        rows, hits = self.region(projected)
+        images = valid.flatten(1).any(1)
+        return {
+            "loss_region": self.region_weight(step) * valid_mean(rows, images, self.mean),
+            "region_top1": valid_mean(hits, images, "local"),
+        }
+
+
+@OBJECTIVES.register_module()
+class DenseSiam(RegionObjective):
+    """Pixel and region consistency of two crops (PixSim and RegionSim, section 3); SimSiam is the third term of the
+    method, an objective of its own.
+
+    ``loss_pixel = -(mean cos(p_1, z_2) + mean cos(p_2, z_1)) / 2`` over places that both views show, from 0 at random
+    to -1; projections of the backbone's map are sampled at a 7 x 7 grid over the overlap of the crops. Features summed
+    under masks, the softmax over the channels of z, are ``dim`` regions, told apart within their image:
+    ``loss_region``, ``log(dim)`` at random. Images whose views do not overlap count in neither.
+
+    ``channel_std`` of the targets is about 1 where it is healthy and 0 in a collapse.
+
+    Args:
+        dim: channels of z, which are the regions.
+        correspondence: which places belong together, a config of :mod:`densessl.correspondence`.
+    """
+
+    def __init__(self, hidden: int = 512, dim: int = 128, correspondence: dict | None = None, **kwargs):
+        super().__init__(hidden=hidden, **kwargs)
+        self.dim = dim
+        self.predictor = self.predictor_of(dim)
+        self.correspondence = CORRESPONDENCES.build(correspondence or dict(type="OverlapGrid", size=7))
+
+    def projectors(self, channels):
+        width = channels(self.level)
+        return {"projector": self.head(width, self.dim), **self.region_projectors(width)}
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        first, second = self.views
+        online, target = maps["online"], maps["target"]
+        geometry = (batch.geometry[first], batch.geometry[second])
+        pairs = self.correspondence(online[first][self.level], target[second][self.level], geometry, step)
+        valid = pairs.valid
+
+        def read(items: Sequence[Tensor]) -> list[Tensor]:
+            """Both views' maps as maps (N, C, P, 1) of the places they share."""
+            return [reader(item).mT[..., None] for reader, item in zip((pairs.first, pairs.second), items)]
+
+        z, targets = (
+            [branch.project("projector", view, self.level) for view in self.views] for branch in (online, target)
+        )
+        predictions = read([self.predictor(item) for item in z])
+        cosines = sum((unit(p) * unit(t)).sum(1) for p, t in zip(predictions, read(targets)[::-1])) / 2
+        features = [online[view][self.level] for view in self.views]
+        return {
+            "loss_pixel": -valid_mean(cosines.flatten(), valid.flatten(), self.mean),
+            **self.region_terms(online, read(features), read(z), valid[..., None], step),
+            "valid_pairs": valid.sum(),
+            "channel_std": channel_spread(cell_vectors(targets[0])),
+        }

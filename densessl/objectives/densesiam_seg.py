@@ -1,0 +1,168 @@
+"""DenseSiam for unsupervised segmentation (Zhang et al., ECCV 2022, arXiv 2203.11075), after its released code."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densessl.branches.branch import Branch
+from densessl.data.batch import Batch
+from densessl.geometry import ViewGeometry, cell_centres, sampling_grid
+from densessl.losses import full_precision, global_count, sample_points, soft_cross_entropy, valid_mean
+from densessl.objectives.densesiam import RegionObjective
+from densessl.registry import OBJECTIVES
+
+
+def auto_weights(classes: int, aux_classes: int) -> tuple[float, float]:
+    """Weights of the losses over ``classes`` and over ``aux_classes``: each by the *other's* share of the largest
+    entropies, as in PiCIE, so that both start alike. Without auxiliary classes (0), 1 and 0."""
+    if not aux_classes:
+        return 1.0, 0.0
+    total = math.log(classes) + math.log(aux_classes)
+    return math.log(aux_classes) / total, math.log(classes) / total
+
+
+def shared_places(
+    first: ViewGeometry, second: ViewGeometry, grid: tuple[int, int]
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The cells of one view in another.
+
+    Args:
+        grid: (height, width) of the first view's map.
+
+    Returns:
+        a function that samples a map (N, C, h, w) of the second view at the places of the first one's cells, giving
+        (N, C, height, width); and which of them lie in the second view, (N, height, width) bool.
+    """
+    with torch.no_grad():
+        points = sampling_grid(second, cell_centres(first, grid))
+        valid = (points.abs() <= 1).all(2).unflatten(1, grid)
+    # Tensors are told apart by identity, so what several heads read is sampled once.
+    return cache(lambda features: sample_points(features, points).mT.unflatten(2, grid)), valid
+
+
+def class_counts(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
+    """How many valid cells have each class, (classes,): ``bincount`` without waiting for the device."""
+    zeros = torch.zeros(classes, dtype=torch.int64, device=labels.device)
+    return zeros.scatter_add_(0, labels.flatten(), valid.flatten().long())
+
+
+def self_labelling(
+    logits: Tensor, valid: Tensor, rebalance: bool = True, mean: str = "global"
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of logits against their own largest class: mean over cells of ``w_y CE(z, y = argmax z)``.
+
+    ``w_c`` is the share of class c among the labels, so that *frequent* classes weigh more, and the mean is not divided
+    by the weights: as in the official code.
+
+    Args:
+        logits: (N, C, H, W).
+        valid: (N, H, W) bool.
+        rebalance: whether there are such weights, or all are 1.
+        mean: shares and mean over all ranks, or over this one.
+
+    Returns:
+        the loss, and the shares (C,) of the classes, without gradient.
+    """
+    (logits,) = full_precision(logits)
+    labels = logits.detach().argmax(1)
+    counts = class_counts(labels, valid, logits.shape[1]).to(logits.dtype)
+    if mean == "global":
+        counts = global_count(counts)
+    shares = counts / counts.sum().clamp(min=1)
+    with torch.autocast(logits.device.type, enabled=False):
+        rows = F.cross_entropy(logits, labels, reduction="none")
+        if rebalance:
+            rows = shares[labels] * rows
+        return valid_mean(rows.flatten(), valid.flatten(), mean), shares
+
+
+@OBJECTIVES.register_module()
+class DenseSiamSegmentation(RegionObjective):
+    """Cells of two aligned views agree on soft classes (section 3 and the released code).
+
+    ``loss = w_pixel L_pixel + w_aux L_aux + region_weight L_region + seg_weight L_seg``. L_pixel is the mean over cells
+    and both directions of the cross entropy of one view's predicted classes and the other's projected ones; L_aux the
+    same over ``aux_classes`` by heads of its own; w_pixel and w_aux are :func:`auto_weights`. L_region tells regions
+    apart (:class:`densessl.objectives.densesiam.RegionContrast`); L_seg is :func:`self_labelling` of
+    both views' projections.
+
+    The second view's map is sampled at the places of the first view's cells before any head sees it. In the official
+    code the second view is the whole image, and its map is cropped, resized and flipped with the first view's draw: the
+    same places, up to its rounding of the crop to whole cells.
+
+    ``channel_std`` of the first view's projections is 1, by their last norm, and 0 where features no longer differ;
+    ``classes_used``, exp of the entropy of the labels, falls to 1 where one class takes all; ``agreement`` is the share
+    of cells to which both views give one label.
+
+    Args:
+        classes: of the projector, the clusters looked for.
+        aux_classes: of the auxiliary heads; 0 for none.
+        seg_weight: of L_seg, by number.
+        rebalance: of :func:`self_labelling`.
+        level: the neck's, where a decoder has brought all stages together.
+    """
+
+    def __init__(
+        self,
+        classes: int = 27,
+        aux_classes: int = 128,
+        seg_weight: float = 1.0,
+        rebalance: bool = True,
+        level: int | str = "neck.0",
+        **kwargs,
+    ):
+        super().__init__(level=level, **kwargs)
+        self.widths = {"pixel": classes, **({"aux": aux_classes} if aux_classes else {})}
+        self.term_weights = dict(zip(("pixel", "aux"), auto_weights(classes, aux_classes)))
+        self.seg_weight = seg_weight
+        self.rebalance = rebalance
+        self.predictors = nn.ModuleDict({name: self.predictor_of(dim) for name, dim in self.widths.items()})
+
+    def projectors(self, channels):
+        width = channels(self.level)
+        heads = {name: self.head(width, dim) for name, dim in self.widths.items()}
+        return {**heads, **self.region_projectors(width)}
+
+    def logits(self, branch: Branch, images: Tensor) -> Tensor:
+        """What the segmentation is read from: the projector's classes (N, classes, H, W) of images (N, 3, h, w)."""
+        features = branch(images, neck=isinstance(self.level, str))
+        return branch.projectors[f"{self.name}_pixel"](features[self.level])
+
+    def consistency(self, name: str, projected: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
+        """Cross entropy of the predictions of one view and the softmax of the other's targets, both ways."""
+        rows = [
+            soft_cross_entropy(self.predictors[name](z), full_precision(target)[0].softmax(1), dim=1)
+            for z, target in zip(projected, targets[::-1])
+        ]
+        return valid_mean((sum(rows) / 2).flatten(), valid.flatten(), self.mean)
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        first, second = self.views
+        online = maps["online"]
+        grid = tuple(online[first][self.level].shape[2:])
+        sample, valid = shared_places(batch.geometry[first], batch.geometry[second], grid)
+        losses = {}
+        for name in self.widths:
+            projected, targets = (
+                [branch.project(name, first, self.level), branch.project(name, second, self.level, read=sample)]
+                for branch in (online, maps["target"])
+            )
+            losses[f"loss_{name}"] = self.term_weights[name] * self.consistency(name, projected, targets, valid)
+        z = [online.project("pixel", first, self.level), online.project("pixel", second, self.level, read=sample)]
+        features = [online[first][self.level], sample(online[second][self.level])]
+        labelled = [self_labelling(item, valid, self.rebalance, self.mean) for item in z]
+        if self.seg_weight:
+            losses["loss_seg"] = self.seg_weight * sum(loss for loss, _ in labelled) / 2
+        labels = [item.detach().argmax(1) for item in z]
+        return {
+            **losses,
+            **self.region_terms(online, features, z, valid, step),
+            "valid_pairs": valid.sum(),
+            "channel_std": full_precision(z[0].detach())[0].std((0, 2, 3), correction=0).mean(),
+            "classes_used": torch.special.entr(labelled[0][1]).sum().exp(),
+            "agreement": valid_mean((labels[0] == labels[1]).float().flatten(), valid.flatten(), "local"),
+        }
