@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from densessl.losses.distill import soft_cross_entropy
 from densessl.losses.reduce import full_precision
 
 BLOCK_BYTES = 64 * 2**20
@@ -60,18 +61,25 @@ class _BankLogSumExp(torch.autograd.Function):
 
 
 def bank_logsumexp(
-    q: Tensor, bank: Tensor, temperature: float, block_bytes: int = BLOCK_BYTES
+    q: Tensor, bank: Tensor, temperature: float, block_bytes: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """``log sum_k exp(q_i . b_k / T)`` (M,) and ``max_k q_i . b_k / T`` (M,) without ever holding M x K logits.
 
     Args:
-        q: (M, C); gets a gradient. Second derivatives are refused.
-        bank: (K, C), K > 0; without gradient, as all banks are.
-        block_bytes: memory for the logits of one block of rows.
+        q: (M, C); gets a gradient, but no second derivative.
+        bank: (K, C), without gradient, as all banks are; it may be overwritten before the backward pass.
+        block_bytes: memory for the logits of one block of rows; None for ``BLOCK_BYTES``. At least one row is taken.
+
+    Returns:
+        Both minus infinity, without gradient, for an empty bank.
     """
     q, bank = full_precision(q, bank)
+    if not len(bank):
+        nothing = q.new_full((len(q),), -torch.inf)
+        return nothing, nothing
     with torch.autocast(q.device.type, enabled=False):
-        return _BankLogSumExp.apply(q.contiguous(), bank.detach().to(q.dtype), temperature, block_bytes)
+        q = q.contiguous() if torch.is_grad_enabled() else q.detach().contiguous()
+        return _BankLogSumExp.apply(q, bank.detach().to(q.dtype), temperature, block_bytes or BLOCK_BYTES)
 
 
 def info_nce(
@@ -89,7 +97,7 @@ def info_nce(
     with torch.autocast(q.device.type, enabled=False):
         positive = (q * k).sum(1) / temperature
         total, hits = positive, torch.ones_like(positive, dtype=torch.bool)
-        if bank is not None and len(bank):
+        if bank is not None:
             negative, largest = bank_logsumexp(q, bank, temperature)
             total, hits = torch.logaddexp(total, negative), hits & (positive > largest)
         if local is not None and local.shape[1]:
@@ -134,7 +142,4 @@ def matching_nce(similarity: Tensor, target: Tensor, temperature: float) -> Tens
     Returns:
         (...,) losses.
     """
-    similarity, target = full_precision(similarity, target)
-    with torch.autocast(similarity.device.type, enabled=False):
-        logits = similarity / temperature
-        return logits.logsumexp(-1) - (target * logits).sum(-1)
+    return soft_cross_entropy(similarity, target, temperature)

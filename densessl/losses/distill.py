@@ -16,12 +16,12 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, temperature: float = 1.0,
     """``-sum_k target_k log softmax(logits / T)_k`` along ``dim``; the other dimensions remain.
 
     Args:
-        target: same shape as ``logits``; sums to 1 along ``dim``. Its gradient flows unless it is detached.
+        target: weights, same shape as ``logits``; where they are all zero, loss and gradient are. Their gradient flows
+            unless they are detached.
     """
     logits, target = full_precision(logits, target)
     with torch.autocast(logits.device.type, enabled=False):
-        scaled = logits / temperature
-        return scaled.logsumexp(dim) - (target * scaled).sum(dim)
+        return -(target * (logits / temperature).log_softmax(dim)).sum(dim)
 
 
 @torch.no_grad()
