@@ -8,16 +8,20 @@ matching is ``correspondence=dict(type="OverlapGrid", size=7)``.
 Legend: N images, C channels, P pairs an image, S = H*W cells of a map, row-major.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densessl.geometry import ViewGeometry, distance_mask, edge_frame, overlap, pixpro_frame, sampling_grid, unit_cells
 from densessl.losses import full_precision, sample_points, unit
-from densessl.objectives.base import Step
 from densessl.registry import CORRESPONDENCES
+
+if TYPE_CHECKING:  # objectives import this module
+    from densessl.objectives.base import Step
 
 Reader = Callable[[Tensor], Tensor]
 FRAMES = {"official": pixpro_frame, "edges": edge_frame}
@@ -131,7 +135,8 @@ class DistanceThreshold(Correspondence):
     def forward(self, first, second, geometry, step) -> Pairs:
         frames = [self.frame(item) for item in geometry]
         mask = distance_mask(*frames, *(tuple(item.shape[2:]) for item in (first, second)), threshold=self.threshold)
-        weights = mask / mask.sum(2, keepdim=True).clamp(min=1)
+        positive = mask.to(frames[0].dtype)
+        weights = positive / positive.sum(2, keepdim=True).clamp(min=1)
         return Pairs(cells, mixed(weights), mask.any(2))
 
 
@@ -139,14 +144,17 @@ def in_overlap(points: Tensor, geometry: tuple[ViewGeometry, ViewGeometry]) -> t
     """Points (P, 2) of the unit square laid over the overlap of two views.
 
     Returns:
-        their :func:`densessl.geometry.sampling_grid` coordinates (N, P, 2) in either view, and which images have an
-        overlap (N,). Where there is none the points are somewhere finite.
+        their :func:`densessl.geometry.sampling_grid` coordinates (N, P, 2) in either view, and which of them lie in
+        both views (N, P). Without overlap none does, and they are somewhere finite; of turned views, whose overlap is
+        taken as that of their bounding boxes, only those do that the views really show.
     """
     with torch.no_grad():
         box, area = overlap(*geometry)
         size = (box[:, 2:] - box[:, :2]).clamp(min=0)
         source = box[:, None, :2] + points.to(box) * size[:, None]
-        return *(sampling_grid(item, source).clamp(-1, 1) for item in geometry), area > 0
+        one, other = (sampling_grid(item, source) for item in geometry)
+        inside = (one.abs() <= 1).all(2) & (other.abs() <= 1).all(2)
+        return one, other, inside & (area > 0)[:, None]
 
 
 @CORRESPONDENCES.register_module()
@@ -160,7 +168,7 @@ class OverlapGrid(Correspondence):
     def forward(self, first, second, geometry, step) -> Pairs:
         points = unit_cells((self.size, self.size), geometry[0].matrix)
         one, other, valid = in_overlap(points, geometry)
-        return Pairs(at(one), at(other), valid[:, None].expand(-1, len(points)))
+        return Pairs(at(one), at(other), valid)
 
 
 @CORRESPONDENCES.register_module()
@@ -175,4 +183,4 @@ class RandomPoints(Correspondence):
     def forward(self, first, second, geometry, step) -> Pairs:
         points = torch.from_numpy(step.rng("correspondence").random((self.count, 2)))
         one, other, valid = in_overlap(points.to(geometry[0].matrix.device, non_blocking=True), geometry)
-        return Pairs(at(one), at(other), valid[:, None].expand(-1, self.count))
+        return Pairs(at(one), at(other), valid)

@@ -161,8 +161,8 @@ class ProgressHook(LoggerHook):
 
     Written to ``runner.visualizer`` every ``interval`` iterations, as means over these iterations on this rank, under
     the model's ``step`` (optimiser steps; finished iterations for a model without): every scalar the model returned,
-    ``lr`` (the largest of the parameter groups), ``images_per_second`` over all processes, ``step_time`` and the
-    ``data_wait`` in it in seconds, ``memory_mib``. Validation metrics have the same axis.
+    ``lr`` (the largest of the parameter groups that follow the schedule), ``images_per_second`` over all processes,
+    ``step_time`` and the ``data_wait`` in it in seconds, ``memory_mib``. Validation metrics have the same axis.
 
     Args:
         interval: iterations between two written lines. The first and the last iteration are always written.
@@ -224,7 +224,7 @@ class ProgressHook(LoggerHook):
             # What was set for this iteration: a scheduler may have moved on when it is over.
             # MMEngine's wrapper adds its own `base_lr`, which says nothing where no group scales it.
             rates = runner.optim_wrapper.get_lr().items()
-            self._lr = {name: max(values) for name, values in rates if values and name != "base_lr"}
+            self._lr = {name: _of_moving(runner, values) for name, values in rates if values and name != "base_lr"}
             self._live.start()
             self._timer.batch_arrived()
 
@@ -291,3 +291,10 @@ class ProgressHook(LoggerHook):
         if step > 0:
             parts.append(f"data wait {wait / step:.0%} ({wait:.3f} s)")
         return "  ".join([*parts, f"eta {duration(pace * (runner.max_iters - done))}"])
+
+
+def _of_moving(runner: Runner, rates: list[float]) -> float:
+    """The largest rate, leaving out groups whose rate is held constant (``lr_constant``), unless all are."""
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    groups = optimizer.param_groups if optimizer is not None and len(optimizer.param_groups) == len(rates) else []
+    return max([rate for rate, group in zip(rates, groups) if not group.get("lr_constant")] or rates)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from densessl.engine.progress import (
     Means,
     ProgressHook,
     StepTimer,
+    _of_moving,
     batch_size_of,
     duration,
     loader_advice,
@@ -257,6 +259,15 @@ def test_timer_leaves_pauses_out():
     assert timer.read()[0] == 0
     assert timer.read()[1] < WAIT
     assert timer.steps == 2
+
+
+def test_rates_that_are_held_constant_are_not_shown():
+    rates = [{"lr": 0.1}, {"lr": 0.5, "lr_constant": True}]
+    runner = SimpleNamespace(optim_wrapper=SimpleNamespace(optimizer=SimpleNamespace(param_groups=rates)))
+    assert _of_moving(runner, [0.1, 0.5]) == 0.1
+    rates[0]["lr_constant"] = True
+    assert _of_moving(runner, [0.1, 0.5]) == 0.5
+    assert _of_moving(SimpleNamespace(optim_wrapper=object()), [0.1, 0.5]) == 0.5
 
 
 def test_durations():
