@@ -177,3 +177,27 @@ def test_errors_name_the_key():
     for key, options in (("views", dict(views=(0, 1, 2))), ("candidates", dict(candidates="queue"))):
         with pytest.raises(ValueError, match=rf"objectives.lcloss.{key} is"):
             OBJECTIVES.build(dict(type="LCLoss", **options))
+
+
+def test_places_without_a_counterpart_are_no_candidates():
+    """Cells of view 0 that no cell of view 1 is close to are neither counted nor among what the others are compared
+    with."""
+    objective, _, batch = setting(apart=(), correspondence=dict(type="DistanceThreshold"))
+    online, target = (
+        torch.randn(2, 4, 6, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(s)) for s in (0, 1)
+    )
+    maps = {"online": Given(*online), "target": Given(*target)}
+    expected, some = 0.0, False
+    for first, second in ((0, 1), (1, 0)):
+        geometry = batch.geometry[first], batch.geometry[second]
+        pairs = objective.correspondence(online[first], target[second], geometry, Step(0))
+        a, b, rows = pairs.first(online[first]), pairs.second(target[second]), []
+        for n in range(4):
+            valid = [i for i in range(16) if pairs.valid[n, i]]
+            some = some or 0 < len(valid) < 16
+            for i in valid:
+                logits = [(unit(a[n, i]) @ unit(b[n, j])).item() / T for j in valid]
+                rows.append(math.log(sum(map(math.exp, logits))) - logits[valid.index(i)])
+        expected += sum(rows) / len(rows) / 2
+    assert some
+    assert objective(maps, batch, Step(0))["loss"].item() == pytest.approx(expected, rel=1e-10)

@@ -1,0 +1,50 @@
+"""PixPro, LC-loss and MoCo v2 on one ResNet-18 at 160 pixels: a combination that nobody published, to show that objectives
+add up. One pair of views, one backbone pass a view and branch, one target; each objective has heads of its own.
+
+    python tools/train.py configs/mix/pixpro_lcloss_mocov2_r18.py --data-root photos/
+
+Weights: chosen so that no term can outweigh another, by how far each can fall. PixPro goes from 0 to -4. LC-loss starts
+near ln 49 = 3.9 and MoCo near ln 4097 = 8.3, so 1, 1 and 0.5. Neither they nor the rest is tuned.
+"""
+
+_base_ = ["../_base_/runtime.py", "../_base_/views_byol.py"]
+
+views = _base_.views
+for view in views:
+    view["size"] = 160  # 5x5 cells
+
+model = dict(
+    type="TwoBranch",
+    online=dict(
+        backbone=dict(type="ResNet", depth=18, out_indices=(3,), norm_cfg=dict(type="SyncBN"), zero_gamma=True)
+    ),
+    # PixPro's. Few steps an epoch want a target that moves faster than MoCo's 0.999 anyway.
+    target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99, total="images")),
+    objectives=[
+        dict(type="PixPro", weight=1.0, hidden=1024, dim=128),
+        dict(type="LCLoss", weight=1.0, hidden=1024, dim=128, correspondence=dict(type="RandomPoints", count=49)),
+        # A queue of thousands of keys, not tens of thousands: a small data set would meet its own images in it.
+        dict(type="MoCo", weight=0.5, hidden=512, dim=128, length=4096, temperature=0.2),
+    ],
+    data_preprocessor=dict(type="ViewPreprocessor"),
+)
+
+# 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
+train_dataloader = dict(batch_size=64, dataset=dict(type="UnlabelledImages", source="data/photos"))
+train_cfg = dict(by_epoch=True, max_epochs=100)
+optim_wrapper = dict(
+    constructor="DenseOptimWrapperConstructor",
+    precision="auto",
+    optimizer=dict(type="LARS", lr=1.0, momentum=0.9, weight_decay=1e-5),
+    paramwise_cfg=dict(exclude=("1d",)),
+)
+custom_hooks = [
+    dict(type="StepHook"),
+    # As in `pixpro_r18.py`: 1.0 for 64 images.
+    dict(
+        type="LRHook",
+        schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6),
+        reference_batch=64,
+    ),
+    dict(type="ExportHook"),
+]
