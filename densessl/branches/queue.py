@@ -58,7 +58,8 @@ class Queue(nn.Module):
         bank[index] = keys
         written[index] = pushes
         self._state[name] = ((position + len(keys)) % self.length, pushes + 1)
-        getattr(self, f"state_{name}").copy_(torch.tensor(self._state[name]))
+        for place, number in enumerate(self._state[name]):
+            getattr(self, f"state_{name}")[place] = number  # a fill: copying from the CPU would wait for the device
 
     def figures(self, name: str) -> dict[str, Tensor]:
         """``queue_filled``: share of rows that hold real keys; ``queue_age``: their mean age in pushes."""
@@ -83,21 +84,28 @@ def gather_in_order(keys: Tensor, variable: bool = False, rows: Tensor | None = 
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return keys
     world = dist.get_world_size()
-    rows = torch.arange(len(keys), device=keys.device) if rows is None else rows.to(keys.device)
-    longest, counts = len(keys), [len(keys)] * world
+    counts = [len(keys)] * world
     if variable:
-        own = torch.tensor([len(keys)], device=keys.device)
-        told = [torch.empty_like(own) for _ in range(world)]
-        dist.all_gather(told, own)
-        counts = torch.cat(told).tolist()
-        longest = max(counts)
-    padded, places = keys.new_zeros(longest, keys.shape[1]), rows.new_zeros(longest)
-    padded[: len(keys)], places[: len(keys)] = keys, rows
-    all_keys, all_places = ([torch.empty_like(part) for _ in range(world)] for part in (padded, places))
-    dist.all_gather(all_keys, padded)
-    dist.all_gather(all_places, places)
-    order = torch.cat([place[:count] * world + rank for rank, (place, count) in enumerate(zip(all_places, counts))])
-    return torch.cat([part[:count] for part, count in zip(all_keys, counts)])[order.argsort(stable=True)]
+        counts = torch.cat(_gather(torch.tensor([len(keys)], device=keys.device))).tolist()
+
+    def gather(own: Tensor) -> list[Tensor]:
+        padded = own.new_zeros(max(counts), *own.shape[1:])
+        padded[: len(own)] = own
+        return [part[:count] for part, count in zip(_gather(padded), counts)]
+
+    if rows is None:
+        places = [torch.arange(count, device=keys.device) for count in counts]
+    else:
+        places = gather(rows.to(keys.device))
+    order = torch.cat([place * world + rank for rank, place in enumerate(places)])
+    return torch.cat(gather(keys))[order.argsort(stable=True)]
+
+
+def _gather(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all ranks, of one shape."""
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return parts
 
 
 class Centre(nn.Module):
