@@ -293,7 +293,7 @@ class ProgressHook(LoggerHook):
         return "  ".join([*parts, f"eta {duration(pace * (runner.max_iters - done))}"])
 
 
-def _of_moving(runner: Runner, rates: list[float]) -> float:
+def _of_moving(runner, rates: list[float]) -> float:
     """The largest rate, leaving out groups whose rate is held constant (``lr_constant``), unless all are."""
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     groups = optimizer.param_groups if optimizer is not None and len(optimizer.param_groups) == len(rates) else []
