@@ -50,34 +50,31 @@ def class_counts(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
     return zeros.scatter_add_(0, labels.flatten(), valid.flatten().long())
 
 
-def self_labelling(
-    logits: Tensor, valid: Tensor, rebalance: bool = True, mean: str = "global"
+def hard_cross_entropy(
+    logits: Tensor, labels: Tensor, valid: Tensor, rebalance: bool = True, mean: str = "global"
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy of logits against their own largest class: mean over cells of ``w_y CE(z, y = argmax z)``.
+    """Cross entropy of cells against labels, ``w_y CE(z, y)`` with ``w_c`` the share of class c among the labels.
 
-    ``w_c`` is the share of class c among the labels, so that *frequent* classes weigh more, and the mean is not divided
-    by the weights: as in the official code.
+    *Frequent* classes weigh more, and the weights do not sum to 1 over the cells: as in the official code.
 
     Args:
         logits: (N, C, H, W).
-        valid: (N, H, W) bool.
+        labels: (N, H, W) of 0 to C - 1.
+        valid: (N, H, W) bool, the labels that count towards the shares.
         rebalance: whether there are such weights, or all are 1.
-        mean: shares and mean over all ranks, or over this one.
+        mean: shares over all ranks ("global"), or over this one.
 
     Returns:
-        the loss, and the shares (C,) of the classes, without gradient.
+        rows (N, H, W), and the shares (C,) without gradient.
     """
     (logits,) = full_precision(logits)
-    labels = logits.detach().argmax(1)
     counts = class_counts(labels, valid, logits.shape[1]).to(logits.dtype)
     if mean == "global":
         counts = global_count(counts)
     shares = counts / counts.sum().clamp(min=1)
     with torch.autocast(logits.device.type, enabled=False):
         rows = F.cross_entropy(logits, labels, reduction="none")
-        if rebalance:
-            rows = shares[labels] * rows
-        return valid_mean(rows.flatten(), valid.flatten(), mean), shares
+    return (shares[labels] * rows if rebalance else rows), shares
 
 
 @OBJECTIVES.register_module()
@@ -87,8 +84,8 @@ class DenseSiamSegmentation(RegionObjective):
     ``loss = w_pixel L_pixel + w_aux L_aux + region_weight L_region + seg_weight L_seg``. L_pixel is the mean over cells
     and both directions of the cross entropy of one view's predicted classes and the other's projected ones; L_aux the
     same over ``aux_classes`` by heads of its own; w_pixel and w_aux are :func:`auto_weights`. L_region tells regions
-    apart (:class:`densessl.objectives.densesiam.RegionContrast`); L_seg is :func:`self_labelling` of
-    both views' projections.
+    apart (:class:`densessl.objectives.densesiam.RegionContrast`); L_seg is the mean of
+    :func:`hard_cross_entropy` of both views' projections, each against its own largest class.
 
     The second view's map is sampled at the places of the first view's cells before any head sees it. In the official
     code the second view is the whole image, and its map is cropped, resized and flipped with the first view's draw: the
@@ -102,7 +99,7 @@ class DenseSiamSegmentation(RegionObjective):
         classes: of the projector, the clusters looked for.
         aux_classes: of the auxiliary heads; 0 for none.
         seg_weight: of L_seg, by number.
-        rebalance: of :func:`self_labelling`.
+        rebalance: of :func:`hard_cross_entropy`.
         level: the neck's, where a decoder has brought all stages together.
     """
 
@@ -154,15 +151,15 @@ class DenseSiamSegmentation(RegionObjective):
             losses[f"loss_{name}"] = self.term_weights[name] * self.consistency(name, projected, targets, valid)
         z = [online.project("pixel", first, self.level), online.project("pixel", second, self.level, read=sample)]
         features = [online[first][self.level], sample(online[second][self.level])]
-        labelled = [self_labelling(item, valid, self.rebalance, self.mean) for item in z]
-        if self.seg_weight:
-            losses["loss_seg"] = self.seg_weight * sum(loss for loss, _ in labelled) / 2
         labels = [item.detach().argmax(1) for item in z]
+        seg, shares = zip(*(hard_cross_entropy(*item, valid, self.rebalance, self.mean) for item in zip(z, labels)))
+        if self.seg_weight:
+            losses["loss_seg"] = self.seg_weight * valid_mean((sum(seg) / 2).flatten(), valid.flatten(), self.mean)
         return {
             **losses,
             **self.region_terms(online, features, z, valid, step),
             "valid_pairs": valid.sum(),
             "channel_std": full_precision(z[0].detach())[0].std((0, 2, 3), correction=0).mean(),
-            "classes_used": torch.special.entr(labelled[0][1]).sum().exp(),
+            "classes_used": torch.special.entr(shares[0]).sum().exp(),
             "agreement": valid_mean((labels[0] == labels[1]).float().flatten(), valid.flatten(), "local"),
         }
