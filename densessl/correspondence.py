@@ -100,7 +100,10 @@ class FeatureArgmax(Correspondence):
     match even where the views do not overlap. Ties go to the first cell."""
 
     def forward(self, first, second, geometry, step) -> Pairs:
-        return Pairs(cells, chosen(similarities(first, second).argmax(2)), everywhere(first))
+        similarity = similarities(first, second)
+        # Equal cells are equally similar only up to the rounding of a matrix product, which depends on their places.
+        best = similarity.amax(2, keepdim=True) - 8 * torch.finfo(similarity.dtype).eps
+        return Pairs(cells, chosen((similarity >= best).byte().argmax(2)), everywhere(first))
 
 
 @CORRESPONDENCES.register_module()

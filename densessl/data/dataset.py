@@ -92,7 +92,7 @@ class UnlabelledImages(Dataset):
             draws = [{} for _ in numbers]
         for number, (spec, row) in enumerate(zip(self.specs, draws)):
             for name, count in spec.uniforms.items():
-                row[name] = keyed_rng(self.seed, name, epoch, index, number).random(count)
+                row[name] = keyed_rng(self.seed, f"uniforms.{name}", epoch, index, number).random(count)
         return Sample(pixels, [(view.to_source, view.size, view.source_size) for view in cut], draws, (epoch, index))
 
 

@@ -63,6 +63,7 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
 
     Raises:
         TypeError: when a config has a key that no view knows; the message names the known ones.
+        ValueError: when uniforms are named like the draws of the photometric ops.
     """
     known = ViewSpec.__dataclass_fields__
     specs = []
@@ -72,6 +73,10 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
             if unknown:
                 raise TypeError(f"views[{number}] has unknown keys {unknown}; known are {sorted(known)}")
             view = ViewSpec(**view)
+        if "photometric" in view.uniforms:
+            raise ValueError(
+                f"views[{number}].uniforms has 'photometric', the name of the photometric draws: rename it"
+            )
         specs.extend([view] * view.repeat)
     return specs
 

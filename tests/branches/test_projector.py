@@ -1,9 +1,12 @@
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from densessl.branches.projector import MLP
 from densessl.registry import MODELS
+from tests.distributed import run_pair
+from tests.objectives.toy import toy_batch, toy_model
 
 BN = {"type": "BN"}
 
@@ -118,3 +121,36 @@ def test_config():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         MLP(**arguments)
+
+
+@pytest.mark.parametrize("kind, shape", [("vec", (1, 4)), ("map", (1, 4, 1, 1))])
+@pytest.mark.parametrize("norm", [BN, {"type": "SyncBN"}, {"type": "SplitBN", "num_groups": 1}], ids=str)
+def test_a_single_vector_in_front_of_a_batch_norm_is_refused(kind, shape, norm):
+    model = MLP(kind=kind, dims=(4, 6, 2), norm=norm)
+    with pytest.raises(ValueError, match=r"MLP\.norm0 .* single vector.*train_dataloader\.batch_size"):
+        model(torch.rand(shape))
+    assert model(torch.rand(2, *shape[1:])).shape[:2] == (2, 2)
+    assert model.eval()(torch.rand(shape)).shape[:2] == (1, 2)
+    model.train().norm0.eval()  # frozen statistics
+    assert model(torch.rand(shape)).shape[:2] == (1, 2)
+
+
+def test_several_cells_of_one_image_and_other_norms_are_no_single_vector():
+    assert MLP(kind="map", dims=(4, 6, 2), norm=BN)(torch.rand(1, 4, 1, 2)).shape == (1, 2, 1, 2)
+    for norm in (None, {"type": "LN"}, {"type": "GN", "num_groups": 2}):
+        assert MLP(dims=(4, 6, 2), norm=norm)(torch.rand(1, 4)).shape == (1, 2)
+
+
+def rank_single() -> torch.Tensor:
+    torch.manual_seed(dist.get_rank())
+    return MLP(dims=(4, 6, 2), norm={"type": "SyncBN"})(torch.rand(1, 4))
+
+
+def test_one_vector_a_rank_is_enough_for_statistics_of_all_ranks():
+    assert all(torch.isfinite(out).all() and out.any() for out in run_pair(rank_single))
+
+
+def test_the_refusal_names_the_head_by_its_path():
+    model = toy_model([dict(type="SimSiam", hidden=8, dim=8, bottleneck=4)], dict(kind="stop_gradient"))
+    with pytest.raises(ValueError, match=r"^online\.projectors\.simsiam_\w+\.norm0 is a batch norm .* single vector"):
+        model.loss(toy_batch(1))
