@@ -2,6 +2,7 @@
 
 from densessl.engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from densessl.engine.export_hook import ExportHook
+from densessl.engine.init_hook import InitBackboneHook
 from densessl.engine.lars import LARS, DenseOptimWrapperConstructor, split_parameters
 from densessl.engine.lr_hook import LRHook, StepHook
 from densessl.engine.precision import DenseOptimWrapper
@@ -18,6 +19,7 @@ __all__ = [
     "DenseRunner",
     "ExportHook",
     "Horizon",
+    "InitBackboneHook",
     "JsonlVisBackend",
     "LRHook",
     "ProgressHook",

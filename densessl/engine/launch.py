@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
         const="auto",
         help="continue from the last checkpoint of the work dir, or from the given one",
     )
+    parser.add_argument("--init", metavar="FILE", help="pretraining: start from the backbone in this file")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument(
         "--cfg-options",
@@ -88,6 +89,10 @@ def prepare(args: argparse.Namespace) -> Config:
     if args.data_root:
         set_data_root(cfg, args.data_root)
     cfg.merge_from_dict(args.cfg_options)
+    if args.init:
+        if not pretraining:
+            raise ValueError("--init is for pretraining configs; a detector's backbone is its LoadBackboneHook's")
+        cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="InitBackboneHook", checkpoint=args.init)]
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume

@@ -23,7 +23,7 @@ HEADS = {
     "kernel_predictor": "objectives.seg.region.predictor",
 }
 # Positions in an official head's Sequential, in which every third is a ReLU, and ours.
-LAYERS = {"0": "linear0", "1": "norm0", "3": "linear1", "4": "norm1", "6": "linear2", "9": "linear3"}
+LAYERS = {"0": "linear0", "1": "norm0", "3": "linear1", "4": "norm1", "6": "linear2", "7": "norm2", "9": "linear3"}
 
 
 @MODELS.register_module(force=True)
