@@ -1,0 +1,55 @@
+"""What the documentation shows is what runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from densessl.registry import OBJECTIVES
+from tests.objectives.cases import Case
+from tests.objectives.toy import take_step, toy_batch, toy_model, without_overlap
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def blocks(name: str, heading: str) -> list[str]:
+    """The Python blocks of a section."""
+    section = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", (DOCS / name).read_text(), re.M | re.S).group(1)
+    return re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+
+
+def test_the_worked_example_trains():
+    objective, _, case = blocks("methods.md", "Add a method")
+    exec(objective, {})
+    try:
+        scope = {"Case": Case}
+        exec(case, scope)
+        (case,) = scope["CASES"].values()
+        model = toy_model(case.objectives)
+        losses = [take_step(model, toy_batch()).item() for _ in range(6)]
+        assert losses[-1] < 0.8 * losses[0]
+        figures = model.loss(without_overlap(toy_batch(), [0, 1, 2, 3]))
+        assert figures["pointregression.valid_pairs"] == 0
+        assert figures["pointregression.loss"] == 1
+        assert torch.isfinite(model.parse_losses(figures)[0])
+        assert case.collapsed[0] in figures
+    finally:
+        OBJECTIVES.module_dict.pop("PointRegression")
+
+
+def test_every_method_has_its_row():
+    ours = {name for name, kind in OBJECTIVES.module_dict.items() if kind.__module__.startswith("densessl.")}
+    table = (DOCS / "methods.md").read_text()
+    assert [name for name in sorted(ours) if f"| `{name}` |" not in table] == []
+    configs = [path for path in (ROOT / "configs").glob("*.py")] + [*(ROOT / "configs/mix").glob("*.py")]
+    assert [path.name for path in configs if path.name not in table] == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/methods.md", "docs/architecture.md"])
+def test_paths_that_are_named_exist(name):
+    text = (ROOT / name).read_text()
+    paths = re.findall(r"`((?:configs|densessl|docs|tests|tools|benchmarks)/[\w./-]+)`", text)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
