@@ -3,8 +3,6 @@
 Legend: M rows (samples), K classes or prototypes.
 """
 
-import math
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,12 +34,13 @@ def centred_softmax(logits: Tensor, centre: Tensor | None, temperature: float) -
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Soft assignment of samples to prototypes with equal shares (SwAV, section 3.1), over the samples of all ranks.
 
-    Alternately every prototype's mass becomes 1/K and every sample's 1/M; a sample comes last, so that each row of the
-    result is a distribution. In logarithms: ``exp(scores / epsilon)`` overflows half precision at once and single
-    precision for small ``epsilon``.
+    Alternately every prototype gets the same mass and every sample; samples come last, so that each row of the result
+    is a distribution. In logarithms: ``exp(scores / epsilon)`` overflows half precision at once and single precision
+    for small ``epsilon``. The constant factors of the official code, 1/K and 1/M, cancel and are left out.
 
     Args:
-        scores: (M, K); M may differ between ranks, but every rank has to call.
+        scores: (M, K); M may differ between ranks and be 0, but every rank has to call.
+        iterations: 0 only scales ``exp(scores / epsilon)`` to a mean row sum of 1, as the official code does.
 
     Returns:
         (M, K) in at least fp32, without gradient.
@@ -50,21 +49,17 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     with torch.autocast(scores.device.type, enabled=False):
         log_q = scores / epsilon
         samples = _sum_over_ranks(log_q.new_tensor(float(len(log_q))))
-        log_q = log_q - _logsumexp_over_ranks(log_q.flatten()[:, None])
+        log_q = log_q - _logsumexp_over_ranks(log_q.flatten()[:, None]) + samples.log()
         for _ in range(iterations):
-            log_q = log_q - _logsumexp_over_ranks(log_q) - math.log(log_q.shape[1])
-            log_q = log_q - log_q.logsumexp(1, keepdim=True) - samples.log()
-        return (log_q + samples.log()).exp()
+            log_q = (log_q - _logsumexp_over_ranks(log_q)).log_softmax(1)
+        return log_q.exp()
 
 
 def _logsumexp_over_ranks(values: Tensor) -> Tensor:
     """Over the rows (M, K) of all ranks: (1, K)."""
+    local = values.logsumexp(0, keepdim=True)  # minus infinity of no rows
     if not _distributed():
-        return values.logsumexp(0, keepdim=True)
-    if len(values):
-        local = values.logsumexp(0, keepdim=True)
-    else:
-        local = values.new_full((1, values.shape[1]), -torch.inf)
+        return local
     largest = local.clone()
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return _sum_over_ranks((local - largest).exp()).log() + largest
