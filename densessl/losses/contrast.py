@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from densessl.losses.distill import soft_cross_entropy
 from densessl.losses.reduce import full_precision
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20  # larger gains nothing on a CPU (benchmarks/large_bank.py), 16 MiB and less costs time
 
 
 class NCE(NamedTuple):
