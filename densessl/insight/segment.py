@@ -1,0 +1,188 @@
+"""What ``tools/segment.py`` does: how well the clusters of a trained DenseSiam segment labelled images.
+
+The protocol is that of the released code, and of PiCIE: the largest central square of image and labels at the size the
+network was trained at (labels by nearest pixel), classes of the online projector enlarged to it, one class a cluster by
+the Hungarian match over all images.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from mmengine.config import DictAction
+from mmengine.registry import DefaultScope
+from PIL import Image
+from torch import Tensor, nn
+
+from densessl.augment import normalize
+from densessl.data.decode import read_image
+from densessl.data.placed import crop, resize
+from densessl.data.sources import list_images
+from densessl.engine.checkpoint import load_weights
+from densessl.engine.launch import link_views, load_config
+from densessl.engine.weights import load_into
+from densessl.insight.clustering import confusion, match, over_ranks, scores
+from densessl.insight.look import print_table
+from densessl.registry import MODELS, SCOPE
+
+Box = tuple[int, int, int, int]
+
+
+def load_model(config: str, checkpoint: str | Path, options: Mapping | None = None) -> tuple[nn.Module, nn.Module, int]:
+    """The model of a config with the weights of a checkpoint, in evaluation mode; its objective that segments; and the
+    side in pixels of its last view.
+
+    Raises:
+        ValueError: no objective of the config segments, or the weights do not fit.
+    """
+    cfg = load_config(config)
+    cfg.merge_from_dict(options or {})
+    link_views(cfg)
+    with DefaultScope.overwrite_default_scope(SCOPE):
+        model = MODELS.build(cfg.model)
+    found = [objective for objective in model.objectives.values() if hasattr(objective, "logits")]
+    if not found:
+        raise ValueError(f"{config}: no objective segments; found {sorted(model.objectives)}")
+    load_into(model, load_weights(checkpoint), strict=True)
+    return model.eval(), found[0], cfg.views[-1]["size"]
+
+
+def central_square(size: tuple[int, int]) -> Box:
+    """(left, top, width, height) of the largest central square of an image of (width, height)."""
+    side = min(size)
+    return (size[0] - side) // 2, (size[1] - side) // 2, side, side
+
+
+def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:
+    """The central square of an image, (3, size, size) uint8, and of its labels, (size, size) int64.
+
+    Raises:
+        FileNotFoundError: there is no label file.
+        ValueError: labels of another size, or with colours.
+    """
+    placed = read_image(image)
+    if not label.is_file():
+        raise FileNotFoundError(f"{image} has no labels: expected {label}")
+    with Image.open(label) as opened:
+        if opened.size != placed.size:
+            raise ValueError(f"{label} has size {opened.size}, expected that of its image, {placed.size}")
+        if len(opened.getbands()) != 1:
+            raise ValueError(f"{label} has mode {opened.mode}, expected one number a pixel")
+        left, top, side, _ = central_square(opened.size)
+        square = opened.resize((size, size), Image.Resampling.NEAREST, (left, top, left + side, top + side))
+    pixels = resize(crop(placed, *central_square(placed.size)), (size, size)).image
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.from_numpy(np.array(square, np.int64))
+
+
+def renamed(labels: Tensor, ignore: int, mapping: Mapping[int, int] | None) -> Tensor:
+    """Labels by ``mapping``, -1 for those it does not have and for ``ignore``."""
+    if mapping is None:
+        return torch.where(labels == ignore, -1, labels)
+    result = torch.full_like(labels, -1)
+    for old, new in mapping.items():
+        if old != ignore:
+            result[labels == old] = new
+    return result
+
+
+@torch.no_grad()
+def count_pixels(
+    model: nn.Module,
+    objective: nn.Module,
+    images: str | Path,
+    labels: str | Path,
+    size: int,
+    ignore: int = 255,
+    mapping: Mapping[int, int] | None = None,
+    batch_size: int = 16,
+) -> tuple[Tensor, float]:
+    """Pixels by (class, cluster) of all images of all ranks, and the share of the pixels that have a class.
+
+    Args:
+        images: folder, list file or COCO json, see :func:`densessl.data.sources.list_images`.
+        labels: folder with a PNG for every image, of the same relative name.
+        size: side of the square the network sees and figures are taken at.
+        ignore: label that is no class, like those outside 0 to classes - 1.
+        mapping: class of each label in the files.
+    """
+    listed = list_images(images)
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    names = list(listed.paths)[rank::ranks]
+    device = next(model.parameters()).device
+    counts = torch.zeros(objective.widths["pixel"], objective.widths["pixel"], dtype=torch.int64, device=device)
+    for start in range(0, len(names), batch_size):
+        pairs = [
+            load_pair(Path(listed.root, name), Path(labels, name).with_suffix(".png"), size)
+            for name in names[start : start + batch_size]
+        ]
+        views, truth = (torch.stack(column).to(device) for column in zip(*pairs))
+        views = normalize(views.float() / 255, model.data_preprocessor.mean, model.data_preprocessor.std)
+        logits = F.interpolate(objective.logits(model.online, views), (size, size), mode="bilinear")
+        counts += confusion(renamed(truth, ignore, mapping), logits.argmax(1), len(counts))
+    pixels = len(listed.paths) * size**2
+    counts = over_ranks(counts)
+    return counts, counts.sum().item() / pixels
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="segment.py",
+        description="mIoU and pixel accuracy of a DenseSiam segmentation, clusters matched to classes. Under torchrun "
+        "the images are shared out.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("config")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--images", required=True, help="folder, list file or COCO json")
+    parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for every image")
+    parser.add_argument("--ignore", type=int, default=255, help="label that is no class")
+    parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it have no class')
+    parser.add_argument("--size", type=int, help="side of the square images are seen at (default: the last view's)")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", help="write the figures to this JSON file")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run. Returns the exit code."""
+    args = parser().parse_args(argv)
+    started = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if args.device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if started:
+        dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
+    mapping = None
+    if args.mapping:
+        mapping = {int(old): int(new) for old, new in json.loads(Path(args.mapping).read_text()).items()}
+    counts, labelled = count_pixels(
+        model.to(args.device),
+        objective,
+        args.images,
+        args.labels,
+        args.size or size,
+        args.ignore,
+        mapping,
+        args.batch_size,
+    )
+    classes = match(counts)
+    found = scores(counts, classes.to(counts.device))
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        figures = {"miou": found.miou, "accuracy": found.accuracy, "labelled": labelled}
+        print_table(f"{args.checkpoint}: {len(counts)} clusters matched to classes", {"": figures})
+        if args.out:
+            iou = [None if value != value else value for value in found.iou.tolist()]  # JSON has no NaN
+            told = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}
+            Path(args.out).write_text(json.dumps(told, indent=2))
+    if started:
+        dist.destroy_process_group()
+    return 0
