@@ -31,7 +31,7 @@ LEVELS = (1, 2, 3)  # C3, C4, C5
 
 def train(config: str, steps: int, work_dir: Path, data: str) -> float:
     """Train for so many steps; seconds the process took."""
-    options = dict(by_epoch="False", max_iters=steps)
+    options = dict(_delete_=True, by_epoch=False, max_iters=steps)
     command = [sys.executable, str(ROOT / "tools/train.py"), str(ROOT / f"configs/small/{config}.py")]
     command += ["--data-root", data, "--work-dir", str(work_dir), "--cfg-options"]
     command += [f"train_cfg.{key}={value}" for key, value in options.items()]
@@ -42,7 +42,7 @@ def train(config: str, steps: int, work_dir: Path, data: str) -> float:
     return time.monotonic() - start
 
 
-def steps_for(config: str, minutes: float, out: Path, data: str, probe: int = 12) -> int:
+def steps_for(config: str, minutes: float, out: Path, data: str, probe: int = 6) -> int:
     """Steps that fill the minutes, by the difference of a short and a longer probe, which cancels the start-up."""
     short, longer = (train(config, n, out / f"probe_{config}_{n}", data) for n in (probe, 3 * probe))
     step = (longer - short) / (2 * probe)

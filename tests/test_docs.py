@@ -43,7 +43,7 @@ def test_every_method_has_its_row():
     ours = {name for name, kind in OBJECTIVES.module_dict.items() if kind.__module__.startswith("densessl.")}
     table = (DOCS / "methods.md").read_text()
     assert [name for name in sorted(ours) if f"| `{name}` |" not in table] == []
-    configs = [path for path in (ROOT / "configs").glob("*.py")] + [*(ROOT / "configs/mix").glob("*.py")]
+    configs = [*(ROOT / "configs").glob("*.py"), *(ROOT / "configs/mix").glob("*.py")]
     assert [path.name for path in configs if path.name not in table] == []
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import torch.distributed as dist
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from densessl.branches.norm import build_norm, choose
@@ -99,13 +99,9 @@ class MLP(nn.Sequential):
         if self.training and inputs.numel() == inputs.shape[1]:
             for name, module in self.named_children():
                 alone = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-                if alone and not (isinstance(module, SyncBN) and _world_size() > 1):
+                if alone and not (isinstance(module, SyncBN) and get_world_size() > 1):
                     raise ValueError(
                         f"{self.label}.{name} is a batch norm and would see a single vector: give a step at least two "
                         "images (train_dataloader.batch_size), or the head another norm"
                     )
         return super().forward(inputs)
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

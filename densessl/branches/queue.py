@@ -31,9 +31,10 @@ class Queue(nn.Module):
         for name, dim in banks.items():
             self.register_buffer(f"bank_{name}", F.normalize(torch.randn(length, dim), dim=1))
             self.register_buffer(f"written_{name}", torch.full((length,), -1))  # push each row came with
-            self.register_buffer(f"state_{name}", torch.zeros(2, dtype=torch.int64))  # write position, pushes
+            # Write position, pushes, keys pushed in all.
+            self.register_buffer(f"state_{name}", torch.zeros(3, dtype=torch.int64))
         # The same as Python numbers: reading the buffer would wait for the device.
-        self._state = dict.fromkeys(banks, (0, 0))
+        self._state = dict.fromkeys(banks, (0, 0, 0))
         self.register_load_state_dict_post_hook(_read_state)
 
     def keys(self, name: str) -> Tensor:
@@ -53,13 +54,17 @@ class Queue(nn.Module):
         """
         bank, written = self.keys(name), getattr(self, f"written_{name}")
         keys = gather_in_order(keys.to(bank.dtype), variable, rows)[-self.length :]
-        position, pushes = self._state[name]
+        position, pushes, total = self._state[name]
         index = (position + torch.arange(len(keys), device=bank.device)) % self.length
         bank[index] = keys
         written[index] = pushes
-        self._state[name] = ((position + len(keys)) % self.length, pushes + 1)
+        self._state[name] = ((position + len(keys)) % self.length, pushes + 1, total + len(keys))
         for place, number in enumerate(self._state[name]):
             getattr(self, f"state_{name}")[place] = number  # a fill: copying from the CPU would wait for the device
+
+    def is_full(self, name: str) -> bool:
+        """Whether only real keys are left in bank ``name``; known without waiting for the device."""
+        return self._state[name][2] >= self.length
 
     def figures(self, name: str) -> dict[str, Tensor]:
         """``queue_filled``: share of rows that hold real keys; ``queue_age``: their mean age in pushes."""

@@ -1,7 +1,7 @@
 """Objectives' maths: pure functions on paired tensors, at least in fp32 whatever the autocast."""
 
 from densessl.losses.contrast import NCE, bank_logsumexp, info_nce, matching_nce, multi_positive_nce
-from densessl.losses.distill import centred_softmax, sinkhorn, soft_cross_entropy
+from densessl.losses.distill import centred_softmax, cross_view_entropy, sinkhorn, soft_cross_entropy
 from densessl.losses.hinge import pairwise_hinge
 from densessl.losses.instance import cosine_regression
 from densessl.losses.pixel import pixel_consistency, pixel_contrast, pixel_propagation
@@ -14,6 +14,7 @@ __all__ = [
     "bank_logsumexp",
     "centred_softmax",
     "cosine_regression",
+    "cross_view_entropy",
     "full_precision",
     "global_count",
     "info_nce",

@@ -22,6 +22,23 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, temperature: float = 1.0,
         return -(target * (logits / temperature).log_softmax(dim)).sum(dim)
 
 
+def cross_view_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Mean cross entropy over all pairs of a target and *another* view (DINO, equation 3).
+
+    ``mean over g, v != g and n of -sum_k targets[g, n, k] log softmax(logits[v, n] / T)_k``. Beside the scaled logits
+    nothing of size V x N x K is kept: the cross entropy is a log-sum-exp a view less a dot product a pair.
+
+    Args:
+        logits: (V, N, K) of all views, of which the first G are those of the targets.
+        targets: (G, N, K), each summing to 1 over K.
+    """
+    logits, targets = full_precision(logits, targets)
+    with torch.autocast(logits.device.type, enabled=False):
+        scaled = logits / temperature
+        cost = scaled.logsumexp(2).mean(1)[:, None] - torch.einsum("vnk,gnk->vg", scaled, targets) / scaled.shape[1]
+        return (cost.sum() - cost.diagonal().sum()) / (len(targets) * (len(logits) - 1))
+
+
 @torch.no_grad()
 def centred_softmax(logits: Tensor, centre: Tensor | None, temperature: float) -> Tensor:
     """DINO's targets ``softmax((logits - centre) / T)`` (M, K), without gradient; ``centre`` (K,) or None."""

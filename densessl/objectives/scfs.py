@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from densessl.branches.prototypes import ShallowHead
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
-from densessl.losses import attend, centred_softmax, soft_cross_entropy, unit
-from densessl.objectives.dino import MultiCrop, cross_view_entropy, target_figures
+from densessl.losses import attend, centred_softmax, cross_view_entropy, soft_cross_entropy, unit
+from densessl.objectives.dino import MultiCrop, target_figures
 from densessl.registry import OBJECTIVES
 
 

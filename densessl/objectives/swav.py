@@ -4,13 +4,13 @@ arXiv 2006.09882)."""
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
+from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.data.batch import Batch
-from densessl.losses import full_precision, global_count, sinkhorn, soft_cross_entropy, unit
+from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective, Step
 from densessl.registry import OBJECTIVES
 
@@ -19,8 +19,6 @@ def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor]
     """Every crop predicts the codes of the *other* crops that have one (section 3.2):
     ``mean_i mean_{v != i} mean_n -sum_k code_i log softmax(scores_v / T)``.
 
-    The sum over i is taken of the codes, before the cross entropy: one softmax a crop, not one a pair of crops.
-
     Args:
         scores: by view, (N, K) each, of at least two views.
         codes: by view, (N, K) each, rows that sum to 1; of some of these views.
@@ -28,13 +26,9 @@ def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor]
     Returns:
         Scalar.
     """
-    total = 0.0
-    for view, rows in scores.items():
-        others = [code for other, code in codes.items() if other != view]
-        if others:
-            target = sum(others) / len(others)
-            total = total + len(others) * soft_cross_entropy(rows, target, temperature).mean()
-    return total / (len(codes) * (len(scores) - 1))
+    order = [*codes, *(view for view in scores if view not in codes)]
+    logits = torch.stack([scores[view] for view in order])
+    return cross_view_entropy(logits, torch.stack(list(codes.values())), temperature)
 
 
 def code_figures(codes: Tensor) -> dict[str, Tensor]:
@@ -112,9 +106,6 @@ class SwAV(Objective):
         self.norm = norm or dict(type="SyncBN")
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
-        # Whether the queue is known to be full: asking it waits for the device.
-        self._full = False
-        self.register_load_state_dict_post_hook(_forget)
 
     def plan(self) -> list[Forward]:
         neck = isinstance(self.level, str)
@@ -136,21 +127,17 @@ class SwAV(Objective):
         active = self.queue is not None and (
             not self.queue_from_epoch or step.index >= self.queue_from_epoch * step.horizon.steps_per_epoch - 1e-9
         )
-        ready = active and self._queue_is_full()
+        ready = active and self.queue.is_full(self.queue.names[0])  # the same for all views and ranks
+        rank, world = get_dist_info()
         codes = {}
         for view, rows in vectors.items():
             # Sinkhorn is over the samples of all ranks, and all hold the same queue: each brings its share of it.
-            share = self.queue.keys(f"view{view}")[_rank() :: _world_size()] if ready else rows[:0]
+            share = self.queue.keys(f"view{view}")[rank::world] if ready else rows[:0]
             samples = self.scores(torch.cat([share, rows]), self.prototypes.weight)
             codes[view] = sinkhorn(samples, self.epsilon, self.iterations)[len(share) :]
             if active:
                 self.queue.push(f"view{view}", rows)
         return codes
-
-    def _queue_is_full(self) -> bool:
-        """The same for all views and ranks."""
-        self._full = self._full or bool(self.queue.figures(self.queue.names[0])["queue_filled"] == 1)
-        return self._full
 
     def vectors(self, maps) -> dict[int, Tensor]:
         """Normalised projections (N, dim) of one branch by view."""
@@ -173,15 +160,3 @@ class SwAV(Objective):
             **code_figures(torch.cat(list(codes.values()))),
             **(self.queue.figures(self.queue.names[0]) if self.queue is not None else {}),
         }
-
-
-def _forget(objective: SwAV, _) -> None:
-    objective._full = False
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

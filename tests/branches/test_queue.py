@@ -36,6 +36,7 @@ def test_a_bank_is_a_first_in_first_out_list_of_any_batches(sizes):
         ages = [push + 1 - came for came, _ in kept if came is not None]
         figures = queue.figures("keys")
         assert figures["queue_filled"].item() == pytest.approx(len(ages) / 10)
+        assert queue.is_full("keys") == (len(ages) == 10)
         assert figures["queue_age"].item() == pytest.approx(sum(ages) / max(1, len(ages)))
     assert queue.keys("keys").shape == (10, DIM)
 

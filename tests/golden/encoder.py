@@ -35,7 +35,7 @@ def queue_state(name: str, bank: Tensor, position: Tensor) -> dict[str, Tensor]:
     """State of the queue of objective ``name``, of an official one (C, K) and the place it writes to next."""
     return {
         f"objectives.{name}.queue.bank_keys": bank.mT,
-        f"objectives.{name}.queue.state_keys": torch.stack([position, torch.zeros_like(position)]),
+        f"objectives.{name}.queue.state_keys": torch.stack([position, *[torch.zeros_like(position)] * 2]),
     }
 
 

@@ -87,7 +87,7 @@ def regioncl_forward(case: Case) -> None:
     model.load_state_dict({renamed(name): value for name, value in weights.items()}, strict=False)
     queue = objective.queue
     queue.load_state_dict(
-        dict(bank_keys=case["queue_before"].T, state_keys=torch.tensor([case["queue_ptr_before"], 0])), strict=False
+        dict(bank_keys=case["queue_before"].T, state_keys=torch.tensor([case["queue_ptr_before"], 0, 0])), strict=False
     )
     views = [case["img_q"], case["img_k"]]
     batch = Batch(views, [placed(view) for view in views], [{}, {}], torch.zeros(len(views[0]), 2))

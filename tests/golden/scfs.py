@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
 from densessl.engine.schedules import Horizon
-from densessl.losses import attend, centred_softmax, soft_cross_entropy
+from densessl.losses import attend, centred_softmax, cross_view_entropy, soft_cross_entropy
 from densessl.model import TwoBranch
-from densessl.objectives.dino import cross_view_entropy
 from densessl.registry import MODELS
 from tests.golden.case import Case
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densessl.losses import attend
-from densessl.objectives.dino import cross_view_entropy, target_figures
+from densessl.losses import attend, cross_view_entropy
+from densessl.objectives.dino import target_figures
 from tests.objectives.cases import AFTER
 from tests.objectives.toy import HORIZON, take_step, toy_batch, toy_model
 
