@@ -26,7 +26,7 @@ demo: $(STAMP)
 
 # Every config's demo.
 demos: $(STAMP)
-	set -e; for config in configs/*.py; do $(RUN) tools/train.py $$config --demo; done
+	set -e; for config in configs/*.py configs/mix/*.py configs/small/*.py; do $(RUN) tools/train.py $$config --demo; done
 
 # One thread a process: two test processes with two threads each get into each other's way.
 test: $(STAMP)

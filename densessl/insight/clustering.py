@@ -44,8 +44,14 @@ def match(counts: Tensor) -> Tensor:
 
     Args:
         counts: (K, K) by (class, cluster).
+
+    Raises:
+        ImportError: scipy is not installed.
     """
-    from scipy.optimize import linear_sum_assignment
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise ImportError("matching clusters to classes needs scipy: pip install 'densessl[segment]'") from error
 
     _, classes = linear_sum_assignment(counts.T.cpu().numpy(), maximize=True)
     return torch.from_numpy(classes)

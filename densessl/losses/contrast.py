@@ -17,9 +17,11 @@ BLOCK_BYTES = 64 * 2**20  # larger gains nothing on a CPU (benchmarks/large_bank
 
 
 class NCE(NamedTuple):
-    """Attributes:
-    rows: (M,) losses.
-    hits: (M,) bool, whether the positive is more similar than every negative: InfoNCE's top-1.
+    """What :func:`info_nce` finds, row by row.
+
+    Attributes:
+        rows: (M,) losses.
+        hits: (M,) bool, whether the positive is more similar than every negative: InfoNCE's top-1.
     """
 
     rows: Tensor

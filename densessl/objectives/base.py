@@ -134,13 +134,22 @@ class BranchMaps:
 
 
 def scheduled(value: float | dict) -> Callable[["Step"], float]:
-    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated."""
+    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
+
+    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
+    """
     if not isinstance(value, Mapping):
         return lambda step: value
     from densessl.engine.schedules import build_schedule  # the engine package imports its hooks
 
     schedule = build_schedule(dict(value))
-    return lambda step: schedule(step.index, step.horizon)
+
+    def evaluate(step: Step) -> float:
+        if step.horizon is None and value["type"] != "constant":
+            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
+        return schedule(step.index, step.horizon)
+
+    return evaluate
 
 
 class Objective(nn.Module):
