@@ -3,10 +3,10 @@ backwards of backbone, neck and heads run bare.
 
     python benchmarks/step_share.py configs/*_r50.py --batch 32 --out step_share.json
 
-A real step is recorded: which module was called, on what, with or without gradient. Every recorded call is then
-replayed alone, forward and backward. For objectives with a large bank the two plain matrix products of logits and
-gradient are added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the target's
-update and everything an objective does between its heads count as the rest.
+A real step is recorded: which module was called, on what, with or without gradient. The recorded calls are then
+replayed alone, all forwards and then all backwards. For objectives with a large bank the two plain matrix products of
+logits and gradient are added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the
+target's update and everything an objective does between its heads count as the rest.
 """
 
 import argparse
@@ -103,18 +103,23 @@ def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[t
     return copies, banks
 
 
-def replay(call: tuple, wrapper, model: TwoBranch, images: bool) -> None:
-    """One recorded call, forward and, where it had gradient, backward."""
-    module, inputs, grad = call
-    listed = inputs if isinstance(inputs, list) else [inputs]
-    for item in listed:
-        item.requires_grad_(grad and not images)
-        item.grad = None
-    with wrapper.optim_context(model), torch.set_grad_enabled(grad):
-        outputs = module(tuple(listed) if isinstance(inputs, list) else inputs)
-    outputs = [o for o in (outputs if isinstance(outputs, tuple | list) else [outputs]) if o.requires_grad]
-    if outputs:
-        torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+def replay(calls: list[tuple], wrapper, model: TwoBranch, backbones: set[int]) -> None:
+    """The recorded calls, forwards in their order and then backwards of those that had gradient, last first: as many
+    activations are alive as in the step, whose memory costs time too."""
+    done = []
+    with wrapper.optim_context(model):
+        for module, inputs, grad in calls:
+            listed = inputs if isinstance(inputs, list) else [inputs]
+            for item in listed:
+                item.requires_grad_(grad and id(module) not in backbones)
+                item.grad = None
+            with torch.set_grad_enabled(grad):
+                outputs = module(tuple(listed) if isinstance(inputs, list) else inputs)
+            done.append([o for o in (outputs if isinstance(outputs, tuple | list) else [outputs]) if o.requires_grad])
+    while done:
+        outputs = done.pop()
+        if outputs:
+            torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
 
 
 def measure(config: str, batch: int, device: torch.device, repeats: int, folder: Path) -> dict:
@@ -134,8 +139,7 @@ def measure(config: str, batch: int, device: torch.device, repeats: int, folder:
     backbones = {id(model.online.backbone), id(model.target.branch(model.online).backbone)}
 
     def bare() -> None:
-        for call in calls:
-            replay(call, wrapper, model, id(call[0]) in backbones)
+        replay(calls, wrapper, model, backbones)
         wrapper.zero_grad()
 
     modules = timed(bare, device, repeats)
