@@ -2,25 +2,33 @@
 
     python benchmarks/dense_terms.py --data photos/ --classes photos/caltech101 --minutes 10 --out work_dirs/dense_terms
 
-Every config is first timed over a few steps and then given the number of steps that fill the minutes, so that its
-schedule ends with the run. Asked are: nearest neighbours (each image left out once, averages of C4 or C5) on a folder
-of folders, one a class; and dense matching of a stereo pair at its full size (share of cells of C3 or C4 whose nearest
-neighbour is the cell the truth lies in), in equal light and relit. Runs that are finished are not repeated.
+Every run trains for the given minutes of wall time (the start is not counted), and its schedules end with it: the
+number of steps is estimated anew every ten steps. Asked are: nearest neighbours (each image left out once, averages of
+C4 or C5) on a folder of folders, one a class; and dense matching of a stereo pair at its full size (share of cells of
+C3 or C4 whose nearest neighbour is the cell the truth lies in), in equal light and relit. Runs that are finished are
+not repeated.
 """
 
 import argparse
 import json
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from densessl.branches.backbone import build_backbone
 from densessl.engine.checkpoint import read_checkpoint
+from densessl.engine.launch import parser as train_parser
+from densessl.engine.launch import prepare
+from densessl.engine.lr_hook import LRHook, horizon_of
+from densessl.engine.runner import DenseRunner
+from densessl.engine.weights import bare_model
 from densessl.insight import dense_matching, motorcycle, relit
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
+from densessl.registry import HOOKS
 from densessl.transfer.export import read_backbone
 
 ROOT = Path(__file__).parent.parent
@@ -29,26 +37,46 @@ SIZE = (512, 768)  # the pair is 500 x 741
 LEVELS = (1, 2, 3)  # C3, C4, C5
 
 
-def train(config: str, steps: int, work_dir: Path, data: str) -> float:
-    """Train for so many steps; seconds the process took."""
-    options = dict(_delete_=True, by_epoch=False, max_iters=steps)
-    command = [sys.executable, str(ROOT / "tools/train.py"), str(ROOT / f"configs/small/{config}.py")]
-    command += ["--data-root", data, "--work-dir", str(work_dir), "--cfg-options"]
-    command += [f"train_cfg.{key}={value}" for key, value in options.items()]
-    command += ["log_processor.by_epoch=False", "default_hooks.checkpoint.by_epoch=False"]
-    command += [f"default_hooks.checkpoint.interval={steps}", "default_hooks.logger.interval=10"]
-    start = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - start
+@HOOKS.register_module()
+class WallClock(Hook):
+    """Ends a run of iterations after so many minutes, and its schedules with it: every ten steps the number of steps
+    that the pace so far allows becomes the length of the run. Leaves steps and minutes in ``wall_clock.json``."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.start = None
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        self.start = self.start or time.monotonic()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        done = runner.iter + 1
+        if done % 10 == 0:
+            pace = (time.monotonic() - self.start) / done
+            runner.train_loop._max_iters = max(done + 1, round(self.seconds / pace))
+            horizon = horizon_of(runner)
+            bare_model(runner.model).begin(horizon, runner.seed)
+            for hook in runner.hooks:
+                if isinstance(hook, LRHook):
+                    hook.horizon = horizon
+
+    def after_train(self, runner: Runner) -> None:
+        told = dict(steps=runner.iter, minutes=(time.monotonic() - self.start) / 60)
+        Path(runner.work_dir, "wall_clock.json").write_text(json.dumps(told))
 
 
-def steps_for(config: str, minutes: float, out: Path, data: str, probe: int = 6) -> int:
-    """Steps that fill the minutes, by the difference of a short and a longer probe, which cancels the start-up."""
-    short, longer = (train(config, n, out / f"probe_{config}_{n}", data) for n in (probe, 3 * probe))
-    step = (longer - short) / (2 * probe)
-    start_up = short - probe * step
-    print(f"{config}: {step:.2f} s a step, {start_up:.0f} s to start", flush=True)
-    return max(1, round((60 * minutes - start_up) / step))
+def train(config: str, minutes: float, work_dir: str, data: str) -> None:
+    """Train for so many minutes; a process of its own calls it."""
+    arguments = [str(ROOT / f"configs/small/{config}.py"), "--data-root", data, "--work-dir", work_dir]
+    cfg = prepare(train_parser().parse_args(arguments))
+    cfg.train_cfg = dict(by_epoch=False, max_iters=1000)
+    cfg.log_processor.by_epoch = False
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=10**9, save_last=True)
+    cfg.default_hooks.logger.interval = 10
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type="WallClock", minutes=minutes)]
+    DenseRunner.from_cfg(cfg).train()
 
 
 @torch.no_grad()
@@ -92,15 +120,17 @@ def main() -> None:
     for config in args.configs:
         record, work_dir = args.out / f"{config}.json", args.out / config
         if not record.exists():
-            steps = steps_for(config, args.minutes, args.out, args.data)
-            seconds = train(config, steps, work_dir, args.data)
-            checkpoint = next(work_dir.glob(f"iter_{steps}.pth"))
+            process = get_context("spawn").Process(target=train, args=(config, args.minutes, str(work_dir), args.data))
+            process.start()
+            process.join()
+            told = json.loads((work_dir / "wall_clock.json").read_text())
+            checkpoint = work_dir / f"iter_{told['steps']}.pth"
             about = read_checkpoint(checkpoint)["meta"]["densessl"]["backbone"]
             backbone = build_backbone(dict(about, out_indices=LEVELS))
             state, _ = read_backbone(checkpoint)
             backbone.load_state_dict(state)
             figures = ask(backbone, args.classes, tuple(level <= max(about["out_indices"]) for level in LEVELS))
-            record.write_text(json.dumps(dict(steps=steps, minutes=seconds / 60, **figures), indent=1))
+            record.write_text(json.dumps({**told, **figures}, indent=1))
         rows[config] = json.loads(record.read_text())
         print(config, rows[config], flush=True)
     columns = ["steps", "minutes", *rows["random init"]]
