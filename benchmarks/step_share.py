@@ -11,7 +11,6 @@ target's update and everything an objective does between its heads count as the 
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,19 +58,19 @@ def bare_modules(model: TwoBranch) -> list[nn.Module]:
     return found + [child for child in children if any(True for _ in child.parameters())]
 
 
-def timed(function: Callable[[], None], device: torch.device, repeats: int) -> float:
-    """Median seconds of a call, after one that warms up."""
-    seconds = []
-    for repeat in range(repeats + 1):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        if repeat:
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def timed(functions: list[Callable[[], None]], device: torch.device, repeats: int) -> list[float]:
+    """Least seconds of a call of each. They take turns, so that a machine whose speed drifts treats them alike."""
+    seconds = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for function, spent in zip(functions, seconds):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - start)
+    return [min(spent[1:]) for spent in seconds]  # the first ones warm up
 
 
 def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[tuple]]:
@@ -125,7 +124,7 @@ def replay(calls: list[tuple], wrapper, model: TwoBranch, backbones: set[int]) -
 def measure(config: str, batch: int, device: torch.device, repeats: int, folder: Path) -> dict:
     """The figures of one config."""
     model, raw, wrapper = build(config, batch, device, folder)
-    augment = timed(lambda: model.data_preprocessor(raw, True), device, repeats)
+    (augment,) = timed([lambda: model.data_preprocessor(raw, True)], device, repeats)
     prepared = model.data_preprocessor(raw, True)
 
     def step() -> None:
@@ -134,7 +133,6 @@ def measure(config: str, batch: int, device: torch.device, repeats: int, folder:
         wrapper.update_params(model.parse_losses(losses)[0])
         model.advance()
 
-    whole = timed(step, device, repeats)
     calls, banks = record(model, wrapper, prepared)
     backbones = {id(model.online.backbone), id(model.target.branch(model.online).backbone)}
 
@@ -142,7 +140,7 @@ def measure(config: str, batch: int, device: torch.device, repeats: int, folder:
         replay(calls, wrapper, model, backbones)
         wrapper.zero_grad()
 
-    modules = timed(bare, device, repeats)
+    whole, modules = timed([step, bare], device, repeats)
     matmuls = 0.0
     for (rows, dim), (keys, _) in banks:
         q, bank = torch.randn(rows, dim, device=device), torch.randn(keys, dim, device=device)
@@ -152,7 +150,7 @@ def measure(config: str, batch: int, device: torch.device, repeats: int, folder:
             torch.mm(q, bank.T, out=logits)
             torch.mm(logits, bank, out=gradient)
 
-        matmuls += timed(products, device, repeats)
+        matmuls += timed([products], device, repeats)[0]
     return dict(
         step=whole,
         modules=modules,

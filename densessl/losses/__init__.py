@@ -5,13 +5,13 @@ from densessl.losses.distill import centred_softmax, cross_view_entropy, sinkhor
 from densessl.losses.hinge import pairwise_hinge
 from densessl.losses.instance import cosine_regression
 from densessl.losses.pixel import pixel_consistency, pixel_contrast, pixel_propagation
-from densessl.losses.pool import attend, masked_mean, sample_points, soft_regions
+from densessl.losses.pool import cell_cosines, masked_mean, sample_points, soft_regions
 from densessl.losses.reduce import full_precision, global_count, unit, valid_mean
 
 __all__ = [
     "NCE",
-    "attend",
     "bank_logsumexp",
+    "cell_cosines",
     "centred_softmax",
     "cosine_regression",
     "cross_view_entropy",

@@ -64,15 +64,17 @@ def sample_points(features: Tensor, points: Tensor) -> Tensor:
         return sampled[..., 0].mT
 
 
-def attend(features: Tensor, vectors: Tensor) -> Tensor:
-    """A map weighted by the similarity of its cells to a vector (SCFS's feature search): ``cos(f_u, v) * f_u``.
-
-    No softmax; the features themselves are not normalised, as in the official code.
+def cell_cosines(features: Tensor, vectors: Tensor) -> Tensor:
+    """Cosines of all cells of a map with vectors, without a normalised copy of the map (SCFS's feature search, whose
+    weights they are).
 
     Args:
-        features: (N, C, H, W); vectors: (N, C).
+        features: (N, C, H, W); vectors: (..., N, C).
+
+    Returns:
+        (..., N, H, W).
     """
     features, vectors = full_precision(features, vectors)
     with torch.autocast(features.device.type, enabled=False):
-        similarity = torch.einsum("nchw,nc->nhw", unit(features), unit(vectors))
-        return similarity[:, None] * features
+        products = torch.einsum("nchw,...nc->...nhw", features, unit(vectors, dim=-1))
+        return products / features.norm(dim=1).clamp(min=1e-12)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from densessl.branches.prototypes import ShallowHead
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
-from densessl.losses import attend, centred_softmax, cross_view_entropy, soft_cross_entropy, unit
+from densessl.losses import cell_cosines, centred_softmax, cross_view_entropy, full_precision, soft_cross_entropy
 from densessl.objectives.dino import MultiCrop, target_figures
 from densessl.registry import OBJECTIVES
 
@@ -96,8 +96,9 @@ class SCFS(MultiCrop):
     def search(self, maps, level: int | str) -> tuple[Tensor, Tensor]:
         """Searched maps (L * N, C, H, W) of the first global crop, one a local crop, and their mean attention ()."""
         whole = maps["target"][self.globals[0]][level]
-        queries = [maps["online"].pooled(crop, level) for crop in self.locals]
-        searched = torch.cat([attend(whole, query).to(whole.dtype) for query in queries])
-        # The mean over cells of their cosines with a query is the mean direction's product with it.
-        attention = (unit(whole).mean((2, 3)) * torch.stack([unit(query) for query in queries])).sum(2).mean()
-        return searched, attention
+        queries = torch.stack([maps["online"].pooled(crop, level) for crop in self.locals])
+        attention = cell_cosines(whole, queries)
+        # One crop at a time, so that the weighted maps are not all there in fp32.
+        exact = full_precision(whole)[0]
+        searched = torch.cat([(weights[:, None] * exact).to(whole.dtype) for weights in attention])
+        return searched, attention.mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
 from densessl.engine.schedules import Horizon
-from densessl.losses import attend, centred_softmax, cross_view_entropy, soft_cross_entropy
+from densessl.losses import cell_cosines, centred_softmax, cross_view_entropy, soft_cross_entropy
 from densessl.model import TwoBranch
 from densessl.registry import MODELS
 from tests.golden.case import Case
@@ -104,7 +104,7 @@ def _attention(case: Case, short: str, like: Tensor) -> Tensor:
     squares = whole.square().sum(1)
     found = []
     for local in case[f"feat_{short}_stu_local"].double().chunk(len(like)):
-        searched = attend(whole, local.mean((2, 3)))
+        searched = cell_cosines(whole, local.mean((2, 3)))[:, None] * whole
         found.append((searched * whole).sum(1) / squares)
     return torch.where(squares > 0, torch.stack(found), like)
 

@@ -1,11 +1,12 @@
 """Pooling of maps against loops in float64, on maps that are not square."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from densessl.losses import attend, masked_mean, sample_points, soft_regions
+from densessl.losses import cell_cosines, masked_mean, sample_points, soft_regions
 
 N, C, H, W = 2, 3, 4, 5
 
@@ -93,21 +94,18 @@ def test_points_of_each_image_are_its_own():
     assert sample_points(features, torch.zeros(2, 3, 2, dtype=torch.float64)).flatten().tolist() == [0] * 3 + [1] * 3
 
 
-def test_attend_matches_a_loop():
-    features, vectors = noise(N, C, H, W).requires_grad_(), noise(N, C, seed=1).requires_grad_()
-    actual = attend(features, vectors)
-    for n in range(N):
-        for y in range(H):
-            for x in range(W):
-                f, v = features[n, :, y, x].tolist(), vectors[n].tolist()
-                cosine = sum(a * b for a, b in zip(f, v)) / math.hypot(*f) / math.hypot(*v)
-                expected = torch.tensor([cosine * a for a in f], dtype=torch.float64)
-                torch.testing.assert_close(actual[n, :, y, x], expected, rtol=1e-12, atol=1e-14)
-    assert torch.autograd.gradcheck(attend, (features, vectors))
-    # A vector that every cell points along finds everything.
-    torch.testing.assert_close(
-        attend(features.abs() * 0 + vectors[..., None, None], 2 * vectors), vectors[..., None, None].expand_as(features)
-    )
+def test_cell_cosines_match_a_loop():
+    features, vectors = noise(N, C, H, W).requires_grad_(), noise(2, N, C, seed=1).requires_grad_()
+    actual = cell_cosines(features, vectors)
+    assert actual.shape == (2, N, H, W)
+    for many, n, y, x in itertools.product(range(2), range(N), range(H), range(W)):
+        f, v = features[n, :, y, x].tolist(), vectors[many, n].tolist()
+        cosine = sum(a * b for a, b in zip(f, v)) / math.hypot(*f) / math.hypot(*v)
+        assert actual[many, n, y, x].item() == pytest.approx(cosine, rel=1e-12, abs=1e-14)
+    torch.testing.assert_close(cell_cosines(features, vectors[0]), actual[0])
+    assert torch.autograd.gradcheck(cell_cosines, (features, vectors))
+    # A cell without length has no direction.
+    assert (cell_cosines(features * 0, vectors) == 0).all()
 
 
 def test_half_precision_under_autocast_is_computed_in_fp32():
@@ -117,7 +115,7 @@ def test_half_precision_under_autocast_is_computed_in_fp32():
         lambda f: masked_mean(f, mask),
         lambda f: soft_regions(f, logits),
         lambda f: sample_points(f, points),
-        lambda f: attend(f, f[:, :, 0, 0]),
+        lambda f: cell_cosines(f, f[:, :, 0, 0]),
     ):
         with torch.autocast("cpu", torch.bfloat16):
             actual = pooled(features)

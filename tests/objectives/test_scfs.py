@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densessl.losses import attend, cross_view_entropy
+from densessl.losses import cell_cosines, cross_view_entropy
 from densessl.objectives.dino import target_figures
 from tests.objectives.cases import AFTER
 from tests.objectives.toy import HORIZON, take_step, toy_batch, toy_model
@@ -72,7 +72,7 @@ def test_searched_levels_equal_a_loop_over_crops():
 def test_a_query_along_every_cell_leaves_the_map_as_it_is():
     direction = torch.rand(2, 5)
     whole = direction[:, :, None, None] * torch.rand(2, 1, 3, 4)
-    torch.testing.assert_close(attend(whole, 3 * direction), whole)
+    torch.testing.assert_close(cell_cosines(whole, 3 * direction)[:, None] * whole, whole)
 
 
 def test_prototypes_are_frozen_for_the_first_epoch_and_no_longer():
