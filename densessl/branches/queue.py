@@ -5,7 +5,10 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
+
+from densessl.losses import global_count
 
 
 class Queue(nn.Module):
@@ -86,9 +89,9 @@ def gather_in_order(keys: Tensor, variable: bool = False, rows: Tensor | None = 
     Args:
         variable, rows: see :meth:`Queue.push`.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    world = get_world_size()
+    if world == 1:
         return keys
-    world = dist.get_world_size()
     counts = [len(keys)] * world
     if variable:
         counts = torch.cat(_gather(torch.tensor([len(keys)], device=keys.device))).tolist()
@@ -108,7 +111,7 @@ def gather_in_order(keys: Tensor, variable: bool = False, rows: Tensor | None = 
 
 def _gather(tensor: Tensor) -> list[Tensor]:
     """The tensors of all ranks, of one shape."""
-    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
     dist.all_gather(parts, tensor.contiguous())
     return parts
 
@@ -127,8 +130,4 @@ class Centre(nn.Module):
     @torch.no_grad()
     def update(self, logits: Tensor) -> None:
         """Move towards the mean of logits (M, K); M is the same on all ranks."""
-        mean = logits.to(self.value.dtype).mean(0)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(mean)
-            mean /= dist.get_world_size()
-        self.value.lerp_(mean, 1 - self.momentum)
+        self.value.lerp_(global_count(logits.to(self.value.dtype).mean(0)), 1 - self.momentum)

@@ -83,6 +83,12 @@ def resize(
     return placed.moved(image, affine.resize(placed.size, size))
 
 
+def central_square(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of the largest central square of an image of (width, height)."""
+    side = min(size)
+    return (size[0] - side) // 2, (size[1] - side) // 2, side, side
+
+
 def hflip(placed: Placed) -> Placed:
     """Mirror left-right."""
     # Copied by torch: NumPy takes 20 times as long over rows of three bytes in reverse, now or when views are stacked.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.data.decode import read_image
-from densessl.data.placed import crop, resize
+from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import DataNotFound, list_images
 from densessl.losses import unit
 
@@ -40,10 +40,7 @@ def central_squares(paths: list[Path], size: int, batch_size: int = 64) -> Itera
         squares = []
         for path in paths[start : start + batch_size]:
             image = read_image(path)
-            width, height = image.size
-            side = min(width, height)
-            square = crop(image, (width - side) // 2, (height - side) // 2, side, side)
-            squares.append(resize(square, (size, size)).image)
+            squares.append(resize(crop(image, *central_square(image.size)), (size, size)).image)
         yield torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).float()
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from densessl.augment import normalize
 from densessl.data.decode import read_image
-from densessl.data.placed import crop, resize
+from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import list_images
 from densessl.engine.checkpoint import load_weights
 from densessl.engine.launch import link_views, load_config
@@ -30,8 +30,6 @@ from densessl.engine.weights import load_into
 from densessl.insight.clustering import confusion, match, over_ranks, scores
 from densessl.insight.look import print_table
 from densessl.registry import MODELS, SCOPE
-
-Box = tuple[int, int, int, int]
 
 
 def load_model(config: str, checkpoint: str | Path, options: Mapping | None = None) -> tuple[nn.Module, nn.Module, int]:
@@ -51,12 +49,6 @@ def load_model(config: str, checkpoint: str | Path, options: Mapping | None = No
         raise ValueError(f"{config}: no objective segments; found {sorted(model.objectives)}")
     load_into(model, load_weights(checkpoint), strict=True)
     return model.eval(), found[0], cfg.views[-1]["size"]
-
-
-def central_square(size: tuple[int, int]) -> Box:
-    """(left, top, width, height) of the largest central square of an image of (width, height)."""
-    side = min(size)
-    return (size[0] - side) // 2, (size[1] - side) // 2, side, side
 
 
 def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:

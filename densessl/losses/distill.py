@@ -5,6 +5,7 @@ Legend: M rows (samples), K classes or prototypes.
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import get_world_size
 from torch import Tensor
 
 from densessl.losses.reduce import full_precision
@@ -75,7 +76,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 def _logsumexp_over_ranks(values: Tensor) -> Tensor:
     """Over the rows (M, K) of all ranks: (1, K)."""
     local = values.logsumexp(0, keepdim=True)  # minus infinity of no rows
-    if not _distributed():
+    if get_world_size() == 1:
         return local
     largest = local.clone()
     dist.all_reduce(largest, dist.ReduceOp.MAX)
@@ -83,10 +84,6 @@ def _logsumexp_over_ranks(values: Tensor) -> Tensor:
 
 
 def _sum_over_ranks(value: Tensor) -> Tensor:
-    if _distributed():
+    if get_world_size() > 1:
         dist.all_reduce(value)
     return value
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
