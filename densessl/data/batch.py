@@ -1,14 +1,28 @@
 """The batch contract of every pretraining method, and its collate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.geometry import ViewGeometry
+from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import FUNCTIONS
+
+
+class SampleRegions(NamedTuple):
+    """Regions of one image.
+
+    Attributes:
+        boxes: (B, 4) float64, (x0, y0, x1, y1) in source pixels.
+        levels: (B,) int64, how many groupings deep each is; 1 where the generator groups nothing.
+        draws: name to (B, count) numbers, uniform in [0, 1).
+    """
+
+    boxes: np.ndarray
+    levels: np.ndarray
+    draws: dict[str, np.ndarray]
 
 
 class Sample(NamedTuple):
@@ -19,12 +33,47 @@ class Sample(NamedTuple):
         geometry: V triples (matrix (2, 3) float64, view (width, height), source (width, height)).
         draws: V dicts, name to numbers of any fixed shape: what ops on the device need.
         key: (epoch, index).
+        regions: of the image, where the data set has a source of them.
     """
 
     views: list[np.ndarray]
     geometry: list[tuple[np.ndarray, tuple[int, int], tuple[int, int]]]
     draws: list[dict[str, np.ndarray]]
     key: tuple[int, int]
+    regions: SampleRegions | None = None
+
+
+class Regions(NamedTuple):
+    """M regions of the N images of a batch, those of an image next to each other.
+
+    Attributes:
+        boxes: V tensors (M, 4), (x0, y0, x1, y1) in pixels of the view, clipped to it.
+        kept: V tensors (M,), share of the region's area that lies inside the view.
+        source: (M, 4) in source pixels.
+        levels: (M,) int64.
+        owner: (M,) int64, ascending: the batch row each belongs to. Rows without regions are left out.
+        draws: name to (M, count) uniform numbers. They move to the device with the rest.
+    """
+
+    boxes: list[Tensor]
+    kept: list[Tensor]
+    source: Tensor
+    levels: Tensor
+    owner: Tensor
+    draws: dict[str, Tensor]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Regions":
+        """The same regions with ``function`` applied to each tensor."""
+        return Regions(
+            [function(item) for item in self.boxes],
+            [function(item) for item in self.kept],
+            *(function(item) for item in (self.source, self.levels, self.owner)),
+            {name: function(item) for name, item in self.draws.items()},
+        )
+
+    def index(self, chosen: Tensor) -> "Regions":
+        """The regions that a mask (M,) or ascending indices choose."""
+        return self.map(lambda tensor: tensor[chosen])
 
 
 class Batch(NamedTuple):
@@ -36,7 +85,7 @@ class Batch(NamedTuple):
         geometry: V ViewGeometry.
         draws: V dicts, name to (N, …) tensors. They stay on the CPU, where ops decide which rows they touch.
         keys: (N, 2) int64, (epoch, index) of each image.
-        regions: packed boxes of the images, where a data set has them.
+        regions: of the images, where the data set has a source of them.
         derived: views an objective made after preprocessing (:class:`densessl.objectives.base.DerivedView`).
     """
 
@@ -44,29 +93,49 @@ class Batch(NamedTuple):
     geometry: list[ViewGeometry]
     draws: list[dict[str, Tensor]]
     keys: Tensor
-    regions: tuple | None = None
+    regions: Regions | None = None
     derived: dict[str, tuple] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Views, geometry and keys moved to ``device`` without blocking; draws left where they are."""
+        """Views, geometry, keys and regions moved to ``device`` without blocking; draws left where they are."""
         return self._replace(
             views=[view.to(device, non_blocking=True) for view in self.views],
             geometry=[ViewGeometry(*(f.to(device, non_blocking=True) for f in item)) for item in self.geometry],
             keys=self.keys.to(device, non_blocking=True),
+            regions=self.regions and self.regions.map(lambda tensor: tensor.to(device, non_blocking=True)),
         )
 
 
 @FUNCTIONS.register_module()
 def collate_views(samples: Sequence[Sample]) -> Batch:
     """Stack samples, in the worker."""
-    views, geometry, draws, keys = zip(*samples)
+    views, geometry, draws, keys, regions = zip(*samples)
+    placed = [ViewGeometry.stack(column) for column in zip(*geometry)]
     return Batch(
         # Rows of (h, w, 3) stacked are channels-last memory; the permuted tensor is (N, 3, h, w).
         [torch.from_numpy(np.stack(column)).permute(0, 3, 1, 2) for column in zip(*views)],
-        [ViewGeometry.stack(column) for column in zip(*geometry)],
+        placed,
         [
             {name: torch.from_numpy(np.stack([row[name] for row in column])) for name in column[0]}
             for column in zip(*draws)
         ],
         torch.tensor(keys, dtype=torch.int64),
+        None if regions[0] is None else pack_regions(regions, placed),
+    )
+
+
+def pack_regions(samples: Sequence[SampleRegions], geometry: Sequence[ViewGeometry]) -> Regions:
+    """Regions of N images, mapped into their V views."""
+    boxes, levels, draws = zip(*samples)
+    counts = torch.tensor([len(item) for item in boxes])
+    owner = torch.repeat_interleave(torch.arange(len(boxes)), counts)
+    source = torch.from_numpy(np.concatenate(boxes))
+    mapped = [boxes_to_view(view.index(owner), source[:, None]) for view in geometry]
+    return Regions(
+        [box[:, 0] for box, _ in mapped],
+        [kept[:, 0] for _, kept in mapped],
+        source,
+        torch.from_numpy(np.concatenate(levels)),
+        owner,
+        {name: torch.from_numpy(np.concatenate([row[name] for row in draws])) for name in draws[0]},
     )

@@ -8,12 +8,19 @@ import torch
 from torch.utils.data import Dataset
 
 from densessl.augment import Photometric
-from densessl.data.batch import Sample
-from densessl.data.decode import open_image
+from densessl.data.batch import Sample, SampleRegions
+from densessl.data.decode import EncodedImage, open_image
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
-from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, expand_views
-from densessl.registry import DATASETS
+from densessl.data.views import (
+    ViewSpec,
+    cut_view,
+    decode_denominator,
+    draw_crop,
+    draw_crop_of_regions,
+    expand_views,
+)
+from densessl.registry import DATASETS, REGIONS
 
 
 @DATASETS.register_module()
@@ -30,6 +37,8 @@ class UnlabelledImages(Dataset):
         scaled_decode: decode JPEGs at reduced scale when every drawn crop has at least twice the view's resolution.
         seed: of all draws; the sampler sets it to the seed of the run.
         limit: use the first so many images only.
+        regions: config of a source of regions (:class:`densessl.regions.RegionSource`), such as
+            ``dict(type="RegionStore", path="regions/")``.
     """
 
     metainfo: dict = {}  # MMEngine asks for it; nothing is known about unlabelled images
@@ -44,6 +53,7 @@ class UnlabelledImages(Dataset):
         scaled_decode: bool = True,
         seed: int = 0,
         limit: int | None = None,
+        regions: dict | None = None,
     ):
         if photometric_on not in ("device", "worker"):
             raise ValueError(f"dataset.photometric_on is {photometric_on!r}; 'device' and 'worker' are known")
@@ -55,6 +65,9 @@ class UnlabelledImages(Dataset):
         self.scaled_decode = scaled_decode and resample == "fast"
         self.seed = seed
         self.limit = limit
+        self.regions = None if regions is None else REGIONS.build(regions)
+        if self.regions is None and any(spec.regions for spec in self.specs):
+            raise ValueError("a view asks for regions (views.regions), the data set has none: give dataset.regions")
 
     def set_seed(self, seed: int) -> None:
         self.seed = seed
@@ -75,10 +88,14 @@ class UnlabelledImages(Dataset):
         """
         epoch, index = key
         handle = open_image(self.path(index))
-        crops = [
-            draw_crop(keyed_rng(self.seed, "crop", epoch, index, number), handle.source_size, spec)
-            for number, spec in enumerate(self.specs)
-        ]
+        regions = self._regions(handle, epoch, index)
+        crops = []
+        for number, spec in enumerate(self.specs):
+            rng = keyed_rng(self.seed, "crop", epoch, index, number)
+            if spec.regions is None:
+                crops.append(draw_crop(rng, handle.source_size, spec))
+            else:
+                crops.append(draw_crop_of_regions(rng, handle.source_size, spec, regions.boxes))
         image = handle.decode(decode_denominator(crops, self.specs) if self.scaled_decode else 1)
         cut = [cut_view(image, crop, spec, self.resample) for crop, spec in zip(crops, self.specs)]
         numbers = [
@@ -93,7 +110,13 @@ class UnlabelledImages(Dataset):
         for number, (spec, row) in enumerate(zip(self.specs, draws)):
             for name, count in spec.uniforms.items():
                 row[name] = keyed_rng(self.seed, f"uniforms.{name}", epoch, index, number).random(count)
-        return Sample(pixels, [(view.to_source, view.size, view.source_size) for view in cut], draws, (epoch, index))
+        geometry = [(view.to_source, view.size, view.source_size) for view in cut]
+        return Sample(pixels, geometry, draws, (epoch, index), regions)
+
+    def _regions(self, handle: EncodedImage, epoch: int, index: int) -> SampleRegions | None:
+        if self.regions is None:
+            return None
+        return self.regions(self.images.paths[index], handle, self.seed, epoch, index)
 
 
 def _apply(photometric: Photometric, image: np.ndarray, draws: np.ndarray) -> np.ndarray:

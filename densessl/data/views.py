@@ -32,6 +32,9 @@ class ViewSpec:
         photometric: configs of the ops of :mod:`densessl.augment`, in order.
         uniforms: further random numbers of the view that an objective asks for, counts by name: each sample carries so
             many, uniform in [0, 1), in ``batch.draws[view][name]``.
+        regions: what a crop has to show of the image's regions (CCOP): ``dict(kept=0.6, at_least=1, tries=10)`` draws
+            up to ten crops until one keeps more than 0.6 of the area of at least one region; see
+            :func:`draw_crop_of_regions`.
         repeat: how many views of this kind an image gives (local crops of multi-crop recipes).
     """
 
@@ -46,12 +49,15 @@ class ViewSpec:
     interpolation: P.Interpolation = "bilinear"
     photometric: Sequence[dict] = field(default_factory=tuple)
     uniforms: Mapping[str, int] = field(default_factory=dict)
+    regions: Mapping[str, float] | None = None
     repeat: int = 1
 
     def __post_init__(self):
         for key, known in (("within", ("image", "centre")), ("sampling", ("area", "side"))):
             if getattr(self, key) not in known:
                 raise ValueError(f"views: {key} is {getattr(self, key)!r}; {known[0]!r} and {known[1]!r} are known")
+        if self.regions is not None and set(self.regions) != {"kept", "at_least", "tries"}:
+            raise ValueError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -121,6 +127,48 @@ def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: View
     degrees = rng.uniform(*spec.rotate) if spec.rotate[0] != spec.rotate[1] else spec.rotate[0]
     left, top = left + (source_size[0] - width) // 2, top + (source_size[1] - height) // 2
     return CropDraw(left, top, w, h, bool(flips[0]), bool(flips[1]), float(degrees))
+
+
+def draw_crop_of_regions(
+    rng: np.random.Generator, source_size: tuple[int, int], spec: ViewSpec, boxes: np.ndarray
+) -> CropDraw:
+    """Draw crops until one shows enough of the image's regions, and return the one that :func:`choose_try` takes.
+
+    Args:
+        source_size: (width, height).
+        spec: with its ``regions``.
+        boxes: (B, 4) in source pixels.
+    """
+    kept, at_least, tries = (spec.regions[key] for key in ("kept", "at_least", "tries"))
+    crops, counts = [], []
+    while choose_try(counts, len(boxes), at_least, tries) is None:
+        crops.append(draw_crop(rng, source_size, spec))
+        counts.append(int((kept_in_crop(boxes, crops[-1]) > kept).sum()))
+    return crops[choose_try(counts, len(boxes), at_least, tries)]
+
+
+def kept_in_crop(boxes: np.ndarray, crop: CropDraw) -> np.ndarray:
+    """Share of the area of boxes (B, 4) inside a crop, (B,)."""
+    corner, extent = np.array([crop.left, crop.top]), np.array([crop.width, crop.height])
+    low, high = np.maximum(boxes[:, :2], corner), np.minimum(boxes[:, 2:], corner + extent)
+    return (high - low).clip(min=0).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+
+def choose_try(counts: Sequence[int], regions: int, at_least: int, tries: int) -> int | None:
+    """Which of the tries so far a view takes, None for none yet.
+
+    The last one if it keeps ``at_least`` regions, or all there are; after ``tries`` of them, the latest of those that
+    keep most. (CCOP's released code; fact sheet of the dense methods, section 5.4.)
+
+    Args:
+        counts: regions kept by each try.
+        regions: of the image.
+    """
+    if counts and counts[-1] >= min(at_least, regions):
+        return len(counts) - 1
+    if len(counts) < tries:
+        return None
+    return max(range(len(counts)), key=lambda number: (counts[number], number))
 
 
 def decode_denominator(draws: Sequence[CropDraw], specs: Sequence[ViewSpec]) -> int:

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         help="continue from the last checkpoint of the work dir, or from the given one",
     )
     parser.add_argument("--init", metavar="FILE", help="pretraining: start from the backbone in this file")
+    parser.add_argument("--regions", metavar="STORE", help="pretraining: store of regions, made by tools/regions.py")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument(
         "--cfg-options",
@@ -93,6 +94,10 @@ def prepare(args: argparse.Namespace) -> Config:
         if not pretraining:
             raise ValueError("--init is for pretraining configs; a detector's backbone is its LoadBackboneHook's")
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="InitBackboneHook", checkpoint=args.init)]
+    if args.regions:
+        if "regions" not in cfg:
+            raise ValueError(f"--regions is for configs whose method looks at regions; {args.config} has no `regions`")
+        cfg.regions.path = args.regions
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
@@ -114,8 +119,11 @@ def prepare(args: argparse.Namespace) -> Config:
 
 
 def link_views(cfg: Config) -> None:
-    """Give data set and preprocessor the config's ``views``, which ``--cfg-options`` may have changed."""
+    """Give data set and preprocessor the config's ``views``, and the data set its ``regions``: ``--cfg-options`` may
+    have changed them."""
     cfg.train_dataloader.dataset.views = cfg.views
+    if "regions" in cfg:
+        cfg.train_dataloader.dataset.regions = cfg.regions
     cfg.model.data_preprocessor.views = cfg.views
 
 

@@ -42,7 +42,7 @@ def model_of(case: Case, target: dict | None = None, dtype=torch.float32, seed: 
 
 
 def batch_of(case: Case, images: int = 4, dtype=torch.float32, seed: int = 0):
-    return toy_batch(images, case.sizes, dtype, seed, case.uniforms)
+    return toy_batch(images, case.sizes, dtype, seed, case.uniforms, case.regions)
 
 
 def test_every_objective_is_covered():

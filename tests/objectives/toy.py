@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from densessl.data.batch import Batch
+from densessl.data.batch import Batch, Regions, SampleRegions, pack_regions
 from densessl.data.rng import keyed_rng
 from densessl.data.views import ViewSpec, draw_crop
 from densessl.engine.schedules import Horizon
@@ -33,8 +33,26 @@ def toy_geometry(images: int, view: int, size: int, scale=(0.3, 1.0), seed: int 
     return ViewGeometry.stack(items)
 
 
-def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=None) -> Batch:
-    """Noise at random places. ``uniforms``: counts of random numbers by view and name."""
+def toy_regions(images: int, uniforms: dict[str, int], seed: int = 0) -> list[SampleRegions]:
+    """Boxes in sources of 100 x 80, six and two by turns."""
+    samples = []
+    for index in range(images):
+        rng = keyed_rng(seed, "toy regions", 0, index)
+        count = (6, 2)[index % 2]
+        low = rng.uniform(0, 50, (count, 2))
+        boxes = np.concatenate([low, np.minimum(low + rng.uniform(15, 60, (count, 2)), (100, 80))], 1)
+        draws = {name: rng.random((count, numbers)) for name, numbers in uniforms.items()}
+        samples.append(SampleRegions(boxes, rng.integers(1, 5, count), draws))
+    return samples
+
+
+def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=None, regions=None) -> Batch:
+    """Noise at random places.
+
+    Args:
+        uniforms: counts of random numbers by view and name.
+        regions: counts of random numbers of each region by name; None for no regions.
+    """
     generator = torch.Generator().manual_seed(seed)
     views = [torch.randn(images, 3, size, size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
     geometry = [toy_geometry(images, view, size, seed=seed) for view, size in enumerate(sizes)]
@@ -46,7 +64,16 @@ def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=No
         for view in range(len(sizes))
     ]
     keys = torch.from_numpy(np.stack([np.zeros(images, np.int64), np.arange(images)], -1))
-    return Batch(views, geometry, draws, keys)
+    packed = None if regions is None else pack_regions(toy_regions(images, regions, seed), geometry)
+    return Batch(views, geometry, draws, keys, packed)
+
+
+def unpacked(regions: Regions, images: int) -> list[SampleRegions]:
+    """Packed regions as the samples they came from."""
+    return [
+        SampleRegions(own.source.numpy(), own.levels.numpy(), {name: item.numpy() for name, item in own.draws.items()})
+        for own in (regions.index(regions.owner == row) for row in range(images))
+    ]
 
 
 def without_overlap(batch: Batch, images: list[int]) -> Batch:
@@ -58,16 +85,23 @@ def without_overlap(batch: Batch, images: list[int]) -> Batch:
         left = 90.0 * number / max(1, len(batch.geometry) - 1)
         matrix[images] = torch.tensor([[scale, 0, left], [0, scale, 0]], dtype=matrix.dtype)
         geometry.append(item._replace(matrix=matrix))
-    return batch._replace(geometry=geometry)
+    regions = batch.regions and pack_regions(unpacked(batch.regions, len(batch.keys)), geometry)
+    return batch._replace(geometry=geometry, regions=regions)
 
 
 def rows(batch: Batch, index: torch.Tensor) -> Batch:
     """The batch of the given images."""
+    geometry = [item.index(index) for item in batch.geometry]
+    regions = batch.regions
+    if regions is not None:
+        samples = unpacked(regions, len(batch.keys))
+        regions = pack_regions([samples[row] for row in index.tolist()], geometry)
     return batch._replace(
         views=[view[index] for view in batch.views],
-        geometry=[geometry.index(index) for geometry in batch.geometry],
+        geometry=geometry,
         draws=[{name: value[index] for name, value in draws.items()} for draws in batch.draws],
         keys=batch.keys[index],
+        regions=regions,
     )
 
 

@@ -19,6 +19,7 @@ class Case:
         targets: those the method's configs use.
         sizes: of the batch's views in pixels.
         uniforms: counts of further random numbers by view and name (``ViewSpec.uniforms``).
+        regions: counts of random numbers of each region by name; None for a batch without regions.
         backbone, neck: configs; None for the toy ResNet (two outputs, 8 and 4 cells a side at 64 pixels) and no neck.
         permutes: whether the order of the batch must not matter.
         two_ranks: objectives of the one process that two processes are compared with, where it has to be told the
@@ -32,6 +33,7 @@ class Case:
     targets: tuple[dict, ...] = (EMA,)
     sizes: tuple[int, ...] = (64, 64)
     uniforms: dict[int, dict[str, int]] = field(default_factory=dict)
+    regions: dict[str, int] | None = None
     backbone: dict | None = None
     neck: dict | None = None
     permutes: bool = True
