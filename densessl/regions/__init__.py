@@ -3,5 +3,16 @@
 from densessl.regions import generators, select
 from densessl.regions.proposals import Proposals
 from densessl.regions.source import GeneratedRegions, RegionSource
+from densessl.regions.store import RegionStore
+from densessl.regions.store_format import StoreError, write_store
 
-__all__ = ["GeneratedRegions", "Proposals", "RegionSource", "generators", "select"]
+__all__ = [
+    "GeneratedRegions",
+    "Proposals",
+    "RegionSource",
+    "RegionStore",
+    "StoreError",
+    "generators",
+    "select",
+    "write_store",
+]

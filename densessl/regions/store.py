@@ -1,0 +1,233 @@
+"""The store of regions: made once for a data set, read by every training."""
+
+import difflib
+import itertools
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from densessl.data.decode import EncodedImage
+from densessl.regions.proposals import Proposals
+from densessl.regions.source import RegionSource
+from densessl.regions.store_format import (
+    BOXES,
+    FORMAT,
+    HEADER_BYTES,
+    INDEX,
+    JOURNAL,
+    MANIFEST,
+    PATHS,
+    VERSION,
+    StoreError,
+    encoded,
+    entry_type,
+    header,
+    path_hash,
+    sha256,
+    unpack,
+)
+from densessl.registry import REGIONS
+
+_COMPARED = 20000  # paths that are searched for one like a missing one, a second
+
+
+@REGIONS.register_module()
+class RegionStore(RegionSource):
+    """Regions of the images of a data set, from files made by ``tools/regions.py build`` or ``import``.
+
+    Opening reads the manifest only and maps the files, however large; workers share their pages. It pickles as its
+    path. Iterating gives (path, (width, height), one Proposals per draw) of every image, in the stored order.
+
+    Args:
+        path: folder of the store.
+        prefix: put before a data set's paths to get the store's: ``"train2017/"`` where the store was made of the
+            folder above.
+        strip: taken off a data set's paths first: ``"train2017/"`` where the store was made of that folder, and the
+            data set is the folder above.
+        select, uniforms: as of :class:`RegionSource`.
+
+    Attributes:
+        manifest: what ``manifest.json`` says.
+
+    Raises:
+        StoreError: there is no store, an unfinished or truncated one, or one of another version.
+    """
+
+    def __init__(self, path: str | Path, select=(), uniforms=None, prefix: str = "", strip: str = ""):
+        super().__init__(select, uniforms)
+        self.path = Path(path)
+        self.prefix, self.strip = prefix, strip
+        self._open()
+
+    def _open(self) -> None:
+        self.manifest = _manifest(self.path)
+        boxes, index, self._paths = (_mapped(self.path / name, self.manifest) for name in (BOXES, INDEX, PATHS))
+        for name, file in ((BOXES, boxes), (INDEX, index)):
+            if file[:HEADER_BYTES] != header():
+                raise StoreError(f"{self.path / name} does not begin as {FORMAT} of version {VERSION} do: build anew")
+        self._boxes = np.frombuffer(boxes, "<u2", offset=HEADER_BYTES).reshape(-1, 5)
+        self._index = np.frombuffer(index, entry_type(self.draws), offset=HEADER_BYTES)
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name not in ("_boxes", "_index", "_paths")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._open()
+
+    @property
+    def draws(self) -> int:
+        """How many times regions were drawn for each image."""
+        return self.manifest["draws"]
+
+    def __len__(self) -> int:
+        return self.manifest["images"]
+
+    def __iter__(self) -> Iterator[tuple[str, tuple[int, int], list[Proposals]]]:
+        for path in self.paths():
+            entry = self._entry(path)
+            yield path, _size(entry), [self._proposals(entry, draw) for draw in range(self.draws)]
+
+    def paths(self) -> Iterator[str]:
+        """The paths of the images, in the stored order."""
+        start = 0
+        while (end := self._paths.find(b"\0", start)) >= 0:
+            yield self._paths[start:end].decode("utf-8", "surrogateescape")
+            start = end + 1
+
+    def __contains__(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def lookup(self, path: str, draw: int = 0) -> tuple[Proposals, tuple[int, int]]:
+        """The regions of an image, and its (width, height).
+
+        Args:
+            path: as the store has it.
+            draw: which of ``draws``.
+
+        Raises:
+            StoreError: the store has no such image; the message names one like it.
+            IndexError: it has no such draw.
+        """
+        if not 0 <= draw < self.draws:
+            raise IndexError(f"{self.path}: draw {draw} of {self.draws}")
+        entry = self._entry(path)
+        return self._proposals(entry, draw), _size(entry)
+
+    def propose(self, path: str, image: EncodedImage, rng: np.random.Generator, epoch: int) -> Proposals:
+        """The draw of this epoch; they take turns.
+
+        Raises:
+            StoreError: no such image, or the image has another size than the one that regions were made of.
+        """
+        name = self.prefix + path.removeprefix(self.strip)
+        found, size = self.lookup(name, epoch % self.draws)
+        if size != tuple(image.source_size):
+            raise StoreError(
+                f"{self.path}: the regions of {name!r} were made of an image of {size[0]} x {size[1]} pixels, "
+                f"{image.path} has {image.source_size[0]} x {image.source_size[1]}. Build the store of these images"
+            )
+        return found
+
+    def verify(self) -> None:
+        """Read all files and compare their checksums. Raises StoreError."""
+        for name, expected in self.manifest["files"].items():
+            if sha256(self.path / name) != expected["sha256"]:
+                raise StoreError(
+                    f"{self.path / name} is damaged: its SHA-256 is not that of the manifest. Copy it again or build anew"
+                )
+
+    def _find(self, path: str) -> np.void | None:
+        key, name, slots = path_hash(path), encoded(path) + b"\0", len(self._index)
+        for slot in range(key, key + slots):
+            entry = self._index[slot % slots]
+            if entry["hash"] == 0:
+                return None
+            start = int(entry["path"])
+            if entry["hash"] == key and self._paths[start : start + len(name)] == name:
+                return entry
+        return None
+
+    def _entry(self, path: str) -> np.void:
+        entry = self._find(path)
+        if entry is None:
+            raise StoreError(f"{self.path} has no regions of {path!r}{self._like(path)}")
+        return entry
+
+    def _proposals(self, entry: np.void, draw: int) -> Proposals:
+        counts = entry["counts"]
+        first = int(entry["first"]) + int(counts[:draw].sum())
+        return unpack(self._boxes[first : first + int(counts[draw])], _size(entry), bool(entry["exact"]))
+
+    def _like(self, path: str) -> str:
+        """What to say about a missing path: the end of a message."""
+        parts = path.split("/")
+        for cut in range(1, len(parts)):
+            tail, head = "/".join(parts[cut:]), "/".join(parts[:cut])
+            if tail in self:
+                return (
+                    f"; it has {tail!r}: it was made of the folder {head}/, the data set is one above. Give "
+                    f"`regions.strip={head + '/'!r}`, or that folder as the data"
+                )
+        longer = self._ending(f"/{path}")
+        if longer is not None:
+            head = longer.removesuffix(path)
+            return (
+                f"; it has {longer!r}: it was made of a folder above the data set. Give `regions.prefix={head!r}`, or "
+                "that folder as the data"
+            )
+        near = self._ending(f"/{parts[-1]}")
+        if near is None:
+            close = difflib.get_close_matches(path, itertools.islice(self.paths(), _COMPARED), n=1, cutoff=0)
+            near = close[0]
+        return f"; the nearest of its {len(self)} images is {near!r}. Build the store of these images"
+
+    def _ending(self, end: str) -> str | None:
+        """The first stored path with that end."""
+        found = self._paths.find(encoded(end) + b"\0")
+        if found < 0:
+            return None
+        start = self._paths.rfind(b"\0", 0, found) + 1
+        return self._paths[start : found + len(encoded(end))].decode("utf-8", "surrogateescape")
+
+
+def _size(entry: np.void) -> tuple[int, int]:
+    return int(entry["width"]), int(entry["height"])
+
+
+def _manifest(folder: Path) -> dict:
+    """Read and check the manifest. Raises StoreError."""
+    place = folder / MANIFEST
+    if not place.is_file():
+        if (folder / JOURNAL).exists():
+            raise StoreError(f"{folder}: the store is not finished. Run the same `tools/regions.py build` again")
+        what = f"has no {MANIFEST}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+        raise StoreError(f"no store of regions: {folder} {what}. Make one with `tools/regions.py build DATA {folder}`")
+    try:
+        manifest = json.loads(place.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{place} is not JSON ({error}): copy it again or build anew") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StoreError(f"{place} is not that of a store of regions: it does not say format {FORMAT!r}")
+    if manifest.get("version") != VERSION:
+        raise StoreError(f"{place} says version {manifest.get('version')}, this densessl reads {VERSION}: build anew")
+    return manifest
+
+
+def _mapped(place: Path, manifest: dict) -> mmap.mmap:
+    expected = manifest["files"][place.name]["bytes"]
+    if not place.is_file():
+        raise StoreError(f"{place} is missing: copy the whole folder, or build anew")
+    with open(place, "rb") as file:
+        found = file.seek(0, 2)
+        if found != expected:
+            raise StoreError(
+                f"{place} has {found} bytes, the manifest says {expected}: cut short, or of another store. Copy it "
+                "again or build anew"
+            )
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.madvise(mmap.MADV_RANDOM)  # a lookup wants its page, not those after it
+    return mapped

@@ -1,0 +1,236 @@
+"""How a store of regions lies on disk, and its writer. The reader is :class:`densessl.regions.RegionStore`.
+
+A store is a folder of four files; numbers are little-endian.
+
+- ``boxes.bin``: a header, then five uint16 a box, 10 bytes: x0, y0, x1, y1 in 65535ths of the image's width or height,
+  and the level. The boxes of an image lie together, draw after draw, images in the order of the list: 100 boxes for
+  each of 1.28 million images take 1.3 GB, of which a training step reads a page an image.
+- ``index.bin``: a header, then an open-addressing hash table over 64-bit BLAKE2b hashes of the relative paths, at most
+  two thirds full, whose entries (:func:`entry_type`) say where the boxes and the path are: a lookup reads a page.
+- ``paths.bin``: the relative paths in order, each followed by a zero byte; they tell images with one hash apart.
+- ``manifest.json``: format, sizes and SHA-256 of the files, counts, and how the boxes were made. It is written last:
+  a folder without one is no store yet.
+
+Boxes with integer coordinates in images of up to 32767 pixels a side come back exactly, others within half of a 65535th
+of the side. Equal input gives equal bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from densessl.regions.proposals import Proposals
+
+FORMAT, VERSION = "densessl regions", 1
+BOXES, INDEX, PATHS, MANIFEST = "boxes.bin", "index.bin", "paths.bin", "manifest.json"
+JOURNAL = "journal.bin"  # of a build that is under way, densessl.regions.journal
+HEADER_BYTES = 32  # the format's name, zeros, and the version in the last four bytes
+QUANTA = 65535
+_CHUNK = 1 << 20
+
+
+class StoreError(ValueError):
+    """No store, a damaged or unfinished one, or one that does not fit the images. The message says what to do."""
+
+
+class Packed(NamedTuple):
+    """The regions of an image as they are stored.
+
+    Attributes:
+        size: (width, height) of the image in pixels.
+        exact: all coordinates are whole pixels, and rounding gives them back.
+        counts: of the boxes in each draw.
+        rows: (sum of the counts, 5) uint16.
+    """
+
+    size: tuple[int, int]
+    exact: bool
+    counts: tuple[int, ...]
+    rows: np.ndarray
+
+
+def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed:
+    """Quantise the regions of an image. A box thinner than one quantum is made one quantum thick.
+
+    Args:
+        path: of the image, for messages.
+        size: (width, height) of the upright image in pixels.
+        draws: proposals of each draw.
+
+    Raises:
+        ValueError: no draw, an image without area, a box that is empty or leaves the image, or a level outside
+            1..65535.
+    """
+    width, height = (int(side) for side in size)
+    if min(width, height) < 1 or max(width, height) >= 2**32:
+        raise ValueError(f"{path}: the image has size {size}, expected a positive width and height")
+    if not draws:
+        raise ValueError(f"{path}: no draw of regions, expected at least one (it may be without boxes)")
+    boxes = np.concatenate([np.asarray(draw.boxes, np.float64).reshape(-1, 4) for draw in draws])
+    levels = np.concatenate([np.asarray(draw.levels).reshape(-1) for draw in draws])
+    if len(levels) != len(boxes):
+        raise ValueError(f"{path}: {len(boxes)} boxes with {len(levels)} levels")
+    sides = np.array([width, height] * 2, np.float64)
+    good = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1) & (boxes[:, 2:] <= sides[2:]).all(1)
+    if not good.all():
+        raise ValueError(
+            f"{path}: box {boxes[~good][0].tolist()} is empty, not finite or leaves the image of {width} x {height}"
+        )
+    if not ((levels >= 1) & (levels <= QUANTA)).all():
+        raise ValueError(f"{path}: levels from {levels.min()} to {levels.max()}, expected 1 to {QUANTA}")
+    rows = np.empty((len(boxes), 5), "<u2")
+    rows[:, :4] = np.rint(boxes * QUANTA / sides)
+    rows[:, 4] = levels
+    thin = rows[:, :2] == rows[:, 2:4]
+    at_end = rows[:, 2:4] == QUANTA
+    rows[:, :2] -= thin & at_end
+    rows[:, 2:4] += thin & ~at_end
+    exact = np.array_equal(unpack(rows, (width, height), True).boxes, boxes)
+    return Packed((width, height), exact, tuple(len(draw.boxes) for draw in draws), rows)
+
+
+def unpack(rows: np.ndarray, size: tuple[int, int], exact: bool) -> Proposals:
+    """The proposals of (B, 5) stored rows."""
+    boxes = rows[:, :4].astype(np.float64) * (size * 2) / QUANTA
+    return Proposals(np.rint(boxes, out=boxes) if exact else boxes, rows[:, 4].astype(np.int64))
+
+
+def encoded(path: str) -> bytes:
+    """The bytes of a path; those that are not UTF-8 come as surrogate escapes, as from ``os.listdir``."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def path_hash(path: str) -> int:
+    """64 bits of a relative path, never 0, which marks an empty slot."""
+    return int.from_bytes(hashlib.blake2b(encoded(path), digest_size=8).digest(), "little") or 1
+
+
+def entry_type(draws: int) -> np.dtype:
+    """Slot of the index: hash of the path (0: empty), offset of the path in its file, number of the first box, size of
+    the image, whether coordinates are whole, and the boxes in each draw."""
+    sides = [("width", "<u4"), ("height", "<u4")]
+    places = [("hash", "<u8"), ("path", "<u8"), ("first", "<u8")]
+    return np.dtype([*places, *sides, ("exact", "<u4"), ("counts", "<u4", (draws,))])
+
+
+def header() -> bytes:
+    """The first bytes of boxes and index."""
+    return FORMAT.encode().ljust(HEADER_BYTES - 4, b"\0") + VERSION.to_bytes(4, "little")
+
+
+def write_store(
+    out: Path | str, images: Iterable[tuple[str, tuple[int, int], Sequence[Proposals]]], about: dict
+) -> dict:
+    """Write a store.
+
+    Args:
+        out: folder, made where there is none.
+        images: for each image its path relative to the root of the data, "/" between folders; its (width, height); and
+            its proposals, one for each draw. Read once; boxes are not held.
+        about: how the boxes were made, JSON's types only. No dates and no places, or equal stores differ in bytes.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        StoreError: ``out`` is a store already.
+        ValueError: there is no image, one comes twice, or see :func:`pack`.
+    """
+    return write_packed(out, ((path, pack(path, size, draws)) for path, size, draws in images), about)
+
+
+def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: dict) -> dict:
+    """:func:`write_store` of regions that are packed already."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / MANIFEST).exists():
+        raise StoreError(f"{out} is a store of regions already. Give another folder, or remove it first")
+    files = {}
+    with _written(out / BOXES) as boxes, _written(out / PATHS) as paths:
+        boxes.write(header())
+        entries = _write_images(boxes, paths, iter(images))
+    with _written(out / INDEX) as index:
+        index.write(header())
+        index.write(_table(entries).tobytes())
+    for name in (BOXES, INDEX, PATHS):
+        files[name] = {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "images": len(entries),
+        "draws": entries["counts"].shape[1],
+        "boxes": int(entries["counts"].sum(dtype=np.int64)),
+        "files": files,
+        "about": about,
+    }
+    with _written(out / MANIFEST) as file:
+        file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str, Packed]]) -> np.ndarray:
+    """Write boxes and paths; returns the entries of the index in order."""
+    chunks, rows, place, first, draws = [], [], 0, 0, None
+    for path, packed in images:
+        if draws is None:
+            draws = len(packed.counts)
+        if len(packed.counts) != draws:
+            raise ValueError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
+        rows.append((path_hash(path), place, first, *packed.size, packed.exact, packed.counts))
+        if len(rows) == _CHUNK:
+            chunks.append(np.array(rows, entry_type(draws)))
+            rows.clear()
+        place += paths.write(encoded(path) + b"\0")
+        boxes.write(packed.rows.tobytes())
+        first += len(packed.rows)
+    if draws is None:
+        raise ValueError("no image, and a store needs at least one")
+    chunks.append(np.array(rows, entry_type(draws)))
+    return np.concatenate(chunks)
+
+
+def _table(entries: np.ndarray) -> np.ndarray:
+    """The hash table of the entries: each in the first free slot at or after its hash, modulo the number of slots."""
+    hashes, counts = np.unique(entries["hash"], return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"{(counts > 1).sum()} images come twice, or two of their paths share a hash of 64 bits")
+    slots = 1 << (3 * len(entries) // 2).bit_length()
+    table = np.zeros(slots, entries.dtype)
+    taken = np.zeros(slots, bool)
+    waiting = np.arange(len(entries))
+    wanted = entries["hash"] & np.uint64(slots - 1)
+    while len(waiting):
+        # Of those that want one free slot the first gets it; the others move on by one.
+        goals, winners = np.unique(wanted, return_index=True)
+        winners = winners[~taken[goals]]
+        table[wanted[winners]] = entries[waiting[winners]]
+        taken[wanted[winners]] = True
+        waiting = np.delete(waiting, winners)
+        wanted = np.delete(wanted, winners) + np.uint64(1) & np.uint64(slots - 1)
+    return table
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when it is whole and on the disk, and not at all on an error."""
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        with open(beside, "wb", buffering=_CHUNK) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
