@@ -3,6 +3,7 @@
 from densessl.branches.backbone import build_backbone
 from densessl.branches.branch import Branch, Features
 from densessl.branches.decoder import SumDecoder
+from densessl.branches.fpn import FPN
 from densessl.branches.norm import build_norm
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
@@ -12,6 +13,7 @@ from densessl.branches.sync_bn import SplitBN, SyncBN
 from densessl.branches.target import Target, build_target, ema_update_
 
 __all__ = [
+    "FPN",
     "MLP",
     "Branch",
     "Centre",
