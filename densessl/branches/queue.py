@@ -46,7 +46,9 @@ class Queue(nn.Module):
         return getattr(self, f"bank_{name}")
 
     @torch.no_grad()
-    def push(self, name: str, keys: Tensor, variable: bool = False, rows: Tensor | None = None) -> None:
+    def push(
+        self, name: str, keys: Tensor, variable: bool = False, rows: Tensor | None = None, truncate: bool = False
+    ) -> None:
         """Append keys (M, C), normalised by the caller, to bank ``name`` on all ranks.
 
         Args:
@@ -54,10 +56,12 @@ class Queue(nn.Module):
                 waits for the device.
             rows: (M,) ascending, batch row each key comes from, where that is not one key a row: it orders the keys of
                 different ranks.
+            truncate: drop the keys that would pass the bank's end, and go on at its start, as CCOP's code does.
         """
         bank, written = self.keys(name), getattr(self, f"written_{name}")
-        keys = gather_in_order(keys.to(bank.dtype), variable, rows)[-self.length :]
         position, pushes, total = self._state[name]
+        keys = gather_in_order(keys.to(bank.dtype), variable, rows)
+        keys = keys[: self.length - position] if truncate else keys[-self.length :]
         index = (position + torch.arange(len(keys), device=bank.device)) % self.length
         bank[index] = keys
         written[index] = pushes

@@ -1,6 +1,7 @@
 """Where views lie in their source images, and what corresponds to what."""
 
 from densessl.geometry import affine
+from densessl.geometry.boxes import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.geometry.correspondence import (
     cell_distances,
     coords_to_frame,
@@ -36,16 +37,21 @@ __all__ = [
     "RectangleDraws",
     "ViewGeometry",
     "affine",
+    "box_area",
     "boxes_to_view",
     "cell_centres",
     "cell_distances",
+    "clamp_boxes",
     "coords_to_frame",
     "distance_mask",
     "draw_rectangle",
     "edge_frame",
     "frame_cells",
     "frame_to_coords",
+    "jitter_boxes",
     "overlap",
+    "paired_iou",
+    "pairwise_iou",
     "pixpro_frame",
     "place_rectangle",
     "rectangle_cells",

@@ -22,13 +22,24 @@ class MoCo(Objective):
         dim: of queries and keys.
         length: of the queue.
         temperature: 0.2 in v2, 0.07 in v1.
+        dropout, init: of the two-layer head, see :class:`densessl.branches.MLP`; CCOP has 0.1 and "normal". Dropout is
+            active in both branches.
     """
 
     def __init__(
-        self, hidden: int | None = 2048, dim: int = 128, length: int = 65536, temperature: float = 0.2, **kwargs
+        self,
+        hidden: int | None = 2048,
+        dim: int = 128,
+        length: int = 65536,
+        temperature: float = 0.2,
+        dropout: float = 0.0,
+        init: str = "kaiming",
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.hidden = hidden
+        self.dropout = dropout
+        self.init = init
         self.dim = dim
         self.temperature = temperature
         self.queue = Queue({"keys": dim}, length)
@@ -37,9 +48,10 @@ class MoCo(Objective):
         return self.one_way()
 
     def projectors(self, channels):
-        inner = [] if self.hidden is None else [self.hidden]
-        init = "torch" if self.hidden is None else "kaiming"
-        return {"head": MLP(dims=(channels(self.level), *inner, self.dim), init=init)}
+        if self.hidden is None:
+            return {"head": MLP(dims=(channels(self.level), self.dim))}
+        dims = (channels(self.level), self.hidden, self.dim)
+        return {"head": MLP(dims=dims, dropout=self.dropout, init=self.init)}
 
     def vectors(self, maps) -> tuple[Tensor, Tensor]:
         """Normalised queries and keys, (N, dim) each."""

@@ -1,0 +1,273 @@
+"""CCOP's region terms (Yang, Huang & Crowley, arXiv 2111.13651). The method is MoCo v2 and these."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from densessl.branches.projector import MLP
+from densessl.branches.queue import Queue
+from densessl.branches.roi import align_regions, assign_levels
+from densessl.data.batch import Batch, Regions
+from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
+from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
+from densessl.objectives.base import BranchMaps, Forward, Objective, Step, View
+from densessl.registry import OBJECTIVES
+
+Setting = float | tuple[float, float]
+
+
+class Curriculum(NamedTuple):
+    """How far from a region its positives may lie at a step: least overlap with it, and the ranges of their jitter."""
+
+    iou: float
+    xy: float
+    wh: float
+
+
+def candidates(boxes: Tensor, uniforms: Tensor, values: Curriculum, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes that may stand in for each region: J neighbours, and itself last.
+
+    Args:
+        boxes: (M, 4).
+        uniforms: (M, J, 4), see :func:`densessl.geometry.jitter_boxes`.
+        limit: (M, 2) width and height of each region's view.
+
+    Returns:
+        boxes (M, J + 1, 4); valid (M, J + 1) bool: which overlap the region enough. It does so itself.
+    """
+    found = torch.cat([jitter_boxes(boxes, uniforms, values.xy, values.wh, limit), boxes[:, None]], 1)
+    valid = paired_iou(found, boxes[:, None]) >= values.iou
+    valid[:, -1] = True
+    return found, valid
+
+
+def hardest(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+    """Which of the valid keys (M, K, C) is least similar to the query (M, C), (M,)."""
+    return (query[:, None] * keys).sum(2).masked_fill(~valid, torch.inf).argmin(1)
+
+
+def by_image(owner: Tensor, images: int, *values: Tensor) -> list[Tensor]:
+    """Values (M, …) of regions, a row an image: (N, B, …) each, B the most regions of an image, zero where there is
+    none. The last one, (N, B) bool, tells where there is one. Waits for the device, to learn B."""
+    counts = torch.bincount(owner, minlength=images)
+    place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
+    most = int(counts.max())
+    rows = []
+    for value in (*values, torch.ones_like(owner, dtype=torch.bool)):
+        padded = value.new_zeros(images, most, *value.shape[1:])
+        rows.append(padded.index_put((owner, place), value))
+    return rows
+
+
+def within_images(q: Tensor, k: Tensor, boxes: Tensor, real: Tensor, iou: float) -> tuple[Tensor, Tensor]:
+    """Similarities of the regions of an image with each other.
+
+    Args:
+        q, k: (N, B, C) normalised, query and key of each region.
+        boxes: (N, B, 4) in the key's view.
+        real: (N, B) bool, which are regions.
+
+    Returns:
+        similarity (N, B, B), row i a query, column j a key; valid (N, B, B) bool: both are regions, and their boxes
+        overlap by less than ``iou``.
+    """
+    q, k = full_precision(q, k)
+    with torch.autocast(q.device.type, enabled=False):
+        return q @ k.mT, (pairwise_iou(boxes, boxes) < iou) & real[:, :, None] & real[:, None, :]
+
+
+def between_images(q: Tensor, k: Tensor, real: Tensor) -> Tensor:
+    """Mean product of the queries and keys of regions of different images, 0 where there is no such pair; arguments as
+    in :func:`within_images`. The sum over all pairs less that within images, of sums over an image's regions."""
+    q, k, counts = q.detach().sum(1), k.sum(1), real.sum(1)
+    pairs = counts.sum() ** 2 - (counts**2).sum()
+    return ((q.sum(0) * k.sum(0)).sum() - (q * k).sum()) / pairs.clamp(min=1)
+
+
+@OBJECTIVES.register_module()
+class CCOP(Objective):
+    """Contrast of regions between images, and within one (sections 3.2 and 3.3).
+
+    A region is read from the map for its size by RoIAlign, flattened, and projected: e_q in the first view by the
+    online branch, e_k in the second by the target.
+
+    - ``loss_region``: InfoNCE of e_q with a positive and a queue of the positives of earlier steps. The positive is the
+      *least* similar of the target's vectors of the region and its jittered copies, among those that overlap it enough.
+      Over the run, copies may lie farther and farther off.
+    - ``loss_intra``: for key j of an image the queries i of its other regions are negatives,
+      ``max(0, e_q(i).e_k(j) - e_q(j).e_k(j) + margin)``, where the boxes of i and j overlap by less than ``intra_iou``.
+
+    Both are means over all regions and pairs, 0 with zero gradient where there are none. Not symmetric.
+
+    Regions count if they are seen in both views, and not too small there. Random numbers of the jitter come with them:
+    ``regions.uniforms`` of the config has ``jitter=4 * J`` for J copies, x, y, width and height of one after the other.
+    The un-jittered key serves as candidate and in ``loss_intra``; the released code embeds it twice, which differs by
+    the dropout of the head only.
+
+    Args:
+        levels: maps of one width, those of the smallest regions first.
+        sizes: up to which root of its area a region is read from each of ``levels``, in pixels of views of
+            ``reference`` pixels a side. See :func:`densessl.branches.roi.assign_levels` for larger ones.
+        output: cells a side of a region's features.
+        hidden, dim: widths of the head.
+        dropout, init: of the head, as in :class:`densessl.branches.MLP`. Dropout is active in both branches.
+        length: of the queue.
+        temperature: of InfoNCE.
+        kept: share of its area a region has to show in both views, exclusive.
+        min_area: its least area in both, exclusive, in square pixels of views of ``reference`` pixels a side.
+        reference: see there.
+        iou_threshold: least overlap of a region and a copy: (start, end) of a line over the run, or a number.
+        jitter_xy, jitter_wh: ranges of the copies' jitter, in the same way.
+        margin, intra_iou: of ``loss_intra``.
+        region_weight, intra_weight: of the two losses.
+        truncate: drop positives that would pass the queue's end, as the released code does, instead of wrapping.
+        chunk: regions the target embeds at a time. Their features are what takes memory: 2048 x 256 x 7 x 7 numbers
+            in fp32 are 98 MiB, all candidates of 32 images of 50 regions would be 0.8 GiB.
+        mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int | str] = ("neck.0", "neck.1", "neck.2", "neck.3"),
+        sizes: Sequence[float] = (48, 96, 192, 224),
+        output: int = 7,
+        hidden: int = 2048,
+        dim: int = 128,
+        dropout: float = 0.1,
+        init: str = "normal",
+        length: int = 65536,
+        temperature: float = 0.2,
+        kept: float = 0.6,
+        min_area: float = 144,
+        reference: float = 224,
+        iou_threshold: Setting = (0.8, 0.4),
+        jitter_xy: Setting = (0.15, 0.6),
+        jitter_wh: Setting = (0.35, 1.4),
+        margin: float = 0.4,
+        intra_iou: float = 0.05,
+        region_weight: float = 1.0,
+        intra_weight: float = 1.0,
+        truncate: bool = False,
+        chunk: int = 2048,
+        mean: str = "global",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(levels) != len(sizes) or list(sizes) != sorted(sizes):
+            raise ValueError(
+                f"objectives.{self.name}: sizes={tuple(sizes)} for levels={tuple(levels)}, expected a number for "
+                "each level, in ascending order"
+            )
+        self.levels, self.sizes, self.output = tuple(levels), tuple(sizes), output
+        self.hidden, self.dim, self.dropout, self.init = hidden, dim, dropout, init
+        self.temperature, self.margin, self.intra_iou = temperature, margin, intra_iou
+        self.kept, self.min_area, self.reference = kept, min_area, reference
+        self.iou_threshold, self.jitter_xy, self.jitter_wh = iou_threshold, jitter_xy, jitter_wh
+        self.region_weight, self.intra_weight = region_weight, intra_weight
+        self.truncate, self.chunk, self.mean = truncate, chunk, mean
+        self.queue = Queue({"regions": dim}, length)
+
+    def plan(self) -> list[Forward]:
+        neck = any(isinstance(level, str) for level in self.levels)
+        return [item._replace(neck=neck) for item in self.one_way()]
+
+    def projectors(self, channels):
+        widths = [channels(level) for level in self.levels]
+        if len(set(widths)) > 1:
+            raise ValueError(
+                f"objectives.{self.name}.levels={self.levels} have {widths} channels, expected one width, as levels "
+                "of a neck have"
+            )
+        dims = (widths[0] * self.output**2, self.hidden, self.dim)
+        return {"regions": MLP(dims=dims, dropout=self.dropout, init=self.init)}
+
+    def curriculum(self, step: Step) -> Curriculum:
+        """The values of a step. The first step is one on the way already, the last is at the end (the code)."""
+        values = []
+        for key in ("iou_threshold", "jitter_xy", "jitter_wh"):
+            setting = getattr(self, key)
+            if isinstance(setting, Sequence):
+                if step.horizon is None:
+                    raise ValueError(
+                        f"objectives.{self.name}.{key}={tuple(setting)} is a line over a run: tell the model its "
+                        "length, model.begin(horizon), or give a number"
+                    )
+                start, end = setting
+                setting = start + (end - start) * (step.index + 1) / step.horizon.total_steps
+            values.append(setting)
+        return Curriculum(*values)
+
+    def surviving(self, batch: Batch) -> Regions:
+        """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""
+        found = batch.regions
+        if found is None:
+            raise ValueError(f"objectives.{self.name} looks at regions, the batch has none: give the config `regions`")
+        if found.draws.get("jitter") is None or found.draws["jitter"].shape[1] % 4:
+            numbers = {name: value.shape[1] for name, value in found.draws.items()}
+            raise ValueError(
+                f"regions.uniforms is {numbers}; objectives.{self.name} expects jitter=4 * J for J jittered copies"
+            )
+        chosen = torch.ones_like(found.owner, dtype=torch.bool)
+        for view in self.views:
+            scale = batch.geometry[view].view_size.prod(1)[found.owner] / self.reference**2
+            chosen &= (found.kept[view] > self.kept) & (box_area(found.boxes[view]) > self.min_area * scale)
+        found = found.index(chosen)
+        boxes = list(found.boxes)
+        for view in self.views:
+            boxes[view] = clamp_boxes(boxes[view], batch.geometry[view].view_size[found.owner] - 1)
+        return found._replace(boxes=boxes)
+
+    def embed(
+        self, maps: BranchMaps, view: View, boxes: Tensor, owner: Tensor, limit: Tensor, chunk: int | None = None
+    ) -> Tensor:
+        """Normalised vectors of regions (M, 4) of a view, (M, dim)."""
+        features = [maps[view][level] for level in self.levels]
+        level = assign_levels(boxes, self.sizes, limit, self.reference)
+
+        def head(regions: Tensor) -> Tensor:
+            return maps.apply("regions", regions.flatten(1))
+
+        return unit(align_regions(features, boxes, owner, level, limit, self.output, head, chunk))
+
+    def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
+        first, second = self.views
+        regions, values = self.surviving(batch), self.curriculum(step)
+        owner, boxes, count = regions.owner, regions.boxes[second], len(regions.owner)
+        limits = [geometry.view_size[owner] for geometry in (batch.geometry[first], batch.geometry[second])]
+        q = self.embed(maps["online"], first, regions.boxes[first], owner, limits[0])
+        with torch.no_grad():
+            uniforms = regions.draws["jitter"]
+            around, valid = candidates(boxes, uniforms.reshape(count, uniforms.shape[1] // 4, 4), values, limits[1])
+            each = valid.shape[1]
+            several = (item.repeat_interleave(each, 0) for item in (owner, limits[1]))
+            keys = self.embed(maps["target"], second, around.flatten(0, 1), *several, self.chunk)
+            keys = keys.unflatten(0, (count, each))
+            positive = keys[torch.arange(count, device=owner.device), hardest(q, keys, valid)]
+            own = keys[:, -1]
+        rows, hits = info_nce(q, positive, self.queue.keys("regions"), temperature=self.temperature)
+        every = torch.ones_like(hits)
+
+        *padded, padded_boxes, real = by_image(owner, len(batch.keys), q, own, boxes)
+        similarity, pairs = within_images(*padded, padded_boxes, real, self.intra_iou)
+        hinges = pairwise_hinge(similarity, pairs, self.margin)
+        self.queue.push("regions", positive, variable=True, rows=owner, truncate=self.truncate)
+
+        cosine = (q.detach() * positive).sum(1)
+        gap = (q.detach() * own).sum(1) - cosine
+        return {
+            "loss_region": self.region_weight * valid_mean(rows, every, self.mean),
+            "loss_intra": self.intra_weight * valid_mean(hinges.flatten(), pairs.flatten(), self.mean),
+            "regions": torch.tensor(float(count)),
+            "regions_kept": torch.tensor(count / max(1, len(batch.regions.owner))),
+            "valid_pairs": pairs.sum(),
+            "positive_cosine": valid_mean(cosine, every, "local"),
+            "hardest_gap": valid_mean(gap, every, "local"),
+            "top1": valid_mean(hits.float(), every, "local"),
+            "between_images": between_images(*padded, real),
+            "curriculum_iou": torch.tensor(values.iou),
+            "jitter_xy": torch.tensor(values.xy),
+            "jitter_wh": torch.tensor(values.wh),
+            **self.queue.figures("regions"),
+        }
