@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from densessl.branches import MLP, Branch, build_backbone, build_target
+from densessl.branches import MLP, Branch, build_branch, build_target
 from densessl.branches.branch import Features
 from densessl.data.batch import Batch
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
@@ -26,8 +26,8 @@ class TwoBranch(BaseModel):
     objective makes its losses.
 
     Args:
-        online: dict(backbone=…, neck=None): configs of any registered, ``mmdet.*`` or ``timm.*`` backbone, and of a
-            neck, whose ``in_channels`` are the backbone's unless it says otherwise.
+        online: dict(backbone=…, neck=None, head=None): configs of any registered, ``mmdet.*`` or ``timm.*`` backbone,
+            of a neck, and of a head's shared convolutions; see :func:`densessl.branches.branch.build_branch`.
         objectives: configs of objectives; their losses are weighted by their ``weight`` and summed.
         target: arguments of :func:`densessl.branches.target.build_target`.
         data_preprocessor: config of :class:`densessl.preprocessor.ViewPreprocessor`.
@@ -45,32 +45,16 @@ class TwoBranch(BaseModel):
     ):
         super().__init__(data_preprocessor, init_cfg)
         self.config = dict(online)
-        backbone = build_backbone(online["backbone"])
-        neck = None
-        if online.get("neck"):
-            neck = MODELS.build(online["neck"], default_args=dict(in_channels=list(backbone.out_channels)))
+        branch = build_branch(online)
         built = [item if isinstance(item, Objective) else OBJECTIVES.build(item) for item in objectives]
         self.objectives = nn.ModuleDict()
         for objective in built:
             if objective.name in self.objectives:
                 raise ValueError(f"two objectives are named {objective.name!r}; give each a `name` of its own")
             self.objectives[objective.name] = objective
-
-        def channels(level: int | str) -> int:
-            if isinstance(level, str):
-                return neck.out_channels
-            if not -len(backbone.out_channels) <= level < len(backbone.out_channels):
-                raise ValueError(
-                    f"level {level} is asked for, the backbone gives {len(backbone.out_channels)} (its out_indices)"
-                )
-            return backbone.out_channels[level]
-
-        projectors = {
-            f"{objective.name}_{name}": module
-            for objective in built
-            for name, module in objective.projectors(channels).items()
-        }
-        self.online = Branch(backbone, neck, projectors)
+            for name, module in objective.projectors(branch.channels).items():
+                branch.projectors[f"{objective.name}_{name}"] = module
+        self.online = branch
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
         self.plans = {objective.name: objective.plan() for objective in built}
         self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
@@ -97,13 +81,14 @@ class TwoBranch(BaseModel):
         self.target.after_step(self.online, self.step, self.horizon)
 
     def describe(self) -> dict:
-        """What an exported file has to know about the backbone; plain data, kept in checkpoints."""
+        """What an exported file has to know about the parts of a branch; plain data, kept in checkpoints."""
         normalize = {}
         if hasattr(self.data_preprocessor, "mean"):
             normalize = dict(
                 mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB"
             )
-        return dict(backbone=_plain(self.config["backbone"]), normalize=normalize, version=__version__)
+        parts = {name: _plain(self.config[name]) for name in ("backbone", "neck", "head") if self.config.get(name)}
+        return dict(**parts, normalize=normalize, version=__version__)
 
     def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
         """MMEngine's entry: the fields of a :class:`Batch` spread out, as its train step passes them.
@@ -155,11 +140,11 @@ class TwoBranch(BaseModel):
             for forward in plan:
                 if forward.branch == which:
                     key = _key(name, forward)
-                    before = wanted.get(key)
-                    wanted[key] = forward._replace(neck=forward.neck or (before is not None and before.neck))
+                    before = wanted.get(key, forward)
+                    wanted[key] = forward._replace(neck=forward.neck or before.neck, head=forward.head or before.head)
         results = dict(done)
         for key, forward in wanted.items():
-            if key in results and (results[key].neck or not forward.neck):
+            if key in results and results[key].covers(forward.neck, forward.head):
                 continue
             own = derived[key[0]] if isinstance(key[0], str) else {}
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
@@ -167,7 +152,7 @@ class TwoBranch(BaseModel):
             keep = None
             if forward.keep is not None:
                 keep = torch.cat([batch.draws[view][forward.keep] for view in forward.views]).to(views.device)
-            results[key] = branch(views, keep=keep, neck=forward.neck)
+            results[key] = branch(views, keep=keep, neck=forward.neck, head=forward.head)
         return results
 
     def _maps(self, name: str, online: Mapping[tuple, Features], target: Mapping[tuple, Features]):

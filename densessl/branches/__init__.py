@@ -1,8 +1,9 @@
 """What turns views into maps: backbones, projectors, and the two branches made of them."""
 
 from densessl.branches.backbone import build_backbone
-from densessl.branches.branch import Branch, Features
+from densessl.branches.branch import Branch, Features, build_branch
 from densessl.branches.decoder import SumDecoder
+from densessl.branches.dense_head import DenseHeadConvs
 from densessl.branches.fpn import FPN
 from densessl.branches.norm import build_norm
 from densessl.branches.projector import MLP
@@ -17,6 +18,7 @@ __all__ = [
     "MLP",
     "Branch",
     "Centre",
+    "DenseHeadConvs",
     "Features",
     "PixelPropagation",
     "Queue",
@@ -26,6 +28,7 @@ __all__ = [
     "SyncBN",
     "Target",
     "build_backbone",
+    "build_branch",
     "build_norm",
     "build_target",
     "ema_update_",

@@ -1,9 +1,46 @@
 """A branch: what turns views into maps, and maps into projections."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
+
+from densessl.branches.backbone import build_backbone
+from densessl.registry import MODELS, SCOPE
+
+T = TypeVar("T")
+Level = int | str  # of the backbone by number; "neck.0"; of a head's towers "cls.0", "reg.0"
+
+
+def needed(*levels: Level) -> dict[str, bool]:
+    """Which parts past the backbone a branch has to run to have these levels: ``dict(neck=…, head=…)``."""
+    names = [level for level in levels if isinstance(level, str)]
+    return dict(neck=bool(names), head=any(not name.startswith("neck.") for name in names))
+
+
+def look_up(table: Mapping[Level, T], level: Level) -> T:
+    """What a table by levels has for one; negative numbers count from the backbone's last.
+
+    Raises:
+        ValueError: there is no such level; the message lists those there are.
+    """
+    numbers = sum(isinstance(known, int) for known in table)
+    key = level + numbers if isinstance(level, int) and level < 0 else level
+    if key not in table:
+        names = ", ".join(repr(known) for known in table if isinstance(known, str)) or "none"
+        raise ValueError(
+            f"level {level!r} is asked for, the backbone gives {numbers} (its out_indices); named levels: {names}"
+        )
+    return table[key]
+
+
+def by_level(levels, neck, head: Mapping[str, Any]) -> dict[Level, Any]:
+    """One table of what there is for each map of the backbone, the neck, and the towers of a head."""
+    table = dict(enumerate(levels))
+    for part, items in {"neck": neck, **head}.items():
+        table |= {f"{part}.{i}": item for i, item in enumerate(items)}
+    return table
 
 
 class Features(NamedTuple):
@@ -12,50 +49,109 @@ class Features(NamedTuple):
     Attributes:
         levels: maps of the backbone's output stages, each (N, C_l, H_l, W_l).
         neck: maps of the neck's outputs, empty where no objective asked for it.
+        head: by tower, maps of the head's shared convolutions at each of the neck's outputs; empty likewise.
     """
 
     levels: tuple[Tensor, ...]
     neck: tuple[Tensor, ...] = ()
+    head: Mapping[str, tuple[Tensor, ...]] = {}
 
-    def __getitem__(self, level: int | str) -> Tensor:
-        """Level ``i`` of the backbone, or ``"neck.i"``."""
-        if isinstance(level, str):
-            return self.neck[int(level.removeprefix("neck."))]
-        return self.levels[level]
+    def __getitem__(self, level: Level) -> Tensor:
+        """Level ``i`` of the backbone, ``"neck.i"``, or ``"TOWER.i"`` of the head at the neck's output i."""
+        return look_up(by_level(self.levels, self.neck, self.head), level)
 
-    def map(self, function) -> "Features":
+    def covers(self, neck: bool, head: bool) -> bool:
+        """Whether these parts have been run."""
+        return bool(self.neck or not neck) and bool(self.head or not head)
+
+    def map(self, function: Callable[[Tensor], Any]) -> "Features":
         """The same features with ``function`` applied to each map."""
-        return Features(tuple(map(function, self.levels)), tuple(map(function, self.neck)))
+        levels, neck, *towers = (tuple(map(function, maps)) for maps in (self.levels, self.neck, *self.head.values()))
+        return Features(levels, neck, dict(zip(self.head, towers)))
 
     def chunk(self, parts: int) -> list["Features"]:
         """The features of each of ``parts`` views that went through the branch as one batch."""
         if parts == 1:
             return [self]
-        levels, neck = ([item.chunk(parts) for item in maps] for maps in self)
-        return [Features(tuple(m[i] for m in levels), tuple(m[i] for m in neck)) for i in range(parts)]
+        pieces = self.map(lambda item: item.chunk(parts))
+        return [pieces.map(lambda item, i=i: item[i]) for i in range(parts)]
 
 
 class Branch(nn.Module):
-    """Backbone, neck if there is one, and the projectors that objectives asked for.
+    """Backbone, neck and head if there are any, and the projectors that objectives asked for.
 
     Args:
         backbone: module with ``out_channels``, called on (N, 3, H, W), giving a tuple of maps.
-        neck: module called on that tuple, giving a tuple of maps.
+        neck: module called on that tuple, giving a tuple of ``num_outs`` maps of ``out_channels``.
         projectors: by name, ``<objective>_<projector>``.
+        head: module called on the neck's tuple, giving maps of ``out_channels`` at each of its outputs by the names in
+            ``towers``.
     """
 
-    def __init__(self, backbone: nn.Module, neck: nn.Module | None, projectors: Mapping[str, nn.Module]):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module | None,
+        projectors: Mapping[str, nn.Module],
+        head: nn.Module | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.neck = neck
+        self.head = head
         self.projectors = nn.ModuleDict(projectors)
 
-    def forward(self, views: Tensor, keep: Tensor | None = None, neck: bool = False) -> Features:
+    def forward(self, views: Tensor, keep: Tensor | None = None, neck: bool = False, head: bool = False) -> Features:
         """Features of views (N, 3, H, W).
 
         Args:
             keep: (N, L) indices of the tokens a masked backbone keeps.
             neck: also run the neck.
+            head: also run the neck and the head.
         """
         levels = tuple(self.backbone(views) if keep is None else self.backbone(views, keep=keep))
-        return Features(levels, tuple(self.neck(levels)) if neck else ())
+        maps = tuple(self.neck(levels)) if neck or head else ()
+        return Features(levels, maps, self.head(maps) if head else {})
+
+    def channels(self, level: Level) -> int:
+        """Width of a level.
+
+        Raises:
+            ValueError: there is no such level; the message lists those there are.
+        """
+        outs = () if self.neck is None else (self.neck.out_channels,) * self.neck.num_outs
+        towers = {} if self.head is None else {name: (self.head.out_channels,) * len(outs) for name in self.head.towers}
+        return look_up(by_level(self.backbone.out_channels, outs, towers), level)
+
+
+def build_branch(online: Mapping[str, Any]) -> Branch:
+    """A branch without projectors.
+
+    Args:
+        online: ``dict(backbone=…, neck=None, head=None)`` of configs. A neck's ``in_channels`` are those of the
+            backbone's maps and a head's are the neck's, unless they say otherwise.
+
+    Raises:
+        ValueError: a head without a neck, or a neck that does not tell its outputs.
+    """
+    backbone = build_backbone(online["backbone"])
+    neck = head = None
+    if online.get("neck"):
+        neck = _build(online["neck"], list(backbone.out_channels))
+        if not (hasattr(neck, "out_channels") and hasattr(neck, "num_outs")):
+            raise ValueError(f"online.neck: {type(neck).__name__} lacks the attributes out_channels and num_outs")
+    if online.get("head"):
+        if neck is None:
+            raise ValueError("online.head is given without online.neck; expected a neck, whose maps the head works on")
+        head = _build(online["head"], neck.out_channels)
+    return Branch(backbone, neck, {}, head)
+
+
+def _build(cfg: Mapping[str, Any], in_channels: list[int] | int) -> nn.Module:
+    # Names without a prefix are ours, whatever scope the process is in.
+    scope = {} if "." in str(cfg.get("type")) else {"_scope_": SCOPE}
+    module = MODELS.build({"in_channels": in_channels, **scope, **copy.deepcopy(dict(cfg))})
+    # OpenMMLab's modules are initialised by a second call. It is made here, before the target copies the branch.
+    if hasattr(module, "init_weights"):
+        module.init_weights()
+    return module

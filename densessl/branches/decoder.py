@@ -20,6 +20,8 @@ class SumDecoder(nn.Module):
         out_channels: of the result.
     """
 
+    num_outs = 1
+
     def __init__(self, in_channels: Sequence[int], out_channels: int = 128):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)

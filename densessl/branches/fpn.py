@@ -26,8 +26,7 @@ def conv_block(
     padding, bias = kernel_size // 2, norm_cfg is None
     layers = OrderedDict(conv=nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias))
     if norm_cfg is not None:
-        norm = build_norm(norm_cfg, out_channels)
-        layers[NORM_KEYS[norm_cfg["type"]]] = norm
+        layers[NORM_KEYS[norm_cfg["type"]]] = build_norm(norm_cfg, out_channels)
     if relu:
         layers["activate"] = nn.ReLU(inplace=True)
     return nn.Sequential(layers)

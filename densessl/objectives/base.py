@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densessl.branches.branch import Branch, Features
+from densessl.branches.branch import Branch, Features, Level, needed
 from densessl.data.batch import Batch
 from densessl.data.rng import keyed_rng
 from densessl.geometry import ViewGeometry
@@ -23,13 +23,19 @@ class Forward(NamedTuple):
         views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
             names of derived ones, all of one size.
         keep: name of the draw with the token indices a masked backbone keeps.
-        neck: whether the neck's maps are needed too.
+        neck, head: whether the maps of these parts are needed too; a head needs the neck.
     """
 
     branch: str
     views: tuple[View, ...]
     keep: str | None = None
     neck: bool = False
+    head: bool = False
+
+    @classmethod
+    def to(cls, branch: str, views: tuple[View, ...], *levels: Level, keep: str | None = None) -> "Forward":
+        """A pass through the parts that make these levels."""
+        return cls(branch, views, keep, **needed(*levels))
 
 
 class Step(NamedTuple):
@@ -98,7 +104,7 @@ class BranchMaps:
         self,
         name: str,
         view: View | tuple[View, ...],
-        level: int | str = -1,
+        level: Level = -1,
         pool: bool = False,
         read: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
@@ -122,7 +128,7 @@ class BranchMaps:
                 self._projected[key] = self.apply(name, maps[0] if len(maps) == 1 else torch.cat(maps))
         return self._projected[key]
 
-    def pooled(self, view: View, level: int | str = -1) -> Tensor:
+    def pooled(self, view: View, level: Level = -1) -> Tensor:
         """Mean of a map over its cells, (N, C)."""
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
             return self[view][level].mean((2, 3))
@@ -165,11 +171,12 @@ class Objective(nn.Module):
         weight: of its loss in the sum; a number, or the config of a schedule
             (:func:`densessl.engine.schedules.build_schedule`).
         views: the two (or more) loaded views it looks at.
-        level: of the backbone (an index into its outputs) or neck ("neck.i") it works on.
+        level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
+            towers at the neck's output i ("cls.i", "reg.i").
     """
 
     def __init__(
-        self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: int | str = -1
+        self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: Level = -1
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()
@@ -179,15 +186,14 @@ class Objective(nn.Module):
 
     def plan(self) -> list[Forward]:
         """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
-        neck = isinstance(self.level, str)
-        return [Forward(branch, (view,), neck=neck) for branch in ("online", "target") for view in self.views]
+        return [Forward.to(branch, (view,), self.level) for branch in ("online", "target") for view in self.views]
 
     def one_way(self) -> list[Forward]:
         """The plan of methods that are not symmetric: the first view is query, the second key."""
-        neck = isinstance(self.level, str)
-        return [Forward("online", (self.views[0],), neck=neck), Forward("target", (self.views[1],), neck=neck)]
+        first, second = self.views[:2]
+        return [Forward.to("online", (first,), self.level), Forward.to("target", (second,), self.level)]
 
-    def projectors(self, channels: Callable[[int | str], int]) -> dict[str, nn.Module]:
+    def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:
         """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""
         return {}
 

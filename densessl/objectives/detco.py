@@ -84,10 +84,9 @@ class DetCo(Objective):
         self.queue = Queue({f"{kind}{i}": dim for kind in kinds for i in range(len(self.levels))}, length)
 
     def plan(self) -> list[Forward]:
-        neck = any(isinstance(level, str) for level in self.levels)
         branches = ("online", "target")
         inputs = [*zip(branches, self.views)] + ([*zip(branches, TILES)] if self.local else [])
-        return [Forward(branch, (view,), neck=neck) for branch, view in inputs]
+        return [Forward.to(branch, (view,), *self.levels) for branch, view in inputs]
 
     def projectors(self, channels):
         heads = {}

@@ -57,9 +57,9 @@ class MultiCrop(Objective):
         self.momentum = momentum
 
     def plan(self) -> list[Forward]:
-        neck = any(isinstance(level, str) for level in getattr(self, "levels", (self.level,)))
-        online = [Forward("online", group, neck=neck) for group in self.groups]
-        return [*online, Forward("target", self.globals, neck=neck)]
+        levels = getattr(self, "levels", (self.level,))
+        online = [Forward.to("online", group, *levels) for group in self.groups]
+        return [*online, Forward.to("target", self.globals, *levels)]
 
 
 @OBJECTIVES.register_module()

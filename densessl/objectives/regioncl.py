@@ -104,8 +104,7 @@ class RegionSwap(Objective):
 
     def plan(self) -> list[Forward]:
         """The method's own passes, and one for each composite, with batch-norm statistics of its own."""
-        neck = isinstance(self.level, str)
-        return super().plan() + [Forward("online", (f"composite{view}",), neck=neck) for view in self.swapped()]
+        return super().plan() + [Forward.to("online", (f"composite{view}",), self.level) for view in self.swapped()]
 
     def draw(self, rng: np.random.Generator, view: tuple[int, int]) -> RectangleDraws:
         """The numbers of a step's rectangle in a view of (width, height) pixels."""

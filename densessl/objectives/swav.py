@@ -108,8 +108,7 @@ class SwAV(Objective):
         self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
 
     def plan(self) -> list[Forward]:
-        neck = isinstance(self.level, str)
-        return [Forward(branch, group, neck=neck) for branch in ("online", "target") for group in self.groups]
+        return [Forward.to(branch, group, self.level) for branch in ("online", "target") for group in self.groups]
 
     def projectors(self, channels):
         inner = [] if self.hidden is None else [self.hidden]

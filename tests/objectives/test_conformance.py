@@ -37,7 +37,7 @@ BACKBONES = {
 
 
 def model_of(case: Case, target: dict | None = None, dtype=torch.float32, seed: int = 0, objectives=None, **online):
-    online = dict(backbone=case.backbone, neck=case.neck) | online
+    online = dict(backbone=case.backbone, neck=case.neck, head=case.head) | online
     return toy_model(objectives or case.objectives, target or case.targets[0], dtype=dtype, seed=seed, **online)
 
 

@@ -14,10 +14,10 @@ BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(2, 3), norm_cfg=d
 HORIZON = Horizon(steps_per_epoch=5, epochs=2, total_steps=10, num_images=40, global_batch=8)
 
 
-def toy_model(objectives, target=None, backbone=None, dtype=torch.float32, seed=0, neck=None) -> TwoBranch:
+def toy_model(objectives, target=None, backbone=None, dtype=torch.float32, seed=0, neck=None, head=None) -> TwoBranch:
     torch.manual_seed(seed)
     target = target or dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.9))
-    model = TwoBranch(dict(backbone=backbone or BACKBONE, neck=neck), objectives, target).to(dtype)
+    model = TwoBranch(dict(backbone=backbone or BACKBONE, neck=neck, head=head), objectives, target).to(dtype)
     model.begin(HORIZON)
     return model.train()
 

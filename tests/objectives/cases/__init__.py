@@ -20,7 +20,8 @@ class Case:
         sizes: of the batch's views in pixels.
         uniforms: counts of further random numbers by view and name (``ViewSpec.uniforms``).
         regions: counts of random numbers of each region by name; None for a batch without regions.
-        backbone, neck: configs; None for the toy ResNet (two outputs, 8 and 4 cells a side at 64 pixels) and no neck.
+        backbone, neck, head: configs; None for the toy ResNet (two outputs, 8 and 4 cells a side at 64 pixels), no neck
+            and no head.
         permutes: whether the order of the batch must not matter.
         two_ranks: objectives of the one process that two processes are compared with, where it has to be told the
             split.
@@ -36,6 +37,7 @@ class Case:
     regions: dict[str, int] | None = None
     backbone: dict | None = None
     neck: dict | None = None
+    head: dict | None = None
     permutes: bool = True
     two_ranks: list[dict] | None = None
     single_image: str = "finite"
