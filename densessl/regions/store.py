@@ -134,10 +134,10 @@ class RegionStore(RegionSource):
 
     def verify(self) -> None:
         """Read all files and compare their checksums. Raises StoreError."""
-        for name, expected in self.manifest["files"].items():
-            if sha256(self.path / name) != expected["sha256"]:
+        for name in (BOXES, INDEX, PATHS):
+            if sha256(self.path / name) != self.manifest["files"][name]["sha256"]:
                 raise StoreError(
-                    f"{self.path / name} is damaged: its SHA-256 is not that of the manifest. Copy it again or build anew"
+                    f"{self.path / name} is damaged: its SHA-256 is not the manifest's. Copy it again, or build anew"
                 )
 
     def _find(self, path: str) -> np.void | None:
@@ -214,11 +214,14 @@ def _manifest(folder: Path) -> dict:
         raise StoreError(f"{place} is not that of a store of regions: it does not say format {FORMAT!r}")
     if manifest.get("version") != VERSION:
         raise StoreError(f"{place} says version {manifest.get('version')}, this densessl reads {VERSION}: build anew")
+    lacking = {"images", "draws", "boxes", "files", "about"} - manifest.keys()
+    if lacking:
+        raise StoreError(f"{place} says nothing about {' and '.join(sorted(lacking))}: copy it again or build anew")
     return manifest
 
 
 def _mapped(place: Path, manifest: dict) -> mmap.mmap:
-    expected = manifest["files"][place.name]["bytes"]
+    expected = manifest["files"].get(place.name, {}).get("bytes")
     if not place.is_file():
         raise StoreError(f"{place} is missing: copy the whole folder, or build anew")
     with open(place, "rb") as file:

@@ -155,6 +155,7 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
     with _written(out / BOXES) as boxes, _written(out / PATHS) as paths:
         boxes.write(header())
         entries = _write_images(boxes, paths, iter(images))
+    _refuse_twins(entries, out / PATHS)
     with _written(out / INDEX) as index:
         index.write(header())
         index.write(_table(entries).tobytes())
@@ -201,11 +202,21 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
     return np.concatenate(chunks)
 
 
+def _refuse_twins(entries: np.ndarray, paths: Path) -> None:
+    """Raise ValueError where a path comes twice. (Two paths may share a hash.)"""
+    _, inverse, counts = np.unique(entries["hash"], return_inverse=True, return_counts=True)
+    seen = set()
+    with open(paths, "rb") as file:
+        for place in entries["path"][counts[inverse] > 1].tolist():
+            file.seek(place)
+            path = b"".join(iter(lambda: file.read(1), b"\0"))
+            if path in seen:
+                raise ValueError(f"{path.decode('utf-8', 'surrogateescape')!r} comes twice, expected each image once")
+            seen.add(path)
+
+
 def _table(entries: np.ndarray) -> np.ndarray:
     """The hash table of the entries: each in the first free slot at or after its hash, modulo the number of slots."""
-    hashes, counts = np.unique(entries["hash"], return_counts=True)
-    if (counts > 1).any():
-        raise ValueError(f"{(counts > 1).sum()} images come twice, or two of their paths share a hash of 64 bits")
     slots = 1 << (3 * len(entries) // 2).bit_length()
     table = np.zeros(slots, entries.dtype)
     taken = np.zeros(slots, bool)
