@@ -1,0 +1,238 @@
+"""Files of regions made elsewhere: COCO json, npz, and the proposal pickles of MMDetection and Detectron2.
+
+A reader takes the file and, where it is given, the :class:`Images` that its regions are for; it returns for each name
+of an image a function that gives what the file has of it.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from densessl.data.decode import open_image
+from densessl.data.sources import ImageList, list_images
+from densessl.regions.safe_pickle import Held, load_arrays
+
+_PACKED = {"paths", "boxes", "offsets"}
+_PACKED_TOO = {"sizes", "levels", "scores"}
+
+
+class Found(NamedTuple):
+    """Regions of an image as a file has them.
+
+    Attributes:
+        boxes: (B, 4) x0, y0, x1, y1 in pixels.
+        scores: (B,); None where the order says which is best.
+        levels: (B,), or None.
+        size: (width, height) of the image, or None.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray | None = None
+    levels: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+
+
+Entries = dict[str, Callable[[], Found]]
+
+
+class Images:
+    """The images of a data set, with sizes, and with the ids that files know them by.
+
+    Args:
+        source: a folder, a list file or a COCO json, as for training.
+        content: of the json, where it was read already.
+
+    Attributes:
+        root: the folder, where it is known already; else "".
+        paths: relative to the root, in order.
+        stated: sizes that the json says, by path.
+    """
+
+    def __init__(self, source: str | os.PathLike, content: Any = None):
+        self.source = Path(source)
+        self.root = ""
+        self.stated: dict[str, tuple[int, int]] = {}
+        if self.source.suffix.lower() == ".json":
+            images = _list_of(content or _read_json(self.source), "images", self.source, ("file_name", "id"))
+            self.paths: Sequence[str] = [image["file_name"] for image in images]
+            self._by_id = {str(image["id"]): image["file_name"] for image in images}
+            self.stated = {
+                image["file_name"]: (int(image["width"]), int(image["height"]))
+                for image in images
+                if image.get("width") and image.get("height")
+            }
+        else:
+            self.root, self.paths = self._listed
+            self._by_id = None
+
+    @functools.cached_property
+    def _listed(self) -> ImageList:
+        return list_images(self.source)
+
+    def size(self, path: str) -> tuple[int, int]:
+        """(width, height) from the json, or else from the image's file. Raises UnreadableImage."""
+        return self.stated.get(path) or open_image(os.path.join(self._listed.root, path)).source_size
+
+    def with_id(self, number: Any) -> str:
+        """The path of the image that has an id in the json, or a file name that is the id and an extension.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self._by_id is None:
+            self._by_id = {Path(path).stem: path for path in self.paths}
+        if str(number) not in self._by_id:
+            raise ValueError(
+                f"{self.source} has no image with the id {number!r}. Give the COCO json that the regions were made with"
+            )
+        return self._by_id[str(number)]
+
+
+def read_coco(place: Path, images: Images | None) -> Entries:
+    """Annotations (``images`` and ``annotations``, of which crowds are left out) or a list of results."""
+    content = _read_json(place)
+    if isinstance(content, list):
+        _needs(images, place, "a list of results", "the COCO json with the images that its ids mean")
+        named, found = images, _list_of({"results": content}, "results", place, ("image_id", "bbox"))
+    else:
+        named = Images(place, content)
+        found = _list_of(content, "annotations", place, ("image_id", "bbox"))
+    by_path: dict[str, list[dict]] = {path: [] for path in ([] if named is images else named.paths)}
+    for one in found:
+        if not one.get("iscrowd"):
+            by_path.setdefault(named.with_id(one["image_id"]), []).append(one)
+
+    def read(path: str) -> Found:
+        rows = by_path[path]
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(len(rows), 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scored = rows and all("score" in row for row in rows)
+        scores = np.array([row["score"] for row in rows], np.float64) if scored else None
+        return Found(boxes, scores, size=named.size(path) if images is None else named.stated.get(path))
+
+    return {path: functools.partial(read, path) for path in by_path}
+
+
+def read_npz(place: Path, images: Images | None) -> Entries:
+    """Either an array for each image under its relative path, (B, 4), or (B, 5) with scores; or ``paths`` (N,),
+    ``boxes`` (sum of B, 4) and ``offsets`` (N + 1,), if wanted with ``sizes`` (N, 2), ``levels`` and ``scores``
+    (sum of B,)."""
+    arrays = np.load(place, allow_pickle=False)
+    if not set(arrays.files) >= _PACKED:
+        return {name: lambda name=name: _with_scores(arrays[name], f"{place}: {name}") for name in arrays.files}
+    if unknown := set(arrays.files) - _PACKED - _PACKED_TOO:
+        raise ValueError(f"{place} has arrays {sorted(unknown)}, expected {sorted(_PACKED)} and {sorted(_PACKED_TOO)}")
+    packed = {name: arrays[name] for name in arrays.files}
+    offsets, count = packed["offsets"], len(packed["boxes"])
+    if (
+        offsets.shape != (len(packed["paths"]) + 1,)
+        or offsets[0] != 0
+        or offsets[-1] != count
+        or (np.diff(offsets) < 0).any()
+    ):
+        raise ValueError(f"{place}: offsets have to rise from 0 to {count}, one more than there are paths")
+    for name, length in (("levels", count), ("scores", count), ("sizes", len(packed["paths"]))):
+        if len(packed.get(name, range(length))) != length:
+            raise ValueError(f"{place}: {len(packed[name])} {name}, expected {length}")
+
+    def read(number: int) -> Found:
+        part = slice(*offsets[number : number + 2])
+        boxes, scores, levels = (
+            packed[name][part] if name in packed else None for name in ("boxes", "scores", "levels")
+        )
+        size = tuple(map(int, packed["sizes"][number])) if "sizes" in packed else None
+        return Found(boxes, scores, levels, size)
+
+    return {str(path): functools.partial(read, number) for number, path in enumerate(packed["paths"])}
+
+
+def read_pickle(place: Path, images: Images | None) -> Entries:
+    """Proposals of Detectron2 (a dict with ``ids`` and ``boxes``), of MMDetection 3 (of ``DumpProposals``: a dict of
+    ``InstanceData`` by the last two parts of the image's path) or of MMDetection 2 (a list of arrays, in the order of
+    the images)."""
+    content = load_arrays(place)
+    if isinstance(content, dict) and "boxes" in content:
+        return _detectron2(content, place, images)
+    if isinstance(content, dict):
+        return {name: lambda name=name: _mmdet(content[name], f"{place}: {name}") for name in content}
+    if not isinstance(content, list):
+        raise ValueError(
+            f"{place} holds a {type(content).__name__}, expected the dict or list of proposals of a detector"
+        )
+    _needs(images, place, "a list of proposals", "the list or COCO json of its images, in the order of the list")
+    if len(content) != len(images.paths):
+        raise ValueError(f"{place} has proposals of {len(content)} images, {images.source} has {len(images.paths)}")
+    return {
+        path: lambda one=one, path=path: _mmdet(one, f"{place}: {path}") for path, one in zip(images.paths, content)
+    }
+
+
+def _detectron2(content: dict, place: Path, images: Images | None) -> Entries:
+    ids = content.get("ids", content.get("indexes"))
+    scores = content.get("objectness_logits", content.get("scores"))
+    mode = int(content.get("bbox_mode", 0))  # detectron2.structures.BoxMode
+    if ids is None or len(ids) != len(content["boxes"]) or len(ids) != len(ids if scores is None else scores):
+        raise ValueError(f"{place}: expected as many ids and objectness_logits as boxes, found {sorted(content)}")
+    if mode not in (0, 1):
+        raise ValueError(f"{place}: bbox_mode is {mode}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
+    _needs(images, place, "Detectron2's proposals", "the COCO json with the images that its ids mean")
+
+    def read(number: int) -> Found:
+        boxes = np.array(content["boxes"][number], np.float64).reshape(-1, 4)
+        if mode == 1:
+            boxes[:, 2:] += boxes[:, :2]
+        return Found(boxes, None if scores is None else np.asarray(scores[number]))
+
+    return {images.with_id(one): functools.partial(read, number) for number, one in enumerate(ids)}
+
+
+def _mmdet(one: Any, where: str) -> Found:
+    """An array of boxes, or an object or dict with ``bboxes`` and ``scores``."""
+    fields = vars(one) if isinstance(one, Held) else one
+    if not isinstance(fields, dict):
+        return _with_scores(one, where)
+    if "bboxes" not in fields:
+        raise ValueError(f"{where}: expected bboxes and scores, found {sorted(map(str, fields))}")
+    scores = fields.get("scores")
+    return _with_scores(fields["bboxes"], where)._replace(scores=None if scores is None else np.asarray(scores))
+
+
+def _with_scores(array: Any, where: str) -> Found:
+    """Boxes (B, 4), or (B, 5) with a score last."""
+    boxes = np.asarray(array)
+    if boxes.size == 0:
+        return Found(np.zeros((0, 4)))
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or boxes.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{where}: boxes of shape {boxes.shape} and type {boxes.dtype}, expected (B, 4) or (B, 5) numbers"
+        )
+    return Found(boxes[:, :4], boxes[:, 4] if boxes.shape[1] == 5 else None)
+
+
+def _needs(images: Images | None, place: Path, what: str, wanted: str) -> None:
+    if images is None:
+        raise ValueError(f"{place} is {what}: give --data, {wanted}")
+
+
+def _read_json(place: Path) -> Any:
+    try:
+        return json.loads(place.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{place} is not JSON: {error}") from error
+
+
+def _list_of(content: Any, name: str, place: Path, keys: Iterable[str]) -> list[dict]:
+    """A list of dicts that all have ``keys``."""
+    found = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(f"{place} is not in COCO format: expected a list under {name!r}")
+    for number, one in enumerate(found):
+        for key in keys:
+            if not isinstance(one, dict) or key not in one:
+                raise ValueError(f"{place}: {name}[{number}] has no {key!r}")
+    return found

@@ -1,0 +1,158 @@
+"""Regions made elsewhere become a store."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from densessl.data.decode import UnreadableImage
+from densessl.regions.import_formats import Found, Images, read_coco, read_npz, read_pickle
+from densessl.regions.match import match_paths
+from densessl.regions.proposals import Proposals
+from densessl.regions.store_format import write_store
+
+FORMATS = {"coco": (".json",), "npz": (".npz",), "pickle": (".pkl", ".pickle")}
+_READERS = {"coco": read_coco, "npz": read_npz, "pickle": read_pickle}
+_SHOWN = 5
+
+
+@dataclass
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        source: the file.
+        images: in the store.
+        boxes: in the store.
+        clipped: boxes that left their image and were cut at its border.
+        dropped: boxes that were not finite, or empty once they were clipped.
+        beyond: boxes left out since an image had more than asked for.
+        unmatched: names of the file that mean no image of the data, or one of several; left out.
+        without: images of the data that the file does not name; they are not in the store.
+        unreadable: images whose size was needed and whose file could not be read; left out.
+    """
+
+    source: str
+    images: int = 0
+    boxes: int = 0
+    clipped: int = 0
+    dropped: int = 0
+    beyond: int = 0
+    unmatched: list[str] = field(default_factory=list)
+    without: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.source}: {self.boxes:,} boxes of {self.images:,} images",
+            f"  {self.clipped:,} clipped to their image, {self.dropped:,} empty ones dropped"
+            + (f", {self.beyond:,} beyond the first of an image left out" if self.beyond else ""),
+        ]
+        if self.without:
+            lines.append(f"  {self.without:,} images of the data have no regions here: training on them will stop")
+        for what, names in (("mean no one image of the data", self.unmatched), ("are unreadable", self.unreadable)):
+            if names:
+                more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+                lines.append(f"  {len(names):,} {what}: {', '.join(names[:_SHOWN])}{more}")
+        return "\n".join(lines)
+
+
+def import_regions(
+    source: str | os.PathLike,
+    out: str | os.PathLike,
+    format: str = "auto",
+    data: str | os.PathLike | None = None,
+    top: int | None = None,
+) -> ImportReport:
+    """Write a store of the boxes in a file.
+
+    Boxes keep the order of the file, or come by score, best first, where it has scores. They are clipped to their
+    image; what is empty then is dropped. Pickles are read without running code (:mod:`densessl.regions.safe_pickle`).
+
+    Args:
+        source: a COCO json with annotations or results, an npz, or a pickle of MMDetection's or Detectron2's proposals;
+            see :mod:`densessl.regions.import_formats`.
+        out: folder of the store.
+        format: one of ``FORMATS``, or "auto" to go by the extension.
+        data: folder, list file or COCO json of the images. The store then has their paths as they are there; the names
+            in ``source`` may begin at a folder above or below. Sizes that ``source`` does not say are taken from there:
+            from the json, or by opening the images. Needed for sizes, and for proposals by id or in an order.
+        top: how many boxes of an image to keep at most; None for all.
+
+    Raises:
+        ValueError: the file is not of its format, lacks something or asks to run code (RefusedPickle); or no name in it
+            means an image of ``data``.
+        StoreError: ``out`` is a store already.
+    """
+    place = Path(source)
+    read = _READERS[_format(place, format)]
+    if top is not None and top < 1:
+        raise ValueError(f"top is {top}, expected a positive number, or None for all")
+    images = None if data is None else Images(data)
+    entries = read(place, images)
+    report = ImportReport(place.name)
+    if images is None:
+        paths = dict(zip(entries, entries))
+    else:
+        paths = match_paths(entries, images.paths, images.root)
+        report.unmatched = [name for name in entries if name not in paths]
+        report.without = len(images.paths) - len(paths)
+        if entries and not paths:
+            raise ValueError(
+                f"no name in {place} means an image of {images.source}: it has {next(iter(entries))!r}, the data has "
+                f"{images.paths[0]!r}"
+            )
+
+    def fitted() -> Iterator[tuple[str, tuple[int, int], list[Proposals]]]:
+        for name, path in paths.items():
+            found = entries[name]()
+            if found.size is None and images is None:
+                raise ValueError(
+                    f"{place} does not say the sizes of its images: give --data, their folder or COCO json"
+                )
+            try:
+                size = found.size or images.size(path)
+            except UnreadableImage as error:
+                report.unreadable.append(str(error))
+                continue
+            proposals = _fit(found, size, top, f"{place}: {name}", report)
+            report.images += 1
+            report.boxes += len(proposals.boxes)
+            yield path, size, [proposals]
+
+    write_store(out, fitted(), dict(imported=place.name, top=top))
+    return report
+
+
+def _format(place: Path, format: str) -> str:
+    if format in FORMATS:
+        return format
+    by_extension = {extension: name for name, extensions in FORMATS.items() for extension in extensions}
+    if format != "auto":
+        raise ValueError(f"format is {format!r}, expected one of {['auto', *FORMATS]}")
+    if place.suffix.lower() not in by_extension:
+        raise ValueError(
+            f"{place}: expected {', '.join(by_extension)}; or say which it is: --format {'|'.join(FORMATS)}"
+        )
+    return by_extension[place.suffix.lower()]
+
+
+def _fit(found: Found, size: tuple[int, int], top: int | None, where: str, report: ImportReport) -> Proposals:
+    """Order, clip, drop and cut; counts what it does."""
+    boxes = np.asarray(found.boxes, np.float64)
+    count = len(boxes)
+    levels = np.ones(count, np.int64) if found.levels is None else np.asarray(found.levels, np.int64)
+    if found.scores is not None:
+        if len(found.scores) != count:
+            raise ValueError(f"{where}: {len(found.scores)} scores for {count} boxes")
+        order = np.argsort(-np.asarray(found.scores, np.float64), kind="stable")
+        boxes, levels = boxes[order], levels[order]
+    inside = boxes.clip(0, np.array(size * 2))
+    good = np.isfinite(boxes).all(1) & (inside[:, :2] < inside[:, 2:]).all(1)
+    report.dropped += count - int(good.sum())
+    report.beyond += max(0, int(good.sum()) - (count if top is None else top))
+    kept = np.flatnonzero(good)[:top]
+    report.clipped += int((boxes[kept] != inside[kept]).any(1).sum())
+    return Proposals(inside[kept], levels[kept])

@@ -1,0 +1,119 @@
+"""Pickles that hold arrays, read without running what they ask to be run.
+
+A pickle is a program: it may name any importable function and have it called. Here it may name the few that rebuild
+arrays, which stand-ins replace; another name ends the reading. Objects of MMEngine become :class:`Held`, so that
+neither MMEngine nor MMDetection needs to be there.
+"""
+
+import io
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+
+class RefusedPickle(ValueError):
+    """The file is no pickle, or names something that is not needed to hold arrays. The message says what."""
+
+
+class Held:
+    """Stands for an object of another package: its attributes, and nothing else."""
+
+
+def load_arrays(place: str | os.PathLike) -> Any:
+    """Read a pickle of dicts, lists, sets, numbers, strings, numpy arrays, torch tensors and ``InstanceData``.
+
+    Args:
+        place: the file. Strings of Python 2 are read as Latin-1.
+
+    Returns:
+        What the file holds. Tensors are on the CPU, an ``InstanceData`` is a :class:`Held`.
+
+    Raises:
+        RefusedPickle: see there. Nothing else that the file names was imported or called.
+    """
+    with open(place, "rb") as file:
+        try:
+            return _Reader(file).load()
+        except RefusedPickle as error:
+            raise RefusedPickle(f"{os.fspath(place)}: {error}") from None
+        except Exception as error:  # a damaged stream makes the machine and the rebuilding functions raise anything
+            raise RefusedPickle(f"{os.fspath(place)} is damaged, or is no pickle: {error}") from error
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: IO[bytes]):
+        super().__init__(file, encoding="latin1")
+        # Made for each file, since a file can set attributes of what it names.
+        self._known = _stand_ins()
+
+    def find_class(self, module: str, name: str) -> Callable | None:
+        if (module, name) not in self._known:
+            raise RefusedPickle(
+                f"names {module}.{name}, which could run code: refused. Only dicts, lists, numpy arrays, torch tensors "
+                "and InstanceData are read"
+            )
+        return self._known[module, name]
+
+
+def _stand_ins() -> dict[tuple[str, str], Callable | None]:
+    """What a file may name, and what it gets."""
+
+    class InstanceData(Held):
+        pass
+
+    class DType:
+        """A numpy dtype without fields. Numpy's own takes flags from the file, with which bytes pass for pointers."""
+
+        def __init__(self, kind: str, *_: Any):
+            if not re.fullmatch(r"[?biufcSUO]\d*", kind):
+                raise RefusedPickle(f"has an array of type {kind!r}, expected numbers or strings")
+            self.numpy = np.dtype(kind)
+
+        def __setstate__(self, state: tuple) -> None:
+            self.numpy = self.numpy.newbyteorder(state[1])
+
+    class Array(np.ndarray):
+        def __setstate__(self, state: tuple) -> None:
+            version, shape, dtype, fortran, data = state
+            super().__setstate__((version, shape, dtype.numpy, fortran, data))
+
+    def reconstruct(*_: Any) -> Array:
+        return np.empty(0).view(Array)
+
+    def frombuffer(buffer: bytes, dtype: DType, shape: tuple[int, ...], order: str) -> np.ndarray:
+        return np.frombuffer(buffer, dtype.numpy).reshape(shape, order=order)
+
+    def scalar(dtype: DType, data: bytes) -> np.generic:
+        return np.frombuffer(data, dtype.numpy)[0]
+
+    def encode(text: str, _: str) -> bytes:  # how protocols below 3 write bytes
+        return text.encode("latin1")
+
+    def load_storage(data: bytes) -> Any:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+    def rebuild_tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
+        return torch._utils._rebuild_tensor(storage, offset, size, stride)
+
+    known = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("_codecs", "encode"): encode,
+        ("numpy", "ndarray"): None,  # the argument of _reconstruct; as a class it could be called
+        ("numpy", "dtype"): DType,
+        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch.storage", "_load_from_bytes"): load_storage,
+        ("mmengine.structures.instance_data", "InstanceData"): InstanceData,
+    }
+    for package in ("numpy.core", "numpy._core"):
+        known[f"{package}.multiarray", "_reconstruct"] = reconstruct
+        known[f"{package}.multiarray", "scalar"] = scalar
+        known[f"{package}.numeric", "_frombuffer"] = frombuffer
+    for builtins in ("builtins", "__builtin__"):
+        known |= {(builtins, kind.__name__): kind for kind in (set, frozenset, bytes, bytearray)}
+    return known
