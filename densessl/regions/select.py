@@ -1,12 +1,7 @@
 """Selections: which of an image's proposals a method looks at, and in which order.
 
 A selection is called with (proposals, (width, height) of the image in pixels, generator of random numbers) and returns
-proposals. The lists of the methods:
-
-- DETReg: ``[dict(type="TopK", k=30, ranking="uijlings")]`` (top-k), ``[dict(type="TopK", k=30, ranking="random")]``
-  (random), ``[]`` (all)
-- CCOP: ``[dict(type="AspectRange", low=1 / 3, high=3), dict(type="MinSide", pixels=20), dict(type="Thin", iou=0.5),
-  dict(type="TopK", k=50)]``
+proposals. The lists of the methods are in :data:`PRESETS`.
 """
 
 from dataclasses import dataclass
@@ -20,6 +15,18 @@ from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_SELECTIONS
 
 RANKINGS = ("order", "random", "uijlings")
+# DETReg's top-k and random strategies (its third, all, is none), and CCOP's.
+PRESETS: dict[str, list[dict]] = {
+    "none": [],
+    "detreg": [dict(type="TopK", k=30, ranking="uijlings")],
+    "detreg-random": [dict(type="TopK", k=30, ranking="random")],
+    "ccop": [
+        dict(type="AspectRange", low=1 / 3, high=3),
+        dict(type="MinSide", pixels=20),
+        dict(type="Thin", iou=0.5),
+        dict(type="TopK", k=50),
+    ],
+}
 
 
 @REGION_SELECTIONS.register_module()

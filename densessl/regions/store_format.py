@@ -33,6 +33,7 @@ JOURNAL = "journal.bin"  # of a build that is under way, densessl.regions.journa
 HEADER_BYTES = 32  # the format's name, zeros, and the version in the last four bytes
 QUANTA = 65535
 _CHUNK = 1 << 20
+_SLACK = 1e-6  # pixels by which rounding may put a box outside
 
 
 class StoreError(ValueError):
@@ -77,7 +78,8 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
     if len(levels) != len(boxes):
         raise ValueError(f"{path}: {len(boxes)} boxes with {len(levels)} levels")
     sides = np.array([width, height] * 2, np.float64)
-    good = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1) & (boxes[:, 2:] <= sides[2:]).all(1)
+    inside = (boxes >= -_SLACK) & (boxes <= sides + _SLACK)
+    good = inside.all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
     if not good.all():
         raise ValueError(
             f"{path}: box {boxes[~good][0].tolist()} is empty, not finite or leaves the image of {width} x {height}"
@@ -85,7 +87,7 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
     if not ((levels >= 1) & (levels <= QUANTA)).all():
         raise ValueError(f"{path}: levels from {levels.min()} to {levels.max()}, expected 1 to {QUANTA}")
     rows = np.empty((len(boxes), 5), "<u2")
-    rows[:, :4] = np.rint(boxes * QUANTA / sides)
+    rows[:, :4] = np.rint(boxes * QUANTA / sides).clip(0, QUANTA)
     rows[:, 4] = levels
     thin = rows[:, :2] == rows[:, 2:4]
     at_end = rows[:, 2:4] == QUANTA
@@ -152,11 +154,11 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
     if (out / MANIFEST).exists():
         raise StoreError(f"{out} is a store of regions already. Give another folder, or remove it first")
     files = {}
-    with _written(out / BOXES) as boxes, _written(out / PATHS) as paths:
+    with written(out / BOXES) as boxes, written(out / PATHS) as paths:
         boxes.write(header())
         entries = _write_images(boxes, paths, iter(images))
     _refuse_twins(entries, out / PATHS)
-    with _written(out / INDEX) as index:
+    with written(out / INDEX) as index:
         index.write(header())
         index.write(_table(entries).tobytes())
     for name in (BOXES, INDEX, PATHS):
@@ -170,7 +172,7 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
         "files": files,
         "about": about,
     }
-    with _written(out / MANIFEST) as file:
+    with written(out / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
 
@@ -234,7 +236,7 @@ def _table(entries: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[IO[bytes]]:
+def written(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name when it is whole and on the disk, and not at all on an error."""
     beside = path.with_name(f"{path.name}.part")
     try:

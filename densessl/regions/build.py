@@ -1,0 +1,242 @@
+"""Make the regions of all images of a data set, once, and store them.
+
+The folder of the store has a journal of finished images meanwhile, so a build that was stopped in any way goes on where
+it was. What an image gets depends on its relative path, its pixels and the seed, on nothing else: the store is the same
+byte for byte whatever the number of workers and however often the build was stopped. Journal and store are of one size
+and both on disk for a moment at the end.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+from torch.utils.data import DataLoader, Dataset
+
+from densessl.data.decode import UnreadableImage, open_image
+from densessl.data.path_table import PathTable
+from densessl.data.rng import keyed_rng
+from densessl.data.sources import list_images
+from densessl.engine.progress import duration
+from densessl.regions.journal import Journal, image_record, refuse_other_plan, unreadable_record
+from densessl.regions.proposals import Proposals
+from densessl.regions.store import RegionStore
+from densessl.regions.store_format import JOURNAL, MANIFEST, StoreError, encoded, pack, path_hash, write_packed
+from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS
+from densessl.version import __version__
+
+LOCK = "lock"
+_TELL_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+def build(
+    source: str | Path,
+    out: str | Path,
+    generator: dict,
+    per_image: int | None = None,
+    draws: int = 1,
+    workers: int = 0,
+    seed: int = 0,
+    root: str | Path | None = None,
+    select: Sequence[dict] = (),
+) -> RegionStore:
+    """Make the regions of a data set, or go on doing so; a finished store is left alone.
+
+    Args:
+        source: folder, list file or COCO json of images, see :func:`densessl.data.sources.list_images`. An image that
+            is listed twice is done once.
+        out: folder of the store.
+        generator: config of a generator (:mod:`densessl.regions.generators`).
+        per_image: keep the first so many regions of an image; None for all.
+        draws: how many times to call the generator for each image, with other random numbers.
+        workers: processes; 0 for this one only.
+        seed: of the random numbers.
+        root: folder that the paths of a list file or json are relative to.
+        select: configs of selections (:mod:`densessl.regions.select`) applied before ``per_image``.
+
+    Returns:
+        The store. Images that cannot be read are not in it, but in its manifest: ``about.unreadable``.
+
+    Raises:
+        StoreError: ``out`` was begun with other parameters or images, or is being built by another process, or no image
+            can be read.
+        ValueError, FileNotFoundError, ImportError: parameters, data or a package are not as they should be.
+        RuntimeError: the generator failed; the message names the image.
+    """
+    for name, value in (("per_image", per_image), ("draws", draws)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    listed = list_images(source, root)
+    images = _Images(listed.root, _each_once(listed.paths), generator, select, per_image, draws, seed)
+    plan = json.loads(
+        json.dumps(
+            {
+                "densessl": __version__,
+                "generator": generator,
+                "select": list(select),
+                "per_image": per_image,
+                "draws": draws,
+                "seed": seed,
+                "images": len(images.paths),
+                "list": _digest(images.paths),
+            }
+        )
+    )
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        if (out / MANIFEST).exists():
+            store = RegionStore(out)
+            refuse_other_plan(out, store.manifest["about"], plan)
+            print(f"{out} is finished already")
+        else:
+            images.try_generator()
+            journal = Journal(out / JOURNAL, plan, len(images.paths))
+            try:
+                _work(images, journal, workers)
+                _finish(images, journal, out, plan)
+            finally:
+                journal.close()
+            store = RegionStore(out)
+        (out / JOURNAL).unlink(missing_ok=True)
+    return store
+
+
+class _Images(Dataset):
+    """The work: at a position of the list, (position, record for the journal)."""
+
+    def __init__(
+        self,
+        root: str,
+        paths: PathTable,
+        generator: dict,
+        select: Sequence[dict],
+        per_image: int | None,
+        draws: int,
+        seed: int,
+    ):
+        self.root, self.paths = root, paths
+        self.generator = REGION_GENERATORS.build(dict(generator))
+        self.select = [REGION_SELECTIONS.build(dict(step)) for step in select]
+        self.per_image, self.draws, self.seed = per_image, draws, seed
+
+    def try_generator(self) -> None:
+        """On a small picture, here: a missing package is told at once, and workers find compiled code."""
+        rows, columns = np.mgrid[:64, :64].astype(np.uint8) * 4
+        try:
+            self.generator(np.stack([rows, columns, rows], -1), keyed_rng(0, "try"))
+        except (ImportError, ValueError):
+            raise
+        except Exception as error:
+            raise ValueError(f"{self.generator} fails on a picture of 64 x 64: {error!r}") from error
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> tuple[int, bytes]:
+        path = self.paths[position]
+        place = os.path.join(self.root, path)
+        try:
+            pixels = open_image(place).decode().image
+        except UnreadableImage as error:
+            # Nothing that differs between two runs, for the manifest: no folder, no address of an object.
+            reason = str(error).removeprefix(f"{place}: ")
+            return position, unreadable_record(re.sub(r" at 0x[0-9a-f]+", "", reason))
+        size = pixels.shape[1], pixels.shape[0]
+        try:
+            return position, image_record(pack(path, size, [self._draw(path, pixels, n) for n in range(self.draws)]))
+        except Exception as error:
+            raise RuntimeError(f"{place}: {type(self.generator).__name__} failed: {error}") from error
+
+    def _draw(self, path: str, pixels: np.ndarray, draw: int) -> Proposals:
+        found = self.generator(pixels, keyed_rng(self.seed, "regions.build", draw, path_hash(path)))
+        rng = keyed_rng(self.seed, "regions.build.select", draw, path_hash(path))
+        for step in self.select:
+            found = step(found, (pixels.shape[1], pixels.shape[0]), rng)
+        return found.index(slice(self.per_image))
+
+
+def _each_once(paths: PathTable) -> PathTable:
+    return paths if len(set(paths)) == len(paths) else PathTable(dict.fromkeys(paths))
+
+
+def _digest(paths: PathTable) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(encoded(path) + b"\0")
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One builder at a time. The kernel takes the lock away when the process ends, however it does; workers do not
+    inherit it (as they would that of ``flock``)."""
+    with open(out / LOCK, "w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"{out} is being built by another process; wait for it, or stop it") from error
+        yield
+        # Not when the build was stopped: another process may have opened this file, and a third would make a new one.
+        (out / LOCK).unlink()
+
+
+class _Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f} images/s")
+
+
+def _work(images: _Images, journal: Journal, workers: int) -> None:
+    """Do what is not done, and tell of it: a bar on a terminal, else a line every ten seconds. Images that could not be
+    read are tried again: a disk may have been away."""
+    todo = np.flatnonzero(~journal.done).tolist()
+    if not todo:
+        return
+    before = len(images) - len(todo)
+    if before:
+        print(f"{before} of {len(images)} images were done before", flush=True)
+    # Workers are forked here, before the bar starts a thread.
+    records = iter(DataLoader(images, batch_size=None, sampler=todo, num_workers=workers, in_order=False))
+    terminal = sys.stdout.isatty()
+    columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), "{task.fields[unreadable]} unreadable"
+    with Progress(*columns, disable=not terminal, speed_estimate_period=60) as bar:
+        task = bar.add_task("", total=len(images), completed=before, unreadable=0)
+        begun = told = time.monotonic()
+        unreadable = 0
+        for count, (position, record) in enumerate(records, 1):
+            journal.append(position, record)
+            unreadable += bool(journal.unreadable[position])
+            bar.update(task, advance=1, unreadable=unreadable)
+            now = time.monotonic()
+            if not terminal and (now - told >= _TELL_EVERY or count == len(todo)):
+                told = now
+                rate = count / (now - begun)
+                print(
+                    f"{before + count} of {len(images)} images, {rate:.1f} images/s, "
+                    f"{duration((len(todo) - count) / rate)} to go, {unreadable} unreadable",
+                    flush=True,
+                )
+
+
+def _finish(images: _Images, journal: Journal, out: Path, plan: dict) -> None:
+    """Write the store from the journal."""
+    unreadable = np.flatnonzero(journal.unreadable)
+    if not journal.done.any():
+        raise StoreError(
+            f"none of the {len(images)} images of {images.root} could be read, the first, {images.paths[0]!r}, since: "
+            f"{journal.reason(0)}"
+        )
+    about = plan | {"unreadable": {images.paths[position]: journal.reason(position) for position in unreadable}}
+    done = (int(position) for position in np.flatnonzero(journal.done))
+    write_packed(out, ((images.paths[position], journal.image(position)) for position in done), about)

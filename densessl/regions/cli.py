@@ -1,0 +1,150 @@
+"""The command line of ``tools/regions.py``: make, check and import stores of regions."""
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+
+from mmengine.config import DictAction
+
+from densessl.regions.build import build
+from densessl.regions.report import format_statistics, statistics
+from densessl.regions.select import PRESETS
+from densessl.registry import REGION_GENERATORS
+
+GENERATORS = {
+    "fast": "FastSelectiveSearch",
+    "selectivesearch": "SelectiveSearchPackage",
+    "opencv": "OpenCVSelectiveSearch",
+    "grid": "Grid",
+    "random": "RandomBoxes",
+}
+STOPPED = 130  # exit status after Ctrl-C, as of shells
+
+
+def generator_config(name: str, options: dict, max_side: int | None = None) -> dict:
+    """The config of a generator, whose arguments are known to exist.
+
+    Args:
+        name: of ``GENERATORS``.
+        options: arguments.
+        max_side: the argument of that name.
+
+    Raises:
+        ValueError: the generator does not take one of the arguments, or not as it is.
+    """
+    options = options | ({} if max_side is None else {"max_side": max_side})
+    takes = list(inspect.signature(REGION_GENERATORS.get(GENERATORS[name])).parameters)
+    for option in options:
+        if option not in takes:
+            raise ValueError(f"generator {name} takes no {option!r}, but {', '.join(takes)}")
+    config = dict(type=GENERATORS[name], **options)
+    try:
+        REGION_GENERATORS.build(dict(config))
+    except TypeError as error:
+        raise ValueError(f"generator {name} does not take {options}: {error}") from error
+    return config
+
+
+def run_build(args: argparse.Namespace) -> None:
+    generator = generator_config(args.generator, args.generator_options, args.max_side)
+    store = build(
+        args.data,
+        args.out,
+        generator,
+        per_image=args.per_image or None,
+        draws=args.draws,
+        workers=args.workers,
+        seed=args.seed,
+        root=args.root,
+        select=PRESETS[args.select],
+    )
+    unreadable = store.manifest["about"]["unreadable"]
+    print(format_statistics(statistics(store), [f"{path}: {reason}" for path, reason in unreadable.items()]))
+
+
+def run_check(args: argparse.Namespace) -> None:
+    from densessl.regions.check import check
+
+    check(args.out, coco=args.coco, data=args.data, picture=args.picture)
+
+
+def run_import(args: argparse.Namespace) -> None:
+    from densessl.regions.importing import import_regions
+
+    print(import_regions(args.source, args.out, args.format, args.data, args.top))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    top = argparse.ArgumentParser(prog="regions.py", description="Make, check and import stores of regions.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    make = commands.add_parser(
+        "build",
+        help="make the regions of all images of a data set",
+        description="Make the regions of all images of a data set. Stop it whenever you like: the same command goes "
+        "on, does no image twice, and makes the same bytes in the end.",
+    )
+    make.add_argument("data", help="folder of images (searched recursively), list file or COCO json")
+    make.add_argument("out", help="folder of the store")
+    make.add_argument("--generator", choices=list(GENERATORS), default="fast", help="default: fast")
+    make.add_argument(
+        "--generator-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="arguments of the generator, see densessl/regions/generators.py and fast.py",
+    )
+    make.add_argument("--max-side", type=int, metavar="P", help="look at images shrunk to this longest side")
+    make.add_argument(
+        "--per-image",
+        type=int,
+        default=1000,
+        metavar="K",
+        help="keep the first K regions of an image, 0 for all; a region takes 10 bytes. Default 1000: nearly all, as "
+        "methods choose from them anew in every epoch (CCOP thins, DETReg reorders). 100 take 1.3 GB for ImageNet",
+    )
+    make.add_argument(
+        "--select",
+        choices=list(PRESETS),
+        default="none",
+        help="store a method's choice only, made once for each draw; default: none, methods choose while training",
+    )
+    make.add_argument("--draws", type=int, default=1, metavar="D", help="make regions D times; epochs take turns")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    make.add_argument("--workers", type=int, default=cores, metavar="N", help=f"processes; default: {cores}, the cores")
+    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--root", help="folder that the paths of a list or json are relative to")
+    make.set_defaults(run=run_build)
+
+    check = commands.add_parser("check", help="check a store, count what is in it, and measure its recall")
+    check.add_argument("out", help="folder of the store")
+    check.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall with")
+    check.add_argument("--data", help="folder of the images, for the picture")
+    check.add_argument("--picture", metavar="OUT.png", help="boxes on a few images")
+    check.set_defaults(run=run_check)
+
+    bring = commands.add_parser("import", help="make a store of regions from elsewhere")
+    bring.add_argument("source", help="COCO json, npz, or pickle of MMDetection or Detectron2 (no code in it is run)")
+    bring.add_argument("out", help="folder of the store")
+    bring.add_argument("--format", choices=("auto", "coco", "npz", "pickle"), default="auto", help="default: auto")
+    bring.add_argument("--data", help="folder, list or COCO json of the images, where names or sizes are wanting")
+    bring.add_argument("--top", type=int, metavar="K", help="keep the best K of an image")
+    bring.set_defaults(run=run_import)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit status: 2 where data or parameters are not as they should be."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("stopped" + ("; the same command goes on from here" if args.run is run_build else ""), file=sys.stderr)
+        return STOPPED
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

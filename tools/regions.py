@@ -1,0 +1,8 @@
+"""Make, check and import stores of regions: ``python tools/regions.py build DATA OUT``. See ``--help``."""
+
+import sys
+
+from densessl.regions.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
