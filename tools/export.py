@@ -1,46 +1,62 @@
 """Hand a pretrained backbone over: ``python tools/export.py work_dirs/x/epoch_100.pth r50.pth --to mmdet``.
 
-With ``--into CONFIG`` the file is also loaded into that MMDetection detector, and the features are compared.
+Neck and head go with it where the pretraining had them. With ``--into CONFIG`` the file is also loaded into that
+MMDetection detector, and the features are compared.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from densessl.transfer import LoadError, build_detector, export_backbone, feature_differences, load_backbone
-from densessl.transfer.export import BRANCHES, FORMATS
+from densessl import transfer
+from densessl.transfer.export import BRANCHES, FORMATS, open_checkpoint
+from densessl.transfer.parts import PARTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 the backbone does not fit the detector, 2 it could not be exported."""
+    """Returns the exit code: 0 done, 1 a part does not fit the detector, 2 the backbone could not be exported."""
     parser = argparse.ArgumentParser(description="Write the backbone of a densessl checkpoint for other libraries.")
     parser.add_argument("checkpoint")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--to", choices=FORMATS, default="mmdet")
     parser.add_argument("--branch", choices=BRANCHES, default="online")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="what to write; by default all there is")
     parser.add_argument("--into", metavar="CONFIG", help="try it: an MMDetection config file, or mmdet::NAME")
-    parser.add_argument("--min-coverage", type=float, default=1.0, help="share of the detector's backbone to be filled")
+    parser.add_argument("--min-coverage", type=float, default=1.0, help="share of each of its parts to be filled")
     args = parser.parse_args(argv)
     try:
-        fingerprint = export_backbone(args.checkpoint, args.out, args.to, args.branch)
+        source = open_checkpoint(args.checkpoint)
+        fingerprint = transfer.export_backbone(source, args.out, args.to, args.branch, parts=args.parts)
         print(f"{args.out}: {args.branch} backbone, {fingerprint}")
+        written = transfer.parts_in(args.out)
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
+    for part, state in transfer.parts_in(source, args.branch).items():
+        verb = "also" if part in written else "left out:"
+        print(f"{args.out}: {verb} {args.branch} {part}, {len(state)} tensors")
     if args.into is None:
         return 0
     try:
-        detector = build_detector(args.into)
-        print(f"{args.into}: {load_backbone(detector, args.out, args.min_coverage)}")
-    except (LoadError, FileNotFoundError) as error:
+        detector = transfer.build_detector(args.into)
+        reports = transfer.load_parts(detector, args.out, args.min_coverage)
+    except (transfer.LoadError, FileNotFoundError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    difference = feature_differences(detector.backbone, args.checkpoint, args.branch)
-    if difference is None:
+    for report in reports.values():
+        print(f"{args.into}: {report}")
+    loaded = [part for part, report in reports.items() if report.applied]
+    found = {
+        "backbone": transfer.feature_differences(detector.backbone, source, args.branch),
+        "neck and head": transfer.part_differences(detector, source, args.branch, loaded),
+    }
+    if found["backbone"] is None:
         print("features: not compared, since this is no ResNet or the checkpoint does not tell its config")
+    differences = {level: value for all_ in found.values() for level, value in (all_ or {}).items()}
+    if not differences:
         return 0
-    exact = not any(difference.values())
-    print(f"features: {'equal bit for bit' if exact else 'largest differences'} {difference}")
+    exact = not any(differences.values())
+    print(f"features: {'equal bit for bit' if exact else 'largest differences'} {differences}")
     return 0 if exact else 1
 
 

@@ -1,15 +1,17 @@
 """From a training checkpoint to a file that MMDetection or torchvision opens.
 
-    file ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …}, "meta": {"fingerprint": {…}, …}}
-    file ``--to torchvision``  {"conv1.weight": …}
+    file ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …, "neck.lateral_convs.0.conv.weight": …,
+                               "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
+    file ``--to torchvision``  {"conv1.weight": …}, which has the backbone only
 
 The first works as it is in three places of a stock MMDet config: ``densessl.LoadBackboneHook``, which checks and
 reports; ``load_from = FILE``; and ``backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE, prefix="backbone")``.
+Neck and head are in it where the pretraining had them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from densessl.engine.checkpoint import load_weights, read_checkpoint, save_checkpoint
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
+from densessl.transfer.parts import PARTS, part_of_state
 from densessl.version import __version__
 
 FORMATS = ("mmdet", "torchvision")
@@ -27,10 +30,25 @@ class ExportError(ValueError):
     """A checkpoint does not hold what was asked for, or the format cannot express it."""
 
 
-def open_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """All named tensors of a checkpoint, and its ``meta``, empty where it is not plain data."""
+class Opened(NamedTuple):
+    """A checkpoint that has been read: all its named tensors, its ``meta`` (empty where it is not plain data), and what
+    to call it. Whatever takes a path takes this too, and does not read again."""
+
+    state: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+    name: str
+
+
+Source = str | Path | Mapping[str, Any] | Opened
+
+
+def open_checkpoint(source: Source) -> Opened:
+    """Read a file once. A dict is taken for what reading a file gave."""
+    if isinstance(source, Opened):
+        return source
+    name = str(source)
     if isinstance(source, Mapping):
-        state, meta = source.get("state_dict", source), source.get("meta")
+        state, meta, name = source.get("state_dict", source), source.get("meta"), "the given state"
     else:
         state = load_weights(source)
         try:
@@ -39,12 +57,10 @@ def open_checkpoint(source: str | Path | Mapping[str, Any]) -> tuple[Mapping[str
             ValueError
         ):  # safetensors, or a trainer that leaves objects beside the weights: load_weights read past them
             meta = None
-    return state, meta if isinstance(meta, Mapping) else {}
+    return Opened(state, meta if isinstance(meta, Mapping) else {}, name)
 
 
-def read_backbone(
-    source: str | Path | Mapping[str, Any], branch: str = "online"
-) -> tuple[dict[str, Tensor], Fingerprint]:
+def read_backbone(source: Source, branch: str = "online") -> tuple[dict[str, Tensor], Fingerprint]:
     """The backbone in a file, with unprefixed names, and what is known about it.
 
     Args:
@@ -59,8 +75,7 @@ def read_backbone(
     """
     if branch not in BRANCHES:
         raise ExportError(f"branch: found {branch!r}, expected one of {BRANCHES}")
-    name = "the given state" if isinstance(source, Mapping) else str(source)
-    state, meta = open_checkpoint(source)
+    state, meta, name = open_checkpoint(source)
     branches = [b for b in BRANCHES if any(key.startswith(f"{b}.backbone.") for key in state)]
     if branches and branch not in branches:
         raise ExportError(f"{name} has no {branch!r} backbone; its branches are {branches}")
@@ -75,18 +90,36 @@ def read_backbone(
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}  # torchvision's classifier
     if "fingerprint" in meta:
         return state, Fingerprint.from_dict(meta["fingerprint"])
-    ours = meta.get("densessl") or {}
-    return state, fp.of_state(state, ours.get("backbone"), ours.get("normalize"))
+    configs = part_configs(meta)
+    return state, fp.of_state(state, configs.get("backbone"), configs.get("normalize"))
+
+
+def parts_in(source: Source, branch: str = "online") -> dict[str, dict[str, Tensor]]:
+    """The neck and the head in a file, by ``"neck"`` and ``"head"``, with unprefixed names: those it has, and of a head
+    the shared convolutions.
+
+    Args:
+        source, branch: as of :func:`read_backbone`.
+    """
+    state = open_checkpoint(source).state
+    found = {part: part_of_state(state, part, branch) for part in PARTS if part != "backbone"}
+    return {part: tensors for part, tensors in found.items() if tensors}
+
+
+def part_configs(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the parts of a file were built from, as its ``meta`` tells."""
+    return meta.get("densessl") or meta.get("parts") or {}
 
 
 def export_backbone(
-    source: str | Path | Mapping[str, Any],
+    source: Source,
     out: str | Path,
     to: str = "mmdet",
     branch: str = "online",
     meta: Mapping[str, Any] | None = None,
+    parts: Collection[str] | None = None,
 ) -> Fingerprint:
-    """Write the backbone of a checkpoint to ``out``, atomically.
+    """Write the backbone of a checkpoint to ``out``, atomically, and with it the neck and the head it was trained with.
 
     Args:
         source: A checkpoint's path, or a dict like one. At the end of a run, for instance:
@@ -96,28 +129,44 @@ def export_backbone(
         branch: ``"online"`` or ``"target"``.
         meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
             Torchvision's format has none.
+        parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
+            the checkpoint has. Torchvision's format has the backbone only, whatever there is.
 
     Returns:
-        The fingerprint, as written to the file.
+        The fingerprint of the backbone, as written to the file.
 
     Raises:
-        ExportError: No such branch; a tensor is not finite; or torchvision has no such network.
+        ExportError: No such branch or part; a tensor is not finite; or torchvision has no such network.
     """
     if to not in FORMATS:
         raise ExportError(f"to: found {to!r}, expected one of {FORMATS}")
-    state, fingerprint = read_backbone(source, branch)
-    diverged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    source = open_checkpoint(source)
+    backbone, fingerprint = read_backbone(source, branch)
+    states = {"backbone": backbone, **(parts_in(source, branch) if to == "mmdet" else {})}
+    if to == "mmdet" and parts is not None:
+        if not states.keys() >= set(parts):
+            raise ExportError(f"parts: found {list(parts)}, {source.name} has {list(states)}")
+        states = {part: state for part, state in states.items() if part in ("backbone", *parts)}
+    named = {f"{PARTS[part]}.{key}": value for part, state in states.items() for key, value in state.items()}
+    diverged = [key for key, value in named.items() if value.is_floating_point() and not value.isfinite().all()]
     if diverged:
-        raise ExportError(f"{len(diverged)} backbone tensors hold NaN or infinity, first {diverged[0]!r}")
+        raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
     # Copies: a tensor that is a view would drag its whole storage into the file.
-    state = {key: value.detach().cpu().clone() for key, value in state.items()}
+    named = {key: value.detach().cpu().clone() for key, value in named.items()}
     if to == "torchvision":
-        _check_torchvision(state, fingerprint)
-        save_checkpoint(out, state)
+        bare = {key.removeprefix("backbone."): value for key, value in named.items()}
+        _check_torchvision(bare, fingerprint)
+        save_checkpoint(out, bare)
     else:
-        header = {**(meta or {}), "densessl_version": __version__, "branch": branch}
-        named = {f"backbone.{key}": value for key, value in state.items()}
-        save_checkpoint(out, {"state_dict": named, "meta": {**header, "fingerprint": fingerprint.to_dict()}})
+        configs = part_configs(source.meta)
+        header = {
+            **(meta or {}),
+            "densessl_version": __version__,
+            "branch": branch,
+            "fingerprint": fingerprint.to_dict(),
+            "parts": {part: configs.get(part) for part in states},
+        }
+        save_checkpoint(out, {"state_dict": named, "meta": header})
     return fingerprint
 
 

@@ -24,7 +24,7 @@ RESNETS = {
 NORMS = {nn.GroupNorm: "GN", nn.LayerNorm: "LN"}
 EPS = 1e-5  # of every norm layer that is built without naming another
 
-# What to write in an MMDet config so that a field gets a value: one text, or one for each value.
+# What to write in an MMDet config so that a field of a part gets a value: one text, or one for each value.
 REMEDIES = {
     "arch": "build the backbone type that the weights were trained in",
     "depth": "set backbone.depth={}",
@@ -32,8 +32,18 @@ REMEDIES = {
     "stem": {"7x7": "set backbone.deep_stem=False", "deep": "set backbone.deep_stem=True"},
     "shortcut": {"conv": "set backbone.avg_down=False", "avgpool": "set backbone.avg_down=True"},
     "stride": {"3x3": "set backbone.style='pytorch'", "1x1": "set backbone.style='caffe'"},
-    "norm": "set backbone.norm_cfg.type='{}'",
-    "eps": "set backbone.norm_cfg.eps={}",
+    "norm": {
+        **{norm: f"set {{part}}.norm_cfg.type='{norm}'" for norm in ("BN", "GN", "LN")},
+        "none": "set {part}.norm_cfg=None",
+    },
+    "eps": "set {part}.norm_cfg.eps={}",
+    "groups": "set {part}.norm_cfg.num_groups={}",
+    "inputs": "choose the backbone's stages of {} channels by {part}.start_level and backbone.out_indices",
+    "out_channels": "set {part}.out_channels={}",
+    "extra": "set {part}.add_extra_convs and {part}.relu_before_extra_convs so: {}",
+    "in_channels": "set neck.out_channels={}",
+    "feat_channels": "set {part}.feat_channels={}",
+    "stacked_convs": "set {part}.stacked_convs={}",
     "channel_order": {
         "RGB": "set bgr_to_rgb=True in data_preprocessor, since MMDet reads BGR",
         "BGR": "set bgr_to_rgb=False in data_preprocessor, since MMDet reads BGR",
@@ -49,12 +59,13 @@ class Difference(NamedTuple):
     field: str
     found: Any
     expected: Any
+    part: str = "backbone"
 
     def __str__(self) -> str:
         wanted = list(self.expected) if isinstance(self.expected, tuple) else self.expected
         remedy = REMEDIES[self.field]
-        remedy = remedy.get(wanted, "") if isinstance(remedy, dict) else remedy.format(wanted)
-        return f"{self.field}: found {self.found}, expected {self.expected}: {remedy}"
+        remedy = remedy.get(wanted, "") if isinstance(remedy, dict) else remedy
+        return f"{self.field}: found {self.found}, expected {self.expected}: {remedy.format(wanted, part=self.part)}"
 
 
 @dataclass(frozen=True)
@@ -178,15 +189,26 @@ def compare(found: Fingerprint, expected: Fingerprint) -> tuple[list[Difference]
         The fields that differ, and the names of those that one side does not know. Numbers agree within 1e-3 of each
         other (eps: 1e-6 relative), since means are written with varying precision.
     """
+    return compare_facts(asdict(found), asdict(expected), "backbone")
+
+
+def compare_facts(
+    found: Mapping[str, Any], expected: Mapping[str, Any], part: str
+) -> tuple[list[Difference], list[str]]:
+    """The same of plain dicts; what only one of them has a key for is not asked.
+
+    Args:
+        part: of the detector, by its name there.
+    """
     differences, unknown = [], []
-    for field in fields(Fingerprint):
-        have, want = getattr(found, field.name), getattr(expected, field.name)
-        if want is None and have is None:
+    for field, want in expected.items():
+        have = found.get(field)
+        if field not in found or (want is None and have is None):
             continue  # a question that does not arise, such as the stem of a ViT
         if want is None or have is None:
-            unknown.append(field.name)
+            unknown.append(field)
         elif not _agree(have, want):
-            differences.append(Difference(field.name, have, want))
+            differences.append(Difference(field, have, want, part))
     return differences, unknown
 
 

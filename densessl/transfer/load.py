@@ -1,25 +1,25 @@
-"""Loading a backbone into a detector, with a report, or not at all."""
+"""Loading a backbone, and neck and head that were pretrained with it, into a detector: with reports, or not at all."""
 
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from densessl.branches.norm import choose
 from densessl.engine.weights import bare_model
-from densessl.registry import HOOKS, SCOPE
-from densessl.transfer.export import open_checkpoint, read_backbone
-from densessl.transfer.fingerprint import compare, of_model
+from densessl.registry import HOOKS
+from densessl.transfer.export import Source, open_checkpoint, part_configs, parts_in, read_backbone
+from densessl.transfer.fingerprint import Fingerprint, compare, compare_facts, of_model
+from densessl.transfer.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
 from densessl.transfer.report import LoadError, LoadReport
 
 
 def load_backbone(
     model: nn.Module,
-    path: str | Path | Mapping[str, Any],
+    path: Source,
     min_coverage: float = 1.0,
     strict_fingerprint: bool = True,
     branch: str = "online",
@@ -43,15 +43,72 @@ def load_backbone(
         LoadError: Coverage or fingerprint. Nothing has been loaded then.
         ExportError: The file holds no backbone.
     """
-    model = bare_model(model)
-    backbone = _whole_backbone(model)
-    given, wanted = read_backbone(path, branch)
-    own = backbone.state_dict()
+    return load_parts(model, path, min_coverage, strict_fingerprint, branch, parts=("backbone",))["backbone"]
+
+
+def load_parts(
+    model: nn.Module,
+    path: Source,
+    min_coverage: float | Mapping[str, float] = 1.0,
+    strict_fingerprint: bool = True,
+    branch: str = "online",
+    parts: Collection[str] | None = None,
+) -> dict[str, LoadReport]:
+    """Load a backbone, and the neck and the shared convolutions of a head where the file has them.
+
+    A neck goes into one of its kind (``FPN``); levels that the file's lacks, such as P6 and P7, are new, not missing.
+    Of a head only the towers ``cls_convs`` and ``reg_convs`` are expected, in a detector's ``bbox_head`` or, where its
+    proposals are made by such a head, ``rpn_head``; the convolutions that predict are new.
+
+    Args:
+        model, path, strict_fingerprint, branch: As of :func:`load_backbone`.
+        min_coverage: The least share of each part's tensors; or by part, 1 for those not named.
+        parts: Of ``"backbone"``, ``"neck"`` and ``"head"``, those to load; the backbone always is. By default all that
+            the file has: where the model has no such part, the report says that it was skipped.
+
+    Returns:
+        A report for each part, by the names above.
+
+    Raises:
+        LoadError: Coverage or fingerprint of any part, or a part was named that the file or the model lacks. Nothing
+            has been loaded then.
+        ExportError: The file holds no backbone.
+    """
+    model, source = bare_model(model), open_checkpoint(path)
+    given = parts_in(source, branch)
+    for part in parts or ():
+        choose("part", part, PARTS)
+        if part not in ("backbone", *given):
+            raise LoadError(f"parts: {source.name} has no {part}; it has {['backbone', *given]}")
+    fits = {"backbone": _fit_backbone(model, *read_backbone(source, branch), source.name)}
+    for part, state in given.items():
+        if parts is None or part in parts:
+            config = part_configs(source.meta).get(part)
+            fits[part] = _fit_part(model, part, state, facts_of_state(part, state, config), source.name)
+    for part, fit in fits.items():
+        share = min_coverage.get(part, 1.0) if isinstance(min_coverage, Mapping) else min_coverage
+        _check(fit.report, share, strict_fingerprint, named=parts is not None)
+    for fit in fits.values():
+        if not fit.report.skipped:
+            fit.module.load_state_dict(fit.tensors, strict=False)
+            fit.report.applied = True
+            if fit.report.part != "backbone":
+                fits["backbone"].report.new.pop(fit.report.part, None)
+    return {part: fit.report for part, fit in fits.items()}
+
+
+class _Fit(NamedTuple):
+    """What of a file fits into a module of a model."""
+
+    module: nn.Module | None
+    tensors: Mapping[str, Tensor]
+    report: LoadReport
+
+
+def _fit(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor], **report) -> _Fit:
+    """Compare the tensors of a module with those of a file by name and shape."""
     fitting = {key: value for key, value in given.items() if key in own and value.shape == own[key].shape}
-    differences, unverified = compare(of_model(backbone, getattr(model, "data_preprocessor", None)), wanted)
-    report = LoadReport(
-        source="the given state" if isinstance(path, Mapping) else str(path),
-        part="backbone",
+    details = LoadReport(
         expected=len(own),
         loaded=len(fitting),
         missing=[key for key in own if key not in given],
@@ -61,21 +118,63 @@ def load_backbone(
             if key in own and key not in fitting
         ],
         unexpected=[key for key in given if key not in own],
-        new=_others(model, backbone),
-        differences=differences,
-        unverified=unverified,
+        **report,
     )
-    if strict_fingerprint and differences:
-        raise LoadError(f"{report.source} was trained in another network than this model's backbone.\n{report}", report)
-    if report.coverage < min_coverage:
+    return _Fit(module, fitting, details)
+
+
+def _fit_backbone(model: nn.Module, given: Mapping[str, Tensor], wanted: Fingerprint, name: str) -> _Fit:
+    backbone = _whole_backbone(model)
+    differences, unverified = compare(of_model(backbone, getattr(model, "data_preprocessor", None)), wanted)
+    told = dict(new=_others(model, backbone), differences=differences, unverified=unverified)
+    return _fit(backbone, backbone.state_dict(), given, source=name, part="backbone", **told)
+
+
+def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Any], name: str) -> _Fit:
+    """Compare a neck or a head, of which ``wanted`` are the facts, with the model's."""
+    label, module = part_of_model(model, part)
+
+    def skipped(why: str) -> _Fit:
+        return _Fit(module, {}, LoadReport(name, label, 0, 0, skipped=f"the file has {len(given)} tensors, {why}"))
+
+    if module is None:
+        return skipped("the model has none" + " of the names cls_convs and reg_convs" * (part == "head"))
+    found, tensors = facts_of_module(part, module), module.state_dict()
+    if part == "neck" and None not in (wanted["type"], found["type"]) and wanted["type"] != found["type"]:
+        return skipped(f"of the type {wanted['type']}, the model's is a {found['type']}")
+    if not given.keys() & tensors.keys():
+        return skipped("none by a name that the model's has")
+    if part == "head":  # towers of the file, which may have only one
+        towers = {key.partition(".")[0] for key in given}
+        own = {key: value for key, value in only_towers(tensors).items() if key.partition(".")[0] in towers}
+        new = Counter(key.partition(".")[0] for key in tensors if key not in own)
+    else:
+        extra = [f"fpn_convs.{i}." for i in range(count(tensors, "lateral_convs"), count(tensors, "fpn_convs"))]
+        own = {k: v for k, v in tensors.items() if k in given or not k.startswith(tuple(extra))}
+        new = Counter(".".join(key.split(".")[:2]) for key in tensors if key not in own)
+    differences, unverified = compare_facts(found, wanted, label)
+    told = dict(new=dict(new), differences=differences, unverified=unverified)
+    return _fit(module, own, given, source=name, part=label, **told)
+
+
+def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, named: bool) -> None:
+    """Raise :class:`LoadError` unless the part may be loaded, or left alone, which one asked for by name may not."""
+    if report.skipped:
+        if named:
+            raise LoadError(f"{report.source}: {report}", report)
+        return
+    way_out = "" if report.part == "backbone" else "\nTo leave it as it is, name the others: parts=['backbone', …]."
+    if strict_fingerprint and report.differences:
         raise LoadError(
-            f"{report.source} fills {report.coverage:.1%} of the backbone, expected at least {min_coverage:.1%} "
-            f"(min_coverage).\n{report}",
+            f"{report.source} was trained in another network than this model's {report.part}.\n{report}{way_out}",
             report,
         )
-    backbone.load_state_dict(fitting, strict=False)
-    report.applied = True
-    return report
+    if report.coverage < min_coverage:
+        raise LoadError(
+            f"{report.source} fills {report.coverage:.1%} of the {report.part}, expected at least {min_coverage:.1%} "
+            f"(min_coverage).\n{report}{way_out}",
+            report,
+        )
 
 
 def _whole_backbone(model: nn.Module) -> nn.Module:
@@ -111,56 +210,10 @@ def build_detector(config: str) -> nn.Module:
         return MODELS.build(cfg.model)
 
 
-def stage_features(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet in evaluation mode, by name.
-
-    They are taken at the last block of a stage, so it does not matter which stages the backbone returns.
-    """
-    seen: dict[str, Tensor] = {}
-    stages = [name for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(backbone, name)]
-    handles = [
-        getattr(backbone, name)[-1].register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-        for name in stages
-    ]
-    try:
-        with torch.no_grad():
-            backbone.eval()  # on its own line: MMDet's ResNet.train returns None
-            backbone(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
-
-
-def feature_differences(
-    backbone: nn.Module, checkpoint: str | Path | Mapping[str, Any], branch: str = "online"
-) -> dict[str, float] | None:
-    """Compare a loaded backbone with the branch it came from, on one fixed image of 96x96 pixels.
-
-    Args:
-        backbone: The detector's. Left in evaluation mode.
-        checkpoint: A checkpoint of densessl, whose ``meta`` has the config of its backbone.
-
-    Returns:
-        The largest absolute difference in each stage that both networks run: all zero if the transfer is exact. None
-        if the checkpoint does not tell its backbone's config, or one of the two is not a ResNet.
-    """
-    from densessl.branches.backbone import build_backbone
-
-    config = (open_checkpoint(checkpoint)[1].get("densessl") or {}).get("backbone")
-    if config is None:
-        return None
-    with DefaultScope.overwrite_default_scope(SCOPE):  # where "ResNet" is ours, also beside a detector
-        source = build_backbone(config)
-    source.load_state_dict(read_backbone(checkpoint, branch)[0])
-    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    ours, theirs = stage_features(source, images), stage_features(backbone, images)
-    return {name: (ours[name] - theirs[name]).abs().max().item() for name in ours if name in theirs} or None
-
-
 @HOOKS.register_module()
 class LoadBackboneHook(Hook):
-    """Give a detector its pretrained backbone before its first step, on every rank.
+    """Give a detector its pretrained backbone before its first step, on every rank, and with it the neck and the shared
+    convolutions of its head, where the file has them.
 
     The detector itself stays stock: ``custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])`` and
     ``custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint="r50.pth")]``. It runs after MMEngine's own
@@ -168,18 +221,31 @@ class LoadBackboneHook(Hook):
 
     Args:
         checkpoint: The file, or None for a backbone from scratch, which the log then says.
-        min_coverage, strict_fingerprint: See :func:`load_backbone`.
+        min_coverage, strict_fingerprint: See :func:`load_parts`.
+        parts: See there; ``["backbone"]`` leaves neck and head alone.
+
+    Attributes:
+        reports: Of the parts, by name; ``report`` is the backbone's.
     """
 
     priority = "VERY_HIGH"  # whatever else looks at the weights before training should see these
 
     def __init__(
-        self, checkpoint: str | None = None, min_coverage: float = 1.0, strict_fingerprint: bool = True
+        self,
+        checkpoint: str | None = None,
+        min_coverage: float | Mapping[str, float] = 1.0,
+        strict_fingerprint: bool = True,
+        parts: Collection[str] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.min_coverage = min_coverage
         self.strict_fingerprint = strict_fingerprint
-        self.report: LoadReport | None = None
+        self.parts = parts
+        self.reports: dict[str, LoadReport] = {}
+
+    @property
+    def report(self) -> LoadReport | None:
+        return self.reports.get("backbone")
 
     def before_train(self, runner) -> None:
         if runner.iter > 0:
@@ -192,5 +258,7 @@ class LoadBackboneHook(Hook):
                 origin = f"what its init_cfg loaded, {init_cfg.get('checkpoint')}"
             runner.logger.info(f"LoadBackboneHook: checkpoint=None, so the backbone keeps {origin}")
         else:
-            self.report = load_backbone(runner.model, self.checkpoint, self.min_coverage, self.strict_fingerprint)
-            runner.logger.info(f"LoadBackboneHook: {self.checkpoint}: {self.report}")
+            settings = (self.min_coverage, self.strict_fingerprint)
+            self.reports = load_parts(runner.model, self.checkpoint, *settings, parts=self.parts)
+            for report in self.reports.values():
+                runner.logger.info(f"LoadBackboneHook: {self.checkpoint}: {report}")

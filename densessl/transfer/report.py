@@ -21,16 +21,19 @@ class LoadReport:
 
     Attributes:
         source: The file.
-        part: What was loaded, ``"backbone"``.
-        expected: Tensors of that part of the model.
+        part: What was loaded: ``"backbone"``, ``"neck"``, or a head by its name in the model, ``"bbox_head"``.
+        expected: Tensors of that part of the model that the file has to have. Of a head those of its shared
+            convolutions; of a neck not those of levels that the file's has not.
         loaded: Those the file has with the same shape.
         missing: Those the file lacks.
         mismatched: Those the file has in another shape, as ``"name: found (…), expected (…)"``.
         unexpected: Tensors of the file that the model lacks.
-        new: For every other part of the model, how many tensors stay as they were initialised.
+        new: How many tensors stay as they were initialised, by module: of a backbone's report for every other part of
+            the model, of a neck or head for what is not expected.
         differences: Fields in which the fingerprints disagree; empty unless the caller allowed it.
         unverified: Fields of the fingerprint that the file or the model does not tell.
         applied: Whether the model has the tensors now. It does not where :class:`LoadError` brought this report.
+        skipped: Why the file's part was not looked at further: the model has no such part, or another kind of it.
     """
 
     source: str
@@ -44,6 +47,7 @@ class LoadReport:
     differences: list[Difference] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
     applied: bool = False
+    skipped: str = ""
 
     @property
     def coverage(self) -> float:
@@ -53,6 +57,8 @@ class LoadReport:
     @property
     def summary(self) -> str:
         """One line, such as ``318/318 backbone tensors loaded; 0 unexpected; neck: 16 new; bbox_head: 20 new``."""
+        if self.skipped:
+            return f"{self.part}: none loaded; {self.skipped}"
         verb = "loaded" if self.applied else "fit, none loaded"
         words = [f"{self.loaded}/{self.expected} {self.part} tensors {verb}", f"{len(self.unexpected)} unexpected"]
         return "; ".join(words + [f"{part}: {count} new" for part, count in self.new.items()])

@@ -10,7 +10,7 @@ import torchvision
 
 from densessl.engine.checkpoint import UnsafeCheckpointError, save_checkpoint
 from densessl.transfer import ExportError, Fingerprint, export_backbone, read_backbone
-from densessl.transfer.load import feature_differences, stage_features
+from densessl.transfer.proof import feature_differences, stage_features
 from tests.transfer.cases import NORMALIZE, checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
