@@ -58,7 +58,7 @@ class Images:
         self.root = ""
         self.stated: dict[str, tuple[int, int]] = {}
         if self.source.suffix.lower() == ".json":
-            images = _list_of(content or _read_json(self.source), "images", self.source, ("file_name", "id"))
+            images = list_of(content or read_json(self.source), "images", self.source, ("file_name", "id"))
             self.paths: Sequence[str] = [image["file_name"] for image in images]
             self._by_id = {str(image["id"]): image["file_name"] for image in images}
             self.stated = {
@@ -95,13 +95,13 @@ class Images:
 
 def read_coco(place: Path, images: Images | None) -> Entries:
     """Annotations (``images`` and ``annotations``, of which crowds are left out) or a list of results."""
-    content = _read_json(place)
+    content = read_json(place)
     if isinstance(content, list):
         _needs(images, place, "a list of results", "the COCO json with the images that its ids mean")
-        named, found = images, _list_of({"results": content}, "results", place, ("image_id", "bbox"))
+        named, found = images, list_of({"results": content}, "results", place, ("image_id", "bbox"))
     else:
         named = Images(place, content)
-        found = _list_of(content, "annotations", place, ("image_id", "bbox"))
+        found = list_of(content, "annotations", place, ("image_id", "bbox"))
     by_path: dict[str, list[dict]] = {path: [] for path in ([] if named is images else named.paths)}
     for one in found:
         if not one.get("iscrowd"):
@@ -219,14 +219,14 @@ def _needs(images: Images | None, place: Path, what: str, wanted: str) -> None:
         raise ValueError(f"{place} is {what}: give --data, {wanted}")
 
 
-def _read_json(place: Path) -> Any:
+def read_json(place: Path) -> Any:
     try:
         return json.loads(place.read_bytes())
     except ValueError as error:
         raise ValueError(f"{place} is not JSON: {error}") from error
 
 
-def _list_of(content: Any, name: str, place: Path, keys: Iterable[str]) -> list[dict]:
+def list_of(content: Any, name: str, place: Path, keys: Iterable[str]) -> list[dict]:
     """A list of dicts that all have ``keys``."""
     found = content.get(name) if isinstance(content, dict) else None
     if not isinstance(found, list):

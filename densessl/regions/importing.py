@@ -31,7 +31,7 @@ class ImportReport:
         beyond: boxes left out since an image had more than asked for.
         unmatched: names of the file that mean no image of the data, or one of several; left out.
         without: images of the data that the file does not name; they are not in the store.
-        unreadable: images whose size was needed and whose file could not be read; left out.
+        unreadable: images whose size was needed and whose file could not be read, and why; left out.
     """
 
     source: str
@@ -42,7 +42,7 @@ class ImportReport:
     beyond: int = 0
     unmatched: list[str] = field(default_factory=list)
     without: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
@@ -52,7 +52,8 @@ class ImportReport:
         ]
         if self.without:
             lines.append(f"  {self.without:,} images of the data have no regions here: training on them will stop")
-        for what, names in (("mean no one image of the data", self.unmatched), ("are unreadable", self.unreadable)):
+        unreadable = [f"{path} ({reason})" for path, reason in self.unreadable.items()]
+        for what, names in (("mean no one image of the data", self.unmatched), ("are unreadable", unreadable)):
             if names:
                 more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
                 lines.append(f"  {len(names):,} {what}: {', '.join(names[:_SHOWN])}{more}")
@@ -115,14 +116,14 @@ def import_regions(
             try:
                 size = found.size or images.size(path)
             except UnreadableImage as error:
-                report.unreadable.append(str(error))
+                report.unreadable[path] = str(error).removeprefix(f"{error.path}: ")
                 continue
             proposals = _fit(found, size, top, f"{place}: {name}", report)
             report.images += 1
             report.boxes += len(proposals.boxes)
             yield path, size, [proposals]
 
-    write_store(out, fitted(), dict(imported=place.name, top=top))
+    write_store(out, fitted(), dict(imported=place.name, top=top, unreadable=report.unreadable))
     return report
 
 

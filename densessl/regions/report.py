@@ -98,7 +98,7 @@ def format_statistics(found: Statistics, unreadable: Sequence[str] = ()) -> str:
         unreadable: images that are not in the store since they could not be read.
     """
     counts = found.counts
-    low, *quartiles, high = (f"{value:g}" for value in np.quantile(counts, [0, 0.25, 0.5, 0.75, 1]))
+    low, *quartiles, high = (f"{value:g}" for value in np.quantile(counts, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
     per_image = "boxes per image" if found.draws == 1 else "boxes per draw"
     lines = [
         f"{'images':<17}{found.images:,}" + (f", {found.draws} draws of each" if found.draws > 1 else ""),

@@ -84,7 +84,8 @@ def test_sizes_that_the_json_lacks_are_those_of_the_files(tmp_path, folder):
     (folder / "train/a.png").write_bytes(b"no image")
     report = import_regions(source, tmp_path / "fewer", data=folder)
     check(tmp_path / "fewer", {path: BOXES[path] for path in ("train/b.png", "more/b.png")})
-    assert len(report.unreadable) == 1 and "train/a.png" in report.unreadable[0] and "unreadable: " in str(report)
+    assert list(report.unreadable) == ["train/a.png"] and "1 are unreadable: train/a.png (none of JPEG" in str(report)
+    assert RegionStore(tmp_path / "fewer").manifest["about"]["unreadable"] == report.unreadable
 
 
 def test_coco_results_come_by_score(tmp_path):
@@ -276,7 +277,7 @@ def test_no_code_of_a_pickle_is_run(tmp_path, folder, protocol):
 
 def test_code_inside_a_tensor_and_other_types_are_refused(tmp_path):
     bait = tmp_path / "bait"
-    inner = pickle.dumps(Made(os.system, f"touch {bait}"))
+    inner = pickle.dumps(Made(os.system, f"touch {bait}"), protocol=2)
     storage = Made(torch.storage._load_from_bytes, inner)
     with pytest.raises(RefusedPickle, match="is damaged, or is no pickle"):
         load_arrays(written(tmp_path / "bad.pkl", storage))

@@ -48,7 +48,7 @@ def test_text_is_narrow_and_adds_up(tmp_path):
     text = format_statistics(statistics(store), [f"{'long/' * 40}{number}.jpg" for number in range(12)])
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
-    assert f"{len(boxes)}, levels up to 8" in text and "0 to 500, quartiles 10 | 20 | 260" in text
+    assert f"{len(boxes)}, levels up to 8" in text and "0 to 500, quartiles 0 | 20 | 500" in text
     assert "without boxes    1" in text and "unreadable       12" in text and "  and 2 more" in text
     for title in ("size", "width"):
         start = next(number for number, line in enumerate(lines) if line.startswith(title)) + 1

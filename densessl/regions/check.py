@@ -1,0 +1,157 @@
+"""What a store of regions is worth: is it whole, what is in it, does it cover objects, what does it look like?"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from densessl.data.decode import UnreadableImage, read_image
+from densessl.data.sources import list_images
+from densessl.regions.draw import Shown, draw_regions
+from densessl.regions.import_formats import Images, list_of, read_json
+from densessl.regions.match import match_paths
+from densessl.regions.recall import AT, Recall, RecallTable
+from densessl.regions.report import Statistics, format_statistics, statistics
+from densessl.regions.store import RegionStore
+
+SHOWN = 6  # images of the picture
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found; it is printed as text.
+
+    Attributes:
+        store: its folder. All files agree with their checksums.
+        statistics: of the boxes.
+        unreadable: images without regions since they could not be read, and why.
+        recall: of the annotated objects; None without annotations. Of the store's first draw, in its order.
+        annotated: images of the annotations that the store has, of those there are.
+        resized: images that have another size in the annotations and were left out of the recall.
+        picture: the file it was saved to, or None.
+    """
+
+    store: str
+    statistics: Statistics
+    unreadable: dict[str, str]
+    recall: RecallTable | None = None
+    annotated: tuple[int, int] = (0, 0)
+    resized: int = 0
+    picture: Path | None = None
+
+    def __str__(self) -> str:
+        unreadable = [f"{path}: {reason}" for path, reason in self.unreadable.items()]
+        lines = [f"{self.store}: whole, all checksums agree", "", format_statistics(self.statistics, unreadable)]
+        if self.recall is not None:
+            lines += ["", f"recall: {self.annotated[0]:,} of {self.annotated[1]:,} annotated images are in the store"]
+            if self.resized:
+                lines.append(f"{self.resized:,} of them have another size in the annotations and are left out")
+            lines.append(str(self.recall))
+        if self.picture is not None:
+            lines += ["", f"picture: {self.picture}"]
+        return "\n".join(lines)
+
+
+def check(
+    out: str | os.PathLike,
+    coco: str | os.PathLike | None = None,
+    data: str | os.PathLike | None = None,
+    picture: str | os.PathLike | None = None,
+) -> CheckReport:
+    """Check a store.
+
+    Args:
+        out: its folder.
+        coco: COCO json of annotated objects: their recall is measured, at 10, 50, 100 and, where there are more boxes,
+            1000. Images are found by their paths, which may begin at another folder.
+        data: folder, list file or json of the images: a picture of some is made.
+        picture: where to save it; ``check.png`` in the store's folder if None.
+
+    Raises:
+        StoreError: there is no store, or it is damaged.
+        ValueError: no annotated image is in the store, none of the store's in ``data``, or a picture wanted without.
+    """
+    if picture is not None and data is None:
+        raise ValueError(f"a picture, {picture}, needs data: the images")
+    store = RegionStore(out)
+    store.verify()
+    found = statistics(store)
+    truth = None if coco is None else _Truth.read(Path(coco), store)
+    recall = None
+    if truth is not None:
+        recall = Recall([k for k in AT if k <= 100 or found.counts.max() > 100])
+        for path, (boxes, areas) in truth.objects.items():
+            recall.add(store.lookup(path)[0].boxes, boxes, areas)
+        recall = recall.table()
+    saved = None
+    if data is not None:
+        saved = Path(out, "check.png") if picture is None else Path(picture)
+        draw_regions(_choose(store, data, truth)).save(saved)
+    return CheckReport(
+        store=os.fspath(out),
+        statistics=found,
+        unreadable=store.manifest["about"].get("unreadable", {}),
+        recall=recall,
+        annotated=(0, 0) if truth is None else (truth.found, truth.images),
+        resized=0 if truth is None else truth.found - len(truth.objects),
+        picture=saved,
+    )
+
+
+class _Truth(NamedTuple):
+    """Annotations: how many images there are, how many of them the store has, and of these the boxes (G, 4) and areas
+    (G,) of the objects, by the store's paths."""
+
+    images: int
+    found: int
+    objects: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def read(cls, place: Path, store: RegionStore) -> "_Truth":
+        content = read_json(place)
+        images = Images(place, content)
+        rows: dict[str, list[tuple]] = {name: [] for name in images.paths}
+        for one in list_of(content, "annotations", place, ("image_id", "bbox")):
+            x, y, width, height = one["bbox"]
+            if not one.get("iscrowd"):
+                area = one.get("area", width * height)
+                rows[images.with_id(one["image_id"])].append((x, y, x + width, y + height, area))
+        meant = match_paths(rows, store.paths())
+        if not meant:
+            raise ValueError(
+                f"none of the {len(rows)} images of {place}, such as {next(iter(rows), None)!r}, is among the "
+                f"{len(store)} of {store.path}, such as {next(store.paths())!r}"
+            )
+        objects = {}
+        for name, path in meant.items():
+            size = store.lookup(path)[1]
+            if images.stated.get(name, size) == size:
+                known = np.array(rows[name], np.float64).reshape(-1, 5)
+                objects[path] = known[:, :4], known[:, 4]
+        return cls(len(rows), len(meant), objects)
+
+
+def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
+    """Evenly spaced images of the data that have regions, and objects where these are known."""
+    root, paths = list_images(data)
+    places = match_paths(store.paths(), paths, root)
+    if not places:
+        raise ValueError(
+            f"no image of {data}, such as {paths[0]!r}, is in {store.path}, such as {next(store.paths())!r}"
+        )
+    wanted = [path for path in places if truth is None or len(truth.objects.get(path, [()])[0])]
+    shown = []
+    for number in np.unique(np.linspace(0, len(wanted) - 1, SHOWN).round().astype(int)):
+        path = wanted[number]
+        found, size = store.lookup(path)
+        try:
+            pixels = read_image(os.path.join(root, places[path])).image
+        except UnreadableImage:
+            continue
+        if pixels.shape[1::-1] == size:
+            shown.append(Shown(path, pixels, found, None if truth is None else truth.objects[path][0]))
+    if not shown:
+        raise ValueError(f"no image of {data} can be read and has the size that {store.path} was made of")
+    return shown
