@@ -11,7 +11,8 @@ from densessl.registry import HOOKS
 
 @HOOKS.register_module()
 class ExportHook(Hook):
-    """Keeps in every checkpoint what an export has to know about the backbone, and exports it after training.
+    """Keeps in every checkpoint what an export has to know about a branch, and exports its backbone after training,
+    with neck and head where it has them.
 
     Args:
         filename: in the work dir.
@@ -30,7 +31,7 @@ class ExportHook(Hook):
         checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
 
     def after_train(self, runner: Runner) -> None:
-        from densessl.transfer import export_backbone
+        from densessl.transfer import export_backbone, parts_in
 
         if runner.rank != 0:
             return
@@ -38,4 +39,5 @@ class ExportHook(Hook):
         out = Path(runner.work_dir, self.filename)
         meta = dict(densessl=model.describe(), step=model.step)
         export_backbone(dict(state_dict=model.state_dict(), meta=meta), out, self.to, self.branch)
-        runner.logger.info(f"{self.branch} backbone exported for {self.to}: {out}")
+        written = ["backbone", *parts_in(out)]
+        runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from densessl.transfer.fingerprint import EPS
+from densessl.transfer.fingerprint import EPS, NORMS
 
 PARTS = {"backbone": "backbone", "neck": "neck", "head": "bbox_head"}  # ours, and their names in MMDetection
 TOWERS = ("cls_convs", "reg_convs")  # of a head; what comes after them predicts, and is the detector's own
@@ -73,7 +74,9 @@ def facts_of_state(part: str, state: Mapping[str, Tensor], config: Mapping[str, 
 
 def facts_of_module(part: str, module: nn.Module) -> dict[str, Any]:
     """Facts of a built neck or head, read off its modules."""
-    norms = [item for item in module.modules() if hasattr(item, "eps")]
+    inside = [module] if part == "neck" else [getattr(module, tower) for tower in TOWERS if hasattr(module, tower)]
+    kinds = (_BatchNorm, *NORMS)
+    norms = [item for outer in inside for item in outer.modules() if isinstance(item, kinds)]
     told = {
         "type": type(module).__name__,
         "eps": _only({item.eps for item in norms}),
