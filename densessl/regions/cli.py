@@ -67,7 +67,9 @@ def run_build(args: argparse.Namespace) -> None:
 def run_check(args: argparse.Namespace) -> None:
     from densessl.regions.check import check
 
-    check(args.out, coco=args.coco, data=args.data, picture=args.picture)
+    if args.picture and not args.data:
+        raise ValueError("--picture needs --data, the images to draw on")
+    print(check(args.out, args.coco, args.data, args.picture))
 
 
 def run_import(args: argparse.Namespace) -> None:
