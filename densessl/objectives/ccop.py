@@ -170,8 +170,8 @@ class CCOP(Objective):
         self.queue = Queue({"regions": dim}, length)
 
     def plan(self) -> list[Forward]:
-        neck = any(isinstance(level, str) for level in self.levels)
-        return [item._replace(neck=neck) for item in self.one_way()]
+        first, second = self.views
+        return [Forward.to("online", (first,), *self.levels), Forward.to("target", (second,), *self.levels)]
 
     def projectors(self, channels):
         widths = [channels(level) for level in self.levels]

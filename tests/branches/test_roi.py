@@ -57,6 +57,15 @@ def test_sides_need_not_be_multiples_of_the_stride():
     torch.testing.assert_close(found.flatten().tolist(), [40.0, 32.5])
 
 
+def test_whole_cells_are_averaged():
+    """With as many samples as cells each of them counts alike."""
+    item = torch.rand(1, 2, *GRIDS[0], dtype=torch.float64)  # cells of 4 x 4 pixels
+    box, zero = torch.tensor([[8.0, 12, 32, 52]], dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    found = align_regions([item], box, zero, zero, limits(1), 2)
+    cells = item[0, :, 3:13, 2:8].unflatten(1, (2, 5)).unflatten(3, (2, 3))
+    torch.testing.assert_close(found[0], cells.mean((2, 4)))
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
 def test_chunks_and_heads_change_nothing(chunk):
     boxes, owner, level = some_boxes()

@@ -203,7 +203,8 @@ def ccop_forward(case: Case) -> None:
     compare_loss(case, "loss_total", total, image + region + intra)
 
     case.grad("grad_img_embed_q_raw", outputs["img_neck_q"][0].grad)
-    case.grad("grad_roi_embed_q_raw", torch.cat([item.grad for item in outputs["roi_neck_q"]])[places(level)])
+    if len(level):
+        case.grad("grad_roi_embed_q_raw", torch.cat([item.grad for item in outputs["roi_neck_q"]])[places(level)])
     for name, gradient in zip(LEVELS, model.online.backbone(batch.views[0].grad)):
         case.grad(f"grad_{name}_q", gradient)
     for name in case.group("g0/"):
