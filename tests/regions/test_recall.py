@@ -95,6 +95,8 @@ def test_average_recall_is_that_of_cocoeval():
     rng = np.random.default_rng(3)
     at = (1, 10, 50, 100)
     images = [draw_image(rng, boxes, objects) for boxes, objects in zip((120, 30, 0, 80, 60), (12, 9, 3, 25, 0))]
+    twins = np.array([[0, 0, 10, 10], [4, 0, 14, 10.0]])  # a box between them may take either, the next only one
+    images.append((np.array([[2, 0, 12, 10], [0, 0, 10, 10.0]]), twins))
     images.append((np.array([[0, 0, 64, 64.0]] * 3), np.array([[0, 0, 64, 64.0], [0, 0, 32, 32], [0, 0, 64, 64]])))
     areas = [np.prod(truth[:, 2:] - truth[:, :2], axis=1) * rng.choice([0.2, 1.0], len(truth)) for _, truth in images]
     areas[-1][:] = 32**2, 96**2, 32**2  # the limits of the sizes
