@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from densessl.branches.branch import Level
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.branches.roi import align_regions, assign_levels
@@ -68,10 +69,11 @@ def within_images(q: Tensor, k: Tensor, boxes: Tensor, real: Tensor, iou: float)
         q, k: (N, B, C) normalised, query and key of each region.
         boxes: (N, B, 4) in the key's view.
         real: (N, B) bool, which are regions.
+        iou: largest overlap of a valid pair, exclusive.
 
     Returns:
         similarity (N, B, B), row i a query, column j a key; valid (N, B, B) bool: both are regions, and their boxes
-        overlap by less than ``iou``.
+        overlap little enough.
     """
     q, k = full_precision(q, k)
     with torch.autocast(q.device.type, enabled=False):
@@ -88,7 +90,7 @@ def between_images(q: Tensor, k: Tensor, real: Tensor) -> Tensor:
 
 @OBJECTIVES.register_module()
 class CCOP(Objective):
-    """Contrast of regions between images, and within one (sections 3.2 and 3.3).
+    """Contrast of regions between images, and within one, as the released code has them.
 
     A region is read from the map for its size by RoIAlign, flattened, and projected: e_q in the first view by the
     online branch, e_k in the second by the target.
@@ -108,29 +110,29 @@ class CCOP(Objective):
 
     Args:
         levels: maps of one width, those of the smallest regions first.
-        sizes: up to which root of its area a region is read from each of ``levels``, in pixels of views of
-            ``reference`` pixels a side. See :func:`densessl.branches.roi.assign_levels` for larger ones.
+        sizes: up to which root of its area a region is read from each of ``levels``, in pixels. See
+            :func:`densessl.branches.roi.assign_levels` for larger ones.
         output: cells a side of a region's features.
         hidden, dim: widths of the head.
         dropout, init: of the head, as in :class:`densessl.branches.MLP`. Dropout is active in both branches.
         length: of the queue.
         temperature: of InfoNCE.
         kept: share of its area a region has to show in both views, exclusive.
-        min_area: its least area in both, exclusive, in square pixels of views of ``reference`` pixels a side.
-        reference: see there.
+        min_area: its least area in both, exclusive, in square pixels.
+        reference: side of a view in pixels that ``sizes`` and ``min_area`` are written for; they follow other views.
         iou_threshold: least overlap of a region and a copy: (start, end) of a line over the run, or a number.
         jitter_xy, jitter_wh: ranges of the copies' jitter, in the same way.
         margin, intra_iou: of ``loss_intra``.
         region_weight, intra_weight: of the two losses.
         truncate: drop positives that would pass the queue's end, as the released code does, instead of wrapping.
-        chunk: regions the target embeds at a time. Their features are what takes memory: 2048 x 256 x 7 x 7 numbers
-            in fp32 are 98 MiB, all candidates of 32 images of 50 regions would be 0.8 GiB.
+        chunk: regions the target embeds at a time; their features are what takes memory. The 17,600 candidates of 32
+            images with 50 regions need 230 MiB at these widths, 680 MiB if all of a level are embedded at once.
         mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
     def __init__(
         self,
-        levels: Sequence[int | str] = ("neck.0", "neck.1", "neck.2", "neck.3"),
+        levels: Sequence[Level] = ("neck.0", "neck.1", "neck.2", "neck.3"),
         sizes: Sequence[float] = (48, 96, 192, 224),
         output: int = 7,
         hidden: int = 2048,

@@ -51,6 +51,15 @@ def test_what_is_oldest_is_overwritten_in_place():
     assert queue.keys("keys").data_ptr() == storage.data_ptr()
 
 
+def test_truncated_pushes_stop_at_the_end():
+    queue = Queue({"keys": DIM}, 5)
+    for start, size, position in ((0, 3, 3), (3, 4, 0), (7, 1, 1), (8, 9, 0), (17, 0, 0)):
+        queue.push("keys", keys(size, start), truncate=True)
+        assert queue.state_keys[0] == position
+    assert queue.keys("keys")[:, 0].tolist() == [7, 8, 9, 10, 11]
+    assert queue.state_keys.tolist() == [0, 5, 10]  # what was dropped does not count
+
+
 def test_a_bank_starts_with_random_directions_and_no_real_key():
     queue = Queue({"keys": 16}, 1000)
     assert queue.figures("keys") == {"queue_filled": 0, "queue_age": 0}
