@@ -1,0 +1,147 @@
+"""Selective search in numba: segments, grouped by similarity into a hierarchy of regions.
+
+Felzenszwalb & Huttenlocher's segments (IJCV 2004) are where it starts, and merges of the two most similar neighbours
+(Uijlings et al., IJCV 2013), one after the other until one region is left, are what it adds. What a start and a
+similarity miss, others find: the paper's strategies vary the colour space, the scale of the segments and the
+similarities, and so does :class:`DiverseSelectiveSearch`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from densessl.regions.proposals import Proposals
+from densessl.registry import REGION_GENERATORS
+
+PARTS = "CTSF"  # of a similarity: colour, texture, size, fill
+
+
+def _kernels() -> tuple[ModuleType, ModuleType, ModuleType]:
+    try:
+        from densessl.regions import colour, felzenszwalb, grouping
+    except ImportError as error:
+        raise ImportError("FastSelectiveSearch needs numba: pip install -e '.[regions]'") from error
+    return colour, felzenszwalb, grouping
+
+
+@REGION_GENERATORS.register_module()
+@dataclass(frozen=True)
+class FastSelectiveSearch:
+    """Selective search with one strategy, or all combinations of several. It draws no random numbers.
+
+    The order is coarse to fine: the latest merge of each strategy, then each one's last but one, and so on, the segments
+    at the end. Exact duplicates are dropped; near ones come after all others, in the same order, so that the first
+    boxes say different things. ``TopK(ranking="uijlings")`` reorders by the levels, as ever: a box found several
+    times has the lowest of its levels.
+
+    Attributes:
+        colours: spaces of :data:`densessl.regions.colour.SPACES`: rgb, grey, rgi, hsv, lab.
+        scales: k of the segmentation, in grey levels of the smoothed image: larger means fewer, larger segments.
+        similarities: of the grouping, each the letters of its equal parts: C colour, T texture, S size, F fill.
+        sigma: of the Gaussian that smooths before segmenting, in pixels of the shrunk image.
+        min_size: of a segment, in pixels of the shrunk image.
+        max_side: images are shrunk until their longer side has at most so many pixels; None leaves them alone. Time
+            goes with its square; small objects need it.
+        near: IoU with an earlier box from which a box comes after all others; 1 keeps them in place.
+    """
+
+    colours: Sequence[str] = ("lab",)
+    scales: Sequence[float] = (50.0,)
+    similarities: Sequence[str] = ("CTSF",)
+    sigma: float = 0.8
+    min_size: int = 50
+    max_side: int | None = 384
+    near: float = 0.8
+
+    def __post_init__(self):
+        name = type(self).__name__
+        known = set(_kernels()[0].SPACES)
+        for key, values, allowed in (("colours", self.colours, known), ("similarities", self.similarities, None)):
+            if isinstance(values, str) or not values:
+                raise ValueError(f"{name}.{key} is {values!r}, expected a list of one or more")
+            for value in values:
+                if allowed is not None and value not in allowed:
+                    raise ValueError(f"{name}.{key} has {value!r}, expected some of {sorted(allowed)}")
+        for value in self.similarities:
+            if not value or set(value) - set(PARTS) or len(set(value)) < len(value):
+                raise ValueError(f"{name}.similarities has {value!r}, expected each letter of {PARTS!r} at most once")
+        if not self.scales or min(self.scales) < 0:
+            raise ValueError(f"{name}.scales is {self.scales!r}, expected a list of one or more, none negative")
+        if self.sigma < 0 or self.min_size < 1 or not 0 < self.near <= 1:
+            raise ValueError(
+                f"{name} has sigma={self.sigma}, min_size={self.min_size}, near={self.near}, expected sigma >= 0, "
+                "min_size >= 1 and 0 < near <= 1"
+            )
+        if self.max_side is not None and self.max_side < 1:
+            raise ValueError(f"{name}.max_side is {self.max_side}, expected a positive number, or None")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
+        """Proposals of one image.
+
+        Args:
+            image: (h, w, 3) uint8 RGB.
+            rng: left alone.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f"{type(self).__name__} got an image {image.shape} of {image.dtype}, expected (h, w, 3) uint8 and a pixel"
+            )
+        height, width = image.shape[:2]
+        image = _shrunk(image, self.max_side)
+        groupings = list(self.groupings(image))
+        places = np.concatenate([np.arange(len(levels))[::-1] for _, levels in groupings])
+        boxes, levels = (np.concatenate(parts)[np.argsort(places, kind="stable")] for parts in zip(*groupings))
+        _, first, same = np.unique(boxes, axis=0, return_index=True, return_inverse=True)
+        lowest = np.full(len(first), levels.max())
+        np.minimum.at(lowest, same.reshape(-1), levels)
+        order = np.argsort(first)
+        boxes, levels = boxes[first[order]], lowest[order]
+        order = _kernels()[2].novel_first(boxes, float(self.near))
+        # Products before the division: the far border stays exact.
+        sides = np.array([width, height] * 2)
+        return Proposals(boxes[order] * sides / np.array([image.shape[1], image.shape[0]] * 2), levels[order])
+
+    def groupings(self, image: np.ndarray):
+        """Of each strategy, the boxes (2n - 1, 4) and levels (2n - 1,) of its n segments, then of its merges.
+
+        Args:
+            image: (h, w, 3) uint8, contiguous and writable (which spares numba a second compilation).
+        """
+        colour, segment, grouping = _kernels()
+        weights = np.array([[float(part in parts) for part in PARTS] for parts in self.similarities])
+        for space in self.colours:
+            planes = colour.SPACES[space](image)
+            smooth = segment.smooth(planes, segment.half_gaussian(self.sigma))
+            edges = segment.sort_edges(smooth)
+            colours, textures = grouping.colour_codes(planes), grouping.texture_codes(smooth)
+            for scale in self.scales:
+                labels = segment.join_edges(*edges, *image.shape[:2], float(scale), self.min_size)
+                outline = grouping.outline(labels)
+                colour_counts = grouping.describe(labels, colours, len(planes) * grouping.COLOUR_BINS)
+                texture_counts = grouping.describe(labels, textures, grouping.TEXTURE_BINS * textures.shape[2])
+                for row in weights:
+                    yield grouping.group(*outline, colour_counts, texture_counts, row)[:2]
+
+
+@REGION_GENERATORS.register_module()
+@dataclass(frozen=True)
+class DiverseSelectiveSearch(FastSelectiveSearch):
+    """Selective search with the strategies of the paper's fast mode: two colour spaces, two similarities."""
+
+    colours: Sequence[str] = ("hsv", "lab")
+    scales: Sequence[float] = (50.0, 100.0)
+    similarities: Sequence[str] = ("CTSF", "TSF")
+    max_side: int | None = 500
+
+
+def _shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
+    """The image (h, w, 3) with its longer side at most ``max_side``: contiguous and writable."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if max_side is not None and longest > max_side:
+        size = max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
+        return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
+    return np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])
