@@ -58,7 +58,7 @@ class RecallTable:
     def __str__(self) -> str:
         lines = [
             f"{'objects':<17}" + "".join(f"{f'at {k}':>16}" for k in self.at),
-            f"{'':<17}" + f"{'ABO / AR   ':>16}" * len(self.at),
+            (f"{'':<17}" + f"{'ABO / AR   ':>16}" * len(self.at)).rstrip(),
         ]
         for size, objects in self.objects.items():
             pairs = zip(self.abo[size], self.ar[size]) if objects else []
