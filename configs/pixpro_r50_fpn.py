@@ -14,8 +14,10 @@ networks") says that pixel-level tasks can pretrain neck and head too; the relea
   diagonals of its own grid; their mean is minimised;
 - projectors of 1024 hidden channels: these maps have 256, where C5 has 2048 and the code's projector 4096.
 Views, momentum, optimiser and schedule are those of `pixpro_r50.py`. No result is published for this recipe.
+Kept for the backward pass in bf16: 192 MiB an image, 24 GiB for 128 (`pixpro_r50.py`: 101 MiB); 38 MiB of it are
+similarities of P3's cells, 784 x 784 an image, in fp32.
 
-Towers with group norm, as FCOS, ATSS and GFL have them (tried with --into mmdet::atss/atss_r50_fpn_1x_coco.py):
+Towers with group norm, as ATSS, GFL, PAA and FCOS have them (try it with --into mmdet::atss/atss_r50_fpn_1x_coco.py):
     --cfg-options model.online.head.norm_cfg.type=GN model.online.head.norm_cfg.num_groups=32
 """
 

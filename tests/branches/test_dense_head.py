@@ -82,7 +82,10 @@ def test_maps_of_all_parts_by_name_and_by_view():
         features = branch(views, head=True)
         levels = branch.backbone(views)
         neck = branch.neck(levels)
-    assert not branch(views).neck and not branch(views, neck=True).head
+    plain, half = branch(views), branch(views, neck=True)
+    assert not plain.neck and not half.head
+    for item, covered in ((plain, (True, False, False)), (half, (True, True, False)), (features, (True, True, True))):
+        assert tuple(item.covers(*parts) for parts in ((False, False), (True, False), (True, True))) == covered
     expected = {0: levels[0], 1: levels[1], -1: levels[1], "neck.0": neck[0], "neck.1": neck[1]}
     expected |= {"cls.0": branch.head.cls_convs(neck[0]), "reg.1": branch.head.reg_convs(neck[1])}
     parts = features.chunk(2)
