@@ -20,7 +20,7 @@ class Case:
         sizes: of the batch's views in pixels.
         uniforms: counts of further random numbers by view and name (``ViewSpec.uniforms``).
         regions: counts of random numbers of each region by name; None for a batch without regions.
-        backbone, neck, head: configs; None for the toy ResNet (two outputs, 8 and 4 cells a side at 64 pixels), no neck
+        backbone, neck, head: configs; None for the toy ResNet (two outputs, 4 and 2 cells a side at 64 pixels), no neck
             and no head.
         permutes: whether the order of the batch must not matter.
         two_ranks: objectives of the one process that two processes are compared with, where it has to be told the
