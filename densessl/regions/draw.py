@@ -122,7 +122,7 @@ def _legend(highest: int, truth: bool) -> Image.Image:
     entries = [(_level_colour(level, highest), f"level {level}" if highest > 1 else "box") for level in levels]
     if truth:
         entries += [
-            (FOUND, f"object that a box overlaps by {FOUND_IOU:g}"),
+            (FOUND, f"object with a box of IoU {FOUND_IOU:g} or more"),
             (COVER, "that box"),
             (MISSED, "other object"),
         ]
