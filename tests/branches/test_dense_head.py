@@ -109,7 +109,8 @@ def test_state_keys_and_description():
 
 def test_only_what_is_asked_for_runs_and_that_once():
     """The objective on the backbone shares its forward with the one on the tower, and the neck serves both towers."""
-    objectives = [PIXPRO, *(dict(PIXPRO, name=f"p{i}", level=level) for i, level in enumerate(("cls.0", "reg.1")))]
+    levels = ("neck.0", "cls.0", "reg.1", "neck.1")  # so that the head is wanted neither first nor last
+    objectives = [PIXPRO, *(dict(PIXPRO, name=f"p{i}", level=level) for i, level in enumerate(levels))]
     model = toy_model(objectives, neck=NECK, head=HEAD)
     seen = []
     for name in ("backbone", "neck", "head"):
