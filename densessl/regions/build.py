@@ -206,8 +206,13 @@ def _work(images: _Images, journal: Journal, workers: int) -> None:
     before = len(images) - len(todo)
     if before:
         print(f"{before} of {len(images)} images were done before", flush=True)
-    # Workers are forked here, before the bar starts a thread.
-    records = iter(DataLoader(images, batch_size=None, sampler=todo, num_workers=workers, in_order=False))
+    # Forked, and before the bar starts a thread: they need not import and compile again. And they end soon after this
+    # process, as children of it; those of multiprocessing's fork server would not.
+    context = "fork" if workers and sys.platform == "linux" else None
+    loader = DataLoader(
+        images, batch_size=None, sampler=todo, num_workers=workers, in_order=False, multiprocessing_context=context
+    )
+    records = iter(loader)
     terminal = sys.stdout.isatty()
     columns = BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), "{task.fields[unreadable]} unreadable"
     with Progress(*columns, disable=not terminal, speed_estimate_period=60) as bar:
