@@ -15,6 +15,7 @@ from densessl.registry import REGION_GENERATORS
 
 GENERATORS = {
     "fast": "FastSelectiveSearch",
+    "diverse": "DiverseSelectiveSearch",
     "selectivesearch": "SelectiveSearchPackage",
     "opencv": "OpenCVSelectiveSearch",
     "grid": "Grid",
