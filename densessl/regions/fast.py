@@ -32,10 +32,9 @@ def _kernels() -> tuple[ModuleType, ModuleType, ModuleType]:
 class FastSelectiveSearch:
     """Selective search with one strategy, or all combinations of several. It draws no random numbers.
 
-    The order is coarse to fine: the latest merge of each strategy, then each one's last but one, and so on, the segments
+    The order is coarse to fine: the latest merge of each strategy, then each one's last but one, and so on, segments
     at the end. Exact duplicates are dropped; near ones come after all others, in the same order, so that the first
-    boxes say different things. ``TopK(ranking="uijlings")`` reorders by the levels, as ever: a box found several
-    times has the lowest of its levels.
+    boxes differ. ``TopK(ranking="uijlings")`` reorders by the levels: a box found several times has its lowest.
 
     Attributes:
         colours: spaces of :data:`densessl.regions.colour.SPACES`: rgb, grey, rgi, hsv, lab.
@@ -86,9 +85,8 @@ class FastSelectiveSearch:
             rng: left alone.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise ValueError(
-                f"{type(self).__name__} got an image {image.shape} of {image.dtype}, expected (h, w, 3) uint8 and a pixel"
-            )
+            found = f"{image.shape} of {image.dtype}"
+            raise ValueError(f"{type(self).__name__} got an image {found}, expected (h, w, 3) of uint8, not empty")
         height, width = image.shape[:2]
         image = _shrunk(image, self.max_side)
         groupings = list(self.groupings(image))

@@ -74,7 +74,7 @@ def sort_edges(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 step = planes[c, other, width - reach :] - planes[c, y, :reach]
                 square[:reach] += step * step
             for x in range(reach):
-                length = min(int(math.sqrt(square[x]) * STEPS + 0.5), LENGTHS - 1)
+                length = min(int(math.sqrt(np.float64(square[x])) * STEPS + 0.5), LENGTHS - 1)
                 lengths[y, direction, x] = length
                 starts[length + 1] += 1
     starts = np.cumsum(starts)

@@ -1,4 +1,4 @@
-"""Hierarchical grouping of segments (Uijlings et al., IJCV 2013, section 3): the two most similar neighbours become one,
+"""Hierarchical grouping of segments (Uijlings et al., IJCV 2013, section 3): the two most similar neighbours become one
 until one is left.
 
 Histograms are counts, and a histogram intersection is a sum of integers with one division at its end: results are the
