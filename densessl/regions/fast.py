@@ -1,18 +1,17 @@
 """Selective search in numba: segments, grouped by similarity into a hierarchy of regions.
 
 Felzenszwalb & Huttenlocher's segments (IJCV 2004) are where it starts, and merges of the two most similar neighbours
-(Uijlings et al., IJCV 2013), one after the other until one region is left, are what it adds. What a start and a
-similarity miss, others find: the paper's strategies vary the colour space, the scale of the segments and the
-similarities, and so does :class:`DiverseSelectiveSearch`.
+(Uijlings et al., IJCV 2013) until one region is left are what it adds. What one strategy misses, others find: they vary
+the colour space, the scale of the segments and the similarities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
-from PIL import Image
 
+from densessl.regions.generators import _shrunk
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS
 
@@ -30,7 +29,8 @@ def _kernels() -> tuple[ModuleType, ModuleType, ModuleType]:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class FastSelectiveSearch:
-    """Selective search with one strategy, or all combinations of several. It draws no random numbers.
+    """Selective search with one strategy (by default the paper's single one), or all combinations of several. It draws
+    no random numbers.
 
     The order is coarse to fine: the latest merge of each strategy, then each one's last but one, and so on, segments
     at the end. Exact duplicates are dropped; near ones come after all others, in the same order, so that the first
@@ -44,11 +44,11 @@ class FastSelectiveSearch:
         min_size: of a segment, in pixels of the shrunk image.
         max_side: images are shrunk until their longer side has at most so many pixels; None leaves them alone. Time
             goes with its square; small objects need it.
-        near: IoU with an earlier box from which a box comes after all others; 1 keeps them in place.
+        near: boxes that overlap an earlier one by more than this IoU come after all others; 1 keeps them in place.
     """
 
-    colours: Sequence[str] = ("lab",)
-    scales: Sequence[float] = (50.0,)
+    colours: Sequence[str] = ("hsv",)
+    scales: Sequence[float] = (100.0,)
     similarities: Sequence[str] = ("CTSF",)
     sigma: float = 0.8
     min_size: int = 50
@@ -57,18 +57,19 @@ class FastSelectiveSearch:
 
     def __post_init__(self):
         name = type(self).__name__
-        known = set(_kernels()[0].SPACES)
-        for key, values, allowed in (("colours", self.colours, known), ("similarities", self.similarities, None)):
-            if isinstance(values, str) or not values:
+        for key in ("colours", "scales", "similarities"):
+            values = getattr(self, key)
+            if not isinstance(values, (list, tuple)) or not values:
                 raise ValueError(f"{name}.{key} is {values!r}, expected a list of one or more")
-            for value in values:
-                if allowed is not None and value not in allowed:
-                    raise ValueError(f"{name}.{key} has {value!r}, expected some of {sorted(allowed)}")
+        spaces = sorted(_kernels()[0].SPACES)
+        for value in self.colours:
+            if value not in spaces:
+                raise ValueError(f"{name}.colours has {value!r}, expected some of {spaces}")
         for value in self.similarities:
             if not value or set(value) - set(PARTS) or len(set(value)) < len(value):
                 raise ValueError(f"{name}.similarities has {value!r}, expected each letter of {PARTS!r} at most once")
-        if not self.scales or min(self.scales) < 0:
-            raise ValueError(f"{name}.scales is {self.scales!r}, expected a list of one or more, none negative")
+        if min(self.scales) < 0:
+            raise ValueError(f"{name}.scales is {self.scales!r}, expected none below 0")
         if self.sigma < 0 or self.min_size < 1 or not 0 < self.near <= 1:
             raise ValueError(
                 f"{name} has sigma={self.sigma}, min_size={self.min_size}, near={self.near}, expected sigma >= 0, "
@@ -88,7 +89,8 @@ class FastSelectiveSearch:
             found = f"{image.shape} of {image.dtype}"
             raise ValueError(f"{type(self).__name__} got an image {found}, expected (h, w, 3) of uint8, not empty")
         height, width = image.shape[:2]
-        image = _shrunk(image, self.max_side)
+        # Contiguous and writable, which spares numba further compilations.
+        image = np.require(_shrunk(image, self.max_side), requirements=["C", "W"])
         groupings = list(self.groupings(image))
         places = np.concatenate([np.arange(len(levels))[::-1] for _, levels in groupings])
         boxes, levels = (np.concatenate(parts)[np.argsort(places, kind="stable")] for parts in zip(*groupings))
@@ -102,11 +104,11 @@ class FastSelectiveSearch:
         sides = np.array([width, height] * 2)
         return Proposals(boxes[order] * sides / np.array([image.shape[1], image.shape[0]] * 2), levels[order])
 
-    def groupings(self, image: np.ndarray):
+    def groupings(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each strategy, the boxes (2n - 1, 4) and levels (2n - 1,) of its n segments, then of its merges.
 
         Args:
-            image: (h, w, 3) uint8, contiguous and writable (which spares numba a second compilation).
+            image: (h, w, 3) uint8, contiguous, of the size to segment.
         """
         colour, segment, grouping = _kernels()
         weights = np.array([[float(part in parts) for part in PARTS] for parts in self.similarities])
@@ -127,19 +129,12 @@ class FastSelectiveSearch:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class DiverseSelectiveSearch(FastSelectiveSearch):
-    """Selective search with the strategies of the paper's fast mode: two colour spaces, two similarities."""
+    """Selective search with eight strategies, for a thousand boxes an image: two colour spaces, two scales, two
+    similarities, as in the paper's fast mode. The paper's scales, 50 and 100, make more and smaller regions, whose
+    first thousand cover less.
+    """
 
     colours: Sequence[str] = ("hsv", "lab")
-    scales: Sequence[float] = (50.0, 100.0)
+    scales: Sequence[float] = (100.0, 300.0)
     similarities: Sequence[str] = ("CTSF", "TSF")
     max_side: int | None = 500
-
-
-def _shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
-    """The image (h, w, 3) with its longer side at most ``max_side``: contiguous and writable."""
-    height, width = image.shape[:2]
-    longest = max(height, width)
-    if max_side is not None and longest > max_side:
-        size = max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
-        return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BILINEAR))
-    return np.require(image, requirements=["C_CONTIGUOUS", "WRITEABLE"])

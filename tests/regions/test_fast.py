@@ -151,6 +151,7 @@ def test_a_grey_image_in_colour_spaces_without_colour():
         (dict(colours=["luv"]), "colours has 'luv'"),
         (dict(colours="lab"), "colours is 'lab'"),
         (dict(colours=[]), "colours is"),
+        (dict(scales=5), "scales is 5"),
         (dict(similarities=["CTX"]), "similarities has 'CTX'"),
         (dict(similarities=["CC"]), "similarities has 'CC'"),
         (dict(scales=[]), "scales is"),
