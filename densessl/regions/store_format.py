@@ -32,7 +32,7 @@ BOXES, INDEX, PATHS, MANIFEST = "boxes.bin", "index.bin", "paths.bin", "manifest
 JOURNAL = "journal.bin"  # of a build that is under way, densessl.regions.journal
 HEADER_BYTES = 32  # the format's name, zeros, and the version in the last four bytes
 QUANTA = 65535
-_CHUNK = 1 << 20
+_CHUNK, _ROWS = 1 << 20, 1 << 14  # bytes and entries that are gathered before they are written, or packed
 _SLACK = 1e-6  # pixels by which rounding may put a box outside
 
 
@@ -192,7 +192,7 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
         if len(packed.counts) != draws:
             raise ValueError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
         rows.append((path_hash(path), place, first, *packed.size, packed.exact, packed.counts))
-        if len(rows) == _CHUNK:
+        if len(rows) == _ROWS:
             chunks.append(np.array(rows, entry_type(draws)))
             rows.clear()
         place += paths.write(encoded(path) + b"\0")
