@@ -6,8 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
 from densessl.regions import Proposals
 from densessl.regions.fast import DiverseSelectiveSearch, FastSelectiveSearch
 from densessl.regions.recall import pairwise_iou

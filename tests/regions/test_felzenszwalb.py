@@ -7,8 +7,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage import color, segmentation
 
-pytest.importorskip("numba")
-
 from densessl.regions.colour import SPACES
 from densessl.regions.felzenszwalb import felzenszwalb, half_gaussian, smooth
 

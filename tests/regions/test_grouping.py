@@ -5,8 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-pytest.importorskip("numba")
-
 from densessl.regions import grouping
 from densessl.regions.felzenszwalb import felzenszwalb
 
