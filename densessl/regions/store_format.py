@@ -160,7 +160,7 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
     _refuse_twins(entries, out / PATHS)
     with written(out / INDEX) as index:
         index.write(header())
-        index.write(_table(entries).tobytes())
+        index.write(_table(entries))
     for name in (BOXES, INDEX, PATHS):
         files[name] = {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
     manifest = {
@@ -189,6 +189,8 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
     for path, packed in images:
         if draws is None:
             draws = len(packed.counts)
+        if "\0" in path:
+            raise ValueError(f"{path!r} has a zero byte, which no path can have")
         if len(packed.counts) != draws:
             raise ValueError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
         rows.append((path_hash(path), place, first, *packed.size, packed.exact, packed.counts))

@@ -268,5 +268,7 @@ def test_what_cannot_be_stored_is_named(tmp_path, size, draws, message):
 def test_levels_beyond_sixteen_bits_and_no_image_are_refused(tmp_path):
     with pytest.raises(ValueError, match="levels from 70000 to 70000"):
         pack("x", (10, 10), [Proposals(np.array([[0, 0, 1, 1.0]]), np.array([70000]))])
+    with pytest.raises(ValueError, match="zero byte"):
+        write_store(tmp_path / "s", [("a\0b", (9, 9), [Proposals.plain([])])], {})
     with pytest.raises(ValueError, match="no image"):
         write_store(tmp_path / "s", [], {})
