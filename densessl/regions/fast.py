@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from densessl.regions.generators import _shrunk
+from densessl.regions.generators import shrunk
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS
 
@@ -90,7 +90,7 @@ class FastSelectiveSearch:
             raise ValueError(f"{type(self).__name__} got an image {found}, expected (h, w, 3) of uint8, not empty")
         height, width = image.shape[:2]
         # Contiguous and writable, which spares numba further compilations.
-        image = np.require(_shrunk(image, self.max_side), requirements=["C", "W"])
+        image = np.require(shrunk(image, self.max_side), requirements=["C", "W"])
         groupings = list(self.groupings(image))
         places = np.concatenate([np.arange(len(levels))[::-1] for _, levels in groupings])
         boxes, levels = (np.concatenate(parts)[np.argsort(places, kind="stable")] for parts in zip(*groupings))

@@ -125,7 +125,7 @@ class SelectiveSearchPackage:
             raise ImportError(f"the generator needs `pip install densessl[regions]`: {error}") from error
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of local binary patterns of floating-point images
-            pixels = _shrunk(image, self.max_side)
+            pixels = shrunk(image, self.max_side)
             _, regions = selective_search(pixels, self.scale, self.sigma, self.min_size)
         # Its rectangles leave out their last column and row: width is the difference of the outermost pixels.
         corners = np.array([region["rect"] for region in regions], np.float64)
@@ -158,7 +158,7 @@ class OpenCVSelectiveSearch:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         cv2 = _opencv()
-        pixels = _shrunk(image, self.max_side) if self.resize is None else cv2.resize(image, tuple(self.resize))
+        pixels = shrunk(image, self.max_side) if self.resize is None else cv2.resize(image, tuple(self.resize))
         search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(np.ascontiguousarray(pixels[..., ::-1]))
         if self.mode == "fast":
@@ -188,7 +188,7 @@ def _opencv():
     return cv2
 
 
-def _shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
+def shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
     """The image with its longest side at most ``max_side``, antialiased."""
     height, width = image.shape[:2]
     if max_side is None or max(width, height) <= max_side:
