@@ -3,7 +3,7 @@
     python tools/regions.py build photos/ photo_regions
     python tools/train.py configs/small/ccop_r18.py --data-root photos/ --regions photo_regions
 
-Not a published recipe; measured in docs/methods.md.
+Not a published recipe.
 """
 
 _base_ = "../_base_/small_r18.py"
