@@ -1,8 +1,7 @@
-"""Necks and shared head convolutions from a pretraining into detectors of MMDetection, and what is refused."""
+"""Necks and shared head convolutions from a pretraining into detectors of MMDetection. Refusals: test_refused_parts.py."""
 
 import logging
 import runpy
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from densessl.engine.export_hook import ExportHook
 from densessl.transfer import (
     ExportError,
     LoadBackboneHook,
-    LoadError,
     build_detector,
     export_backbone,
     load_backbone,
@@ -24,76 +22,20 @@ from densessl.transfer import (
     parts_in,
 )
 from tests.objectives.toy import toy_model
-from tests.transfer.cases import NORMALIZE, PREPROCESSOR, lived_in
-
-TOOL = Path(__file__).parents[2] / "tools" / "export.py"
-BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(0, 1, 2, 3))
-NECK = dict(type="FPN", out_channels=8, start_level=1)
-HEAD = dict(type="DenseHeadConvs", feat_channels=8, stacked_convs=2)
-GN = dict(type="GN", num_groups=4)
-RETINANET = dict(add_extra_convs="on_input", num_outs=5)  # of its neck
-
-
-def pretrained(neck=NECK, head=HEAD) -> tuple[dict, nn.Module]:
-    """A training checkpoint as a dict, and the online branch in it; the target's tensors are others."""
-    told = {"backbone": BACKBONE, "normalize": NORMALIZE}
-    told |= {"neck": neck} if neck else {}
-    told |= {"head": head} if head else {}
-    branches = {name: build_branch(told) for name in ("online", "target")}
-    state = {}
-    for seed, (name, branch) in enumerate(branches.items()):
-        lived_in(branch, seed)
-        generator = torch.Generator().manual_seed(seed)
-        for part in (branch.neck, branch.head):
-            for parameter in part.parameters() if part is not None else ():
-                if parameter.ndim == 1:
-                    parameter.data.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
-        state |= {f"{name}.{key}": value for key, value in branch.state_dict().items()}
-    return {"state_dict": state, "meta": {"densessl": told}}, branches["online"]
-
-
-def detector(kind="RetinaNet", neck=None, head=None, **more) -> nn.Module:
-    """A small detector of MMDet, whose own weights are random."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
-
-    fpn = dict(type="FPN", in_channels=[8, 16, 32, 64], out_channels=8, start_level=1, **RETINANET)
-    towers = dict(type=f"{kind[:-3]}Head" if kind == "RetinaNet" else "FCOSHead", num_classes=1, in_channels=8)
-    config = dict(
-        type=kind,
-        data_preprocessor=PREPROCESSOR,
-        backbone=dict(type="ResNet", depth=18, base_channels=8, norm_eval=False),
-        neck=fpn | (neck or {}),
-        bbox_head=towers | dict(feat_channels=8, stacked_convs=2) | (head or {}),
-        **more,
-    )
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(config)
-
-
-def faster_rcnn() -> nn.Module:
-    """MMDet's stock Faster R-CNN, narrow."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import DefaultScope
-
-    from densessl.engine.launch import load_config
-
-    model = load_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py").model
-    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
-    model.rpn_head.update(in_channels=8, feat_channels=8)
-    model.roi_head.bbox_roi_extractor.out_channels = 8
-    model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=16)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(model)
-
-
-def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+from tests.transfer.cases import NORMALIZE, lived_in
+from tests.transfer.parts import (
+    BACKBONE,
+    GN,
+    HEAD,
+    NECK,
+    RETINANET,
+    TOOL,
+    detector,
+    faster_rcnn,
+    pretrained,
+    tensors,
+    unchanged,
+)
 
 
 @pytest.mark.det
@@ -199,123 +141,6 @@ def test_extra_levels_that_were_pretrained_are_loaded_too():
     assert not any(found.values())
     fewer = load_parts(detector(neck=dict(num_outs=3)), content)["neck"]
     assert fewer.loaded == fewer.expected == 12 and len(fewer.unexpected) == 4
-
-
-REFUSED = {
-    "stages": (
-        dict(type="FPN", out_channels=8),
-        HEAD,
-        {},
-        "inputs: found (16, 32, 64), expected (8, 16, 32, 64): choose ",
-    ),
-    "width": (
-        dict(NECK, out_channels=16),
-        None,
-        {},
-        "out_channels: found 8, expected 16: set neck.out_channels=16",
-    ),
-    "neck-norm": (
-        dict(NECK, norm_cfg=dict(type="BN")),
-        None,
-        {},
-        "norm: found none, expected BN: set neck.norm_cfg.type='BN'",
-    ),
-    "no-neck-norm": (
-        NECK,
-        None,
-        dict(neck=dict(norm_cfg=dict(type="BN"))),
-        "norm: found BN, expected none: set neck.norm_cfg=None",
-    ),
-    "neck-eps": (
-        dict(NECK, norm_cfg=dict(type="BN", eps=1e-3)),
-        None,
-        dict(neck=dict(norm_cfg=dict(type="BN"))),
-        "eps: found 1e-05, expected 0.001: set neck.norm_cfg.eps=0.001",
-    ),
-    "extra": (
-        dict(NECK, add_extra_convs="on_output", num_outs=5),
-        None,
-        {},
-        "extra: found on_input, expected on_output: set neck.add_extra_convs and",
-    ),
-    "relu": (
-        dict(NECK, **RETINANET, relu_before_extra_convs=True),
-        None,
-        {},
-        "extra: found on_input, expected on_input, through ReLUs",
-    ),
-    "head-norm": (NECK, dict(HEAD, norm_cfg=GN), {}, "norm: found none, expected GN: set bbox_head.norm_cfg.type='GN'"),
-    "groups": (
-        NECK,
-        dict(HEAD, norm_cfg=dict(GN, num_groups=2)),
-        dict(head=dict(norm_cfg=GN)),
-        "groups: found 4, expected 2: set bbox_head.norm_cfg.num_groups=2",
-    ),
-    "depth": (
-        NECK,
-        dict(HEAD, stacked_convs=1),
-        {},
-        "stacked_convs: found 2, expected 1: set bbox_head.stacked_convs=1",
-    ),
-    "head-width": (
-        NECK,
-        dict(HEAD, feat_channels=4),
-        {},
-        "feat_channels: found 8, expected 4: set bbox_head.feat_channels=4",
-    ),
-}
-
-
-@pytest.mark.det
-@pytest.mark.parametrize(("neck", "head", "change", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_part_that_would_compute_something_else_is_refused_and_nothing_is_loaded(neck, head, change, message):
-    content, _ = pretrained(neck, head)
-    model = detector(**change)
-    before = tensors(model)
-    with pytest.raises(LoadError) as caught:
-        load_parts(model, content)
-    assert message in str(caught.value) and "parts=['backbone', …]" in str(caught.value)
-    assert unchanged(model, before)
-    assert load_parts(model, content, parts=("backbone",))["backbone"].applied
-
-
-@pytest.mark.det
-def test_a_neck_of_another_kind_is_left_alone_unless_it_was_asked_for():
-    content, _ = pretrained()
-    model = detector(neck=dict(type="PAFPN", add_extra_convs="on_input"))
-    before = tensors(model.neck)
-    reports = load_parts(model, content)
-    assert str(reports["neck"]) == "neck: none loaded; the file has 12 tensors, of the type FPN, the model's is a PAFPN"
-    assert reports["head"].applied and reports["backbone"].new == {"neck": len(before)}
-    assert unchanged(model.neck, before)
-    before = tensors(model)
-    with pytest.raises(LoadError, match="of the type FPN, the model's is a PAFPN"):
-        load_parts(model, content, parts=("neck",))
-    decoder, _ = pretrained(dict(type="SumDecoder", out_channels=8), None)
-    assert load_parts(detector(), decoder)["neck"].skipped.endswith("of the type SumDecoder, the model's is a FPN")
-
-
-@pytest.mark.det
-def test_what_the_file_lacks_is_named():
-    content, _ = pretrained(head=None)
-    assert list(load_parts(detector(), content)) == ["backbone", "neck"]
-    with pytest.raises(LoadError, match=r"has no head; it has \['backbone', 'neck'\]"):
-        load_parts(detector(), content, parts=("head",))
-    with pytest.raises(ValueError, match=r"part 'necks' is unknown; did you mean neck\?"):
-        load_parts(detector(), content, parts=("necks",))
-
-
-@pytest.mark.det
-def test_each_part_has_its_own_least_coverage():
-    content, _ = pretrained()
-    del content["state_dict"]["online.neck.fpn_convs.1.conv.bias"]
-    model = detector()
-    before = tensors(model)
-    with pytest.raises(LoadError, match=r"fills 91\.7% of the neck, expected at least 100\.0%"):
-        load_parts(model, content, min_coverage=dict(head=0.5))
-    assert unchanged(model, before)
-    report = load_parts(model, content, min_coverage=dict(neck=0.9))["neck"]
-    assert report.missing == ["fpn_convs.1.conv.bias"] and report.loaded == 11 and report.expected == 12
 
 
 @pytest.mark.det
