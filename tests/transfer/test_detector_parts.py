@@ -1,4 +1,4 @@
-"""Necks and shared head convolutions from a pretraining into detectors of MMDetection. Refusals: test_refused_parts.py."""
+"""Necks and head convolutions from a pretraining into MMDetection. Refusals: test_refused_parts.py."""
 
 import logging
 import runpy
