@@ -140,31 +140,31 @@ class TwoBranch(BaseModel):
             for forward in plan:
                 if forward.branch == which:
                     key = _key(name, forward)
-                    before = wanted.get(key, forward)
-                    wanted[key] = forward._replace(neck=forward.neck or before.neck, head=forward.head or before.head)
+                    wanted[key] = forward._replace(parts=forward.parts | wanted.get(key, forward).parts)
         results = dict(done)
         for key, forward in wanted.items():
-            if key in results and results[key].covers(forward.neck, forward.head):
+            if key in results and results[key].covers(forward.parts):
                 continue
             own = derived[key[0]] if isinstance(key[0], str) else {}
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
             views = parts[0] if len(parts) == 1 else torch.cat(parts)
-            keep = None
-            if forward.keep is not None:
-                keep = torch.cat([batch.draws[view][forward.keep] for view in forward.views]).to(views.device)
-            results[key] = branch(views, keep=keep, neck=forward.neck, head=forward.head)
+            keep = None if forward.keep is None else _kept(batch, forward).to(views.device)
+            results[key] = branch(views, keep, **forward.parts._asdict())
         return results
 
     def _maps(self, name: str, online: Mapping[tuple, Features], target: Mapping[tuple, Features]):
         """What objective ``name`` sees: its planned features by branch and view."""
         seen: dict[str, dict] = {"online": {}, "target": {}}
+        keeps: dict[str, dict] = {"online": {}, "target": {}}
         for forward in self.plans[name]:
             features = (online if forward.branch == "online" else target)[_key(name, forward)]
             seen[forward.branch].update(zip(forward.views, features.chunk(len(forward.views))))
-        first = BranchMaps(self.online, seen["online"], f"{name}_", grad=True)
+            keeps[forward.branch].update(dict.fromkeys(forward.views, forward.keep))
+        prefix, branch = f"{name}_", self.target.branch(self.online)
+        first = BranchMaps(self.online, seen["online"], prefix, grad=True, keeps=keeps["online"])
         shared = first if self.target.is_online else None
-        branch = self.target.branch(self.online)
-        return {"online": first, "target": BranchMaps(branch, seen["target"], f"{name}_", grad=False, shared=shared)}
+        second = BranchMaps(branch, seen["target"], prefix, grad=False, shared=shared, keeps=keeps["target"])
+        return {"online": first, "target": second}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum to minimise and what is logged: MMEngine sums whatever has "loss" in its name, this only what
@@ -177,6 +177,20 @@ def _key(name: str, forward: Forward) -> tuple:
     """Forwards with equal keys are one pass. Derived views belong to their objective."""
     owner = (name,) if any(isinstance(view, str) for view in forward.views) else ()
     return (*owner, forward.views, forward.keep)
+
+
+def _kept(batch: Batch, forward: Forward) -> Tensor:
+    """Indices (N, L) of the cells that a masked pass keeps of its views.
+
+    Raises:
+        ValueError: a view comes without them.
+    """
+    for view in forward.views:
+        if forward.keep not in batch.draws[view]:
+            raise ValueError(
+                f"an objective masks view {view}, whose draws have no {forward.keep!r}: give views[{view}] a `mask`"
+            )
+    return torch.cat([batch.draws[view][forward.keep] for view in forward.views])
 
 
 def _plain(value):

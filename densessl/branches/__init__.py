@@ -12,6 +12,8 @@ from densessl.branches.queue import Centre, Queue
 from densessl.branches.resnet import ResNet
 from densessl.branches.sync_bn import SplitBN, SyncBN
 from densessl.branches.target import Target, build_target, ema_update_
+from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
+from densessl.branches.vit import ViT
 
 __all__ = [
     "FPN",
@@ -22,11 +24,14 @@ __all__ = [
     "Features",
     "PixelPropagation",
     "Queue",
+    "RelativeDecoder",
     "ResNet",
     "SplitBN",
     "SumDecoder",
     "SyncBN",
     "Target",
+    "TokenProjector",
+    "ViT",
     "build_backbone",
     "build_branch",
     "build_norm",

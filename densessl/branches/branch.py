@@ -10,13 +10,32 @@ from densessl.branches.backbone import build_backbone
 from densessl.registry import MODELS, SCOPE
 
 T = TypeVar("T")
-Level = int | str  # of the backbone by number; "neck.0"; of a head's towers "cls.0", "reg.0"
+# Of the backbone by number, or as sequences "tokens.0"; "neck.0"; of a head's towers "cls.0", "reg.0".
+Level = int | str
 
 
-def needed(*levels: Level) -> dict[str, bool]:
-    """Which parts past the backbone a branch has to run to have these levels: ``dict(neck=…, head=…)``."""
-    names = [level for level in levels if isinstance(level, str)]
-    return dict(neck=bool(names), head=any(not name.startswith("neck.") for name in names))
+class Parts(NamedTuple):
+    """What a forward pass has to give beside the backbone's maps.
+
+    Attributes:
+        neck, head: their maps; a head's need the neck's.
+        tokens: the sequences of a transformer.
+    """
+
+    neck: bool = False
+    head: bool = False
+    tokens: bool = False
+
+    def __or__(self, other: "Parts") -> "Parts":
+        """What either asks for."""
+        return Parts(*(a or b for a, b in zip(self, other)))
+
+
+def needed(*levels: Level) -> Parts:
+    """What a branch has to give for there to be these levels."""
+    kinds = {level.partition(".")[0] for level in levels if isinstance(level, str)}
+    head = bool(kinds - {"neck", "tokens"})
+    return Parts(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
 
 
 def look_up(table: Mapping[Level, T], level: Level) -> T:
@@ -35,10 +54,10 @@ def look_up(table: Mapping[Level, T], level: Level) -> T:
     return table[key]
 
 
-def by_level(levels, neck, head: Mapping[str, Any]) -> dict[Level, Any]:
-    """One table of what there is for each map of the backbone, the neck, and the towers of a head."""
+def by_level(levels, neck, head: Mapping[str, Any], tokens) -> dict[Level, Any]:
+    """One table of what there is for each map and sequence of the backbone, the neck, and the towers of a head."""
     table = dict(enumerate(levels))
-    for part, items in {"neck": neck, **head}.items():
+    for part, items in {"tokens": tokens, "neck": neck, **head}.items():
         table |= {f"{part}.{i}": item for i, item in enumerate(items)}
     return table
 
@@ -47,27 +66,32 @@ class Features(NamedTuple):
     """What a branch makes of a view.
 
     Attributes:
-        levels: maps of the backbone's output stages, each (N, C_l, H_l, W_l).
+        levels: maps of the backbone's output stages, each (N, C_l, H_l, W_l); none of a masked view.
         neck: maps of the neck's outputs, empty where no objective asked for it.
         head: by tower, maps of the head's shared convolutions at each of the neck's outputs; empty likewise.
+        tokens: sequences of a transformer's output blocks, (N, [1 +] L, C_l), its class token first if it has one;
+            empty where no objective asked for them.
     """
 
     levels: tuple[Tensor, ...]
     neck: tuple[Tensor, ...] = ()
     head: Mapping[str, tuple[Tensor, ...]] = {}
+    tokens: tuple[Tensor, ...] = ()
 
     def __getitem__(self, level: Level) -> Tensor:
-        """Level ``i`` of the backbone, ``"neck.i"``, or ``"TOWER.i"`` of the head at the neck's output i."""
-        return look_up(by_level(self.levels, self.neck, self.head), level)
+        """Level ``i`` of the backbone, its sequence ``"tokens.i"``, ``"neck.i"``, or ``"TOWER.i"`` of the head at the
+        neck's output i."""
+        return look_up(by_level(self.levels, self.neck, self.head, self.tokens), level)
 
-    def covers(self, neck: bool, head: bool) -> bool:
-        """Whether these parts have been run."""
-        return bool(self.neck or not neck) and bool(self.head or not head)
+    def covers(self, parts: Parts) -> bool:
+        """Whether all of these are there."""
+        return all(bool(getattr(self, name)) for name, asked in parts._asdict().items() if asked)
 
     def map(self, function: Callable[[Tensor], Any]) -> "Features":
         """The same features with ``function`` applied to each map."""
-        levels, neck, *towers = (tuple(map(function, maps)) for maps in (self.levels, self.neck, *self.head.values()))
-        return Features(levels, neck, dict(zip(self.head, towers)))
+        lists = (self.levels, self.neck, self.tokens, *self.head.values())
+        levels, neck, tokens, *towers = (tuple(map(function, items)) for items in lists)
+        return Features(levels, neck, dict(zip(self.head, towers)), tokens)
 
     def chunk(self, parts: int) -> list["Features"]:
         """The features of each of ``parts`` views that went through the branch as one batch."""
@@ -81,7 +105,8 @@ class Branch(nn.Module):
     """Backbone, neck and head if there are any, and the projectors that objectives asked for.
 
     Args:
-        backbone: module with ``out_channels``, called on (N, 3, H, W), giving a tuple of maps.
+        backbone: module with ``out_channels``, called on (N, 3, H, W), giving a tuple of maps. One with a method
+            ``maps`` gives sequences too, see :class:`densessl.branches.vit.ViT`.
         neck: module called on that tuple, giving a tuple of ``num_outs`` maps of ``out_channels``.
         projectors: by name, ``<objective>_<projector>``.
         head: module called on the neck's tuple, giving maps of ``out_channels`` at each of its outputs by the names in
@@ -101,17 +126,24 @@ class Branch(nn.Module):
         self.head = head
         self.projectors = nn.ModuleDict(projectors)
 
-    def forward(self, views: Tensor, keep: Tensor | None = None, neck: bool = False, head: bool = False) -> Features:
+    def forward(
+        self, views: Tensor, keep: Tensor | None = None, neck: bool = False, head: bool = False, tokens: bool = False
+    ) -> Features:
         """Features of views (N, 3, H, W).
 
         Args:
-            keep: (N, L) indices of the tokens a masked backbone keeps.
+            keep: (N, L) indices of the cells that a masked backbone looks at; it then gives tokens and no maps.
             neck: also run the neck.
             head: also run the neck and the head.
+            tokens: also give a transformer's sequences.
         """
-        levels = tuple(self.backbone(views) if keep is None else self.backbone(views, keep=keep))
+        if tokens:
+            sequences = self.backbone(views, keep=keep, tokens=True)
+            levels = self.backbone.maps(sequences, views) if keep is None else ()
+        else:
+            sequences, levels = (), tuple(self.backbone(views))
         maps = tuple(self.neck(levels)) if neck or head else ()
-        return Features(levels, maps, self.head(maps) if head else {})
+        return Features(levels, maps, self.head(maps) if head else {}, sequences)
 
     def channels(self, level: Level) -> int:
         """Width of a level.
@@ -121,7 +153,8 @@ class Branch(nn.Module):
         """
         outs = () if self.neck is None else (self.neck.out_channels,) * self.neck.num_outs
         towers = {} if self.head is None else {name: (self.head.out_channels,) * len(outs) for name in self.head.towers}
-        return look_up(by_level(self.backbone.out_channels, outs, towers), level)
+        own = self.backbone.out_channels
+        return look_up(by_level(own, outs, towers, own if hasattr(self.backbone, "maps") else ()), level)
 
 
 def build_branch(online: Mapping[str, Any]) -> Branch:

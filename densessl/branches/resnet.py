@@ -4,18 +4,16 @@ Keys: ``conv1.weight``, ``bn1.*``, ``layer{1..4}.{i}.{conv,bn}{1,2,3}.*``, ``lay
 There is no ``fc``.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
 from densessl.branches.norm import build_norm, choose
+from densessl.branches.recompute import recomputed
 from densessl.registry import MODELS
 
 DEPTHS = {
@@ -128,27 +126,7 @@ class ResNet(nn.Module):
         maps = []
         for stage in range(self.out_indices[-1] + 1):
             for block in getattr(self, f"layer{stage + 1}"):
-                x = _recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
+                x = recomputed(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
             if stage in self.out_indices:
                 maps.append(x)
         return tuple(maps)
-
-
-def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, whose activations are computed again in backward."""
-    contexts = lambda: (nullcontext(), _running_statistics_kept(block))  # noqa: E731
-    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
-
-
-@contextmanager
-def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Give BatchNorms copies of their buffers: the second forward pass must not count the batch once more."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    kept = [norm._buffers for norm in norms]
-    for norm in norms:
-        norm._buffers = {name: value if value is None else value.clone() for name, value in norm._buffers.items()}
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept):
-            norm._buffers = buffers

@@ -20,6 +20,7 @@ from densessl.geometry.rectangle import (
     rectangle_mask,
     swap_rectangle,
 )
+from densessl.geometry.relative import axis_aligned, relative_cells
 from densessl.geometry.view import (
     ViewGeometry,
     boxes_to_view,
@@ -37,6 +38,7 @@ __all__ = [
     "RectangleDraws",
     "ViewGeometry",
     "affine",
+    "axis_aligned",
     "box_area",
     "boxes_to_view",
     "cell_centres",
@@ -56,6 +58,7 @@ __all__ = [
     "place_rectangle",
     "rectangle_cells",
     "rectangle_mask",
+    "relative_cells",
     "sampling_grid",
     "source_box",
     "swap_rectangle",

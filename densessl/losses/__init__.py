@@ -7,12 +7,15 @@ from densessl.losses.instance import cosine_regression
 from densessl.losses.pixel import pixel_consistency, pixel_contrast, pixel_propagation
 from densessl.losses.pool import cell_cosines, masked_mean, sample_points, soft_regions
 from densessl.losses.reduce import full_precision, global_count, unit, valid_mean
+from densessl.losses.unigrad import UniGradTerms, correlation, unigrad_terms
 
 __all__ = [
     "NCE",
+    "UniGradTerms",
     "bank_logsumexp",
     "cell_cosines",
     "centred_softmax",
+    "correlation",
     "cosine_regression",
     "cross_view_entropy",
     "full_precision",
@@ -29,6 +32,7 @@ __all__ = [
     "sinkhorn",
     "soft_cross_entropy",
     "soft_regions",
+    "unigrad_terms",
     "unit",
     "valid_mean",
 ]

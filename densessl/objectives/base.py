@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densessl.branches.branch import Branch, Features, Level, needed
+from densessl.branches.branch import Branch, Features, Level, Parts, needed
 from densessl.data.batch import Batch
 from densessl.data.rng import keyed_rng
 from densessl.geometry import ViewGeometry
@@ -22,20 +22,19 @@ class Forward(NamedTuple):
         branch: "online" or "target".
         views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
             names of derived ones, all of one size.
-        keep: name of the draw with the token indices a masked backbone keeps.
-        neck, head: whether the maps of these parts are needed too; a head needs the neck.
+        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``).
+        parts: what is needed beside the backbone's maps. Of a masked view there are tokens only.
     """
 
     branch: str
     views: tuple[View, ...]
     keep: str | None = None
-    neck: bool = False
-    head: bool = False
+    parts: Parts = Parts()
 
     @classmethod
     def to(cls, branch: str, views: tuple[View, ...], *levels: Level, keep: str | None = None) -> "Forward":
         """A pass through the parts that make these levels."""
-        return cls(branch, views, keep, **needed(*levels))
+        return cls(branch, views, keep, needed(*levels))
 
 
 class Step(NamedTuple):
@@ -80,6 +79,7 @@ class BranchMaps:
         grad: whether projections carry gradient.
         shared: the online maps, when the target *is* the online branch: its projections are then the online ones,
             detached, instead of a second pass that would move batch-norm statistics twice.
+        keeps: by view, what its pass was masked by. Only passes masked alike are shared.
     """
 
     def __init__(
@@ -89,12 +89,14 @@ class BranchMaps:
         prefix: str,
         grad: bool,
         shared: "BranchMaps | None" = None,
+        keeps: Mapping[View, str | None] = {},
     ):
         self.branch = branch
         self._features = features
         self._prefix = prefix
         self._grad = grad
         self._shared = shared
+        self._keeps = keeps
         self._projected: dict[tuple, Tensor] = {}
 
     def __getitem__(self, view: View) -> Features:
@@ -120,13 +122,16 @@ class BranchMaps:
         key = (name, view, level, pool, read)
         if key not in self._projected:
             views = view if isinstance(view, tuple) else (view,)
-            if self._shared is not None and all(item in self._shared._features for item in views):
+            if self._shared is not None and all(self._same_pass(item) for item in views):
                 self._projected[key] = self._shared.project(*key).detach()
             else:
                 maps = [self.pooled(item, level) if pool else self[item][level] for item in views]
                 maps = maps if read is None else [read(item) for item in maps]
                 self._projected[key] = self.apply(name, maps[0] if len(maps) == 1 else torch.cat(maps))
         return self._projected[key]
+
+    def _same_pass(self, view: View) -> bool:
+        return view in self._shared._features and self._shared._keeps.get(view) == self._keeps.get(view)
 
     def pooled(self, view: View, level: Level = -1) -> Tensor:
         """Mean of a map over its cells, (N, C)."""
@@ -172,7 +177,7 @@ class Objective(nn.Module):
             (:func:`densessl.engine.schedules.build_schedule`).
         views: the two (or more) loaded views it looks at.
         level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
-            towers at the neck's output i ("cls.i", "reg.i").
+            towers at the neck's output i ("cls.i", "reg.i"). "tokens.i" is the sequence of a transformer's output i.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ class DenseSiamSegmentation(RegionObjective):
 
     def logits(self, branch: Branch, images: Tensor) -> Tensor:
         """What the segmentation is read from: the projector's classes (N, classes, H, W) of images (N, 3, h, w)."""
-        features = branch(images, **needed(self.level))
+        features = branch(images, **needed(self.level)._asdict())
         return branch.projectors[f"{self.name}_pixel"](features[self.level])
 
     def consistency(self, name: str, projected: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from densessl.branches import Branch, DenseHeadConvs, ResNet
-from densessl.branches.branch import needed
+from densessl.branches.branch import Parts, needed
 from densessl.model import TwoBranch
 from densessl.objectives import Forward
 from tests.objectives.toy import BACKBONE, total, toy_batch, toy_model
@@ -69,10 +69,12 @@ def test_one_tower_alone():
 
 
 def test_a_level_says_what_has_to_be_run():
-    assert needed(0, -1) == dict(neck=False, head=False)
-    assert needed(0, "neck.1") == dict(neck=True, head=False)
-    assert needed("cls.1", 0) == dict(neck=True, head=True)
-    assert Forward.to("online", (0,), "reg.0") == Forward("online", (0,), neck=True, head=True)
+    assert needed(0, -1) == Parts()
+    assert needed(0, "neck.1") == Parts(neck=True)
+    assert needed("cls.1", 0) == Parts(neck=True, head=True)
+    assert needed("tokens.0", 0) == Parts(tokens=True)
+    assert Parts(neck=True) | Parts(tokens=True) == Parts(neck=True, tokens=True)
+    assert Forward.to("online", (0,), "reg.0") == Forward("online", (0,), parts=Parts(neck=True, head=True))
 
 
 def test_maps_of_all_parts_by_name_and_by_view():
@@ -85,7 +87,7 @@ def test_maps_of_all_parts_by_name_and_by_view():
     plain, half = branch(views), branch(views, neck=True)
     assert not plain.neck and not half.head
     for item, covered in ((plain, (True, False, False)), (half, (True, True, False)), (features, (True, True, True))):
-        assert tuple(item.covers(*parts) for parts in ((False, False), (True, False), (True, True))) == covered
+        assert tuple(item.covers(Parts(*parts)) for parts in ((False, False), (True, False), (True, True))) == covered
     expected = {0: levels[0], 1: levels[1], -1: levels[1], "neck.0": neck[0], "neck.1": neck[1]}
     expected |= {"cls.0": branch.head.cls_convs(neck[0]), "reg.1": branch.head.reg_convs(neck[1])}
     parts = features.chunk(2)

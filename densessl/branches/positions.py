@@ -1,0 +1,66 @@
+"""Sine and cosine position embeddings, of grids and of one view's cells seen from another."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def waves(values: Tensor, dim: int) -> Tensor:
+    """``[sin(v * w_k), cos(v * w_k)]`` of values (...), at dim / 2 frequencies ``w_k = 10000 ** (-2k / dim)``.
+
+    Returns:
+        (..., dim), in at least fp32.
+    """
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    exponent = torch.arange(dim // 2, dtype=torch.float64, device=values.device) / (dim // 2)
+    angles = values[..., None] * (10000.0**-exponent).to(values.dtype)
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def point_embedding(points: Tensor, dim: int) -> Tensor:
+    """Embedding of points (..., 2), (x, y) counted in cells, cell centres at whole numbers: the waves of y, then those
+    of x (MAE's order). Returns (..., dim); dim is a multiple of 4."""
+    x, y = points.unbind(-1)
+    return torch.cat([waves(y, dim // 2), waves(x, dim // 2)], -1)
+
+
+def grid_points(grid: tuple[int, int], like: Tensor) -> Tensor:
+    """(x, y) of the cells of a (height, width) grid, row-major, (height*width, 2)."""
+    height, width = grid
+    y, x = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (height, width))
+    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1)
+
+
+def relative_embedding(points: Tensor, scale: Tensor, dim: int) -> Tensor:
+    """SIM's embedding of a view's cells as another view sees them (released code, ``util/pos_embed.py``; fact sheet of
+    SIM, section 1.1.1).
+
+    Args:
+        points: (N, P, 2) the cells' centres in cells of the other view, see :func:`point_embedding`.
+        scale: (N, 2) width and height of a cell, in cells of the other view.
+
+    Returns:
+        (N, P, 2 dim): the waves of y, x, 10 ln(scale of y), 10 ln(scale of x), dim / 2 of each.
+    """
+    # Scale is (x, y); the point embedding puts y first.
+    scales = point_embedding(10 * scale.log(), dim)
+    return torch.cat([point_embedding(points, dim), scales[:, None].expand(-1, points.shape[1], -1)], -1)
+
+
+def resized_table(table: Tensor, grid: tuple[int, int], class_token: bool) -> Tensor:
+    """A table of position embeddings for another grid, resampled bicubically as ViTDet and timm do.
+
+    Args:
+        table: (1, [1 +] side * side, C) of a square grid, the class token's row first where there is one.
+        grid: (height, width) wanted.
+
+    Returns:
+        (1, [1 +] height * width, C); the table itself where the grid is its own.
+    """
+    first, cells = table[:, : int(class_token)], table[:, int(class_token) :]
+    side = round(cells.shape[1] ** 0.5)
+    if grid == (side, side):
+        return table
+    maps = cells.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([first, maps.flatten(2).mT], 1)

@@ -1,0 +1,28 @@
+"""Activation checkpointing of blocks with batch norms."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, whose activations are computed again in backward."""
+    contexts = lambda: (nullcontext(), _running_statistics_kept(block))  # noqa: E731
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Give BatchNorms copies of their buffers: the second forward pass must not count the batch once more."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    kept = [norm._buffers for norm in norms]
+    for norm in norms:
+        norm._buffers = {name: value if value is None else value.clone() for name, value in norm._buffers.items()}
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept):
+            norm._buffers = buffers
