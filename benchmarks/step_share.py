@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from densessl.data.batch import Batch, collate_views
 from densessl.data.demo import write_demo_photos
@@ -74,13 +75,14 @@ def timed(functions: list[Callable[[], None]], device: torch.device, repeats: in
 
 
 def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[tuple]]:
-    """Calls of bare modules in a step, (module, input, with gradient), and (queries, bank) of large-bank losses."""
+    """Calls of bare modules in a step, (module, inputs, options, with gradient), and (queries, bank) of large-bank
+    losses."""
     calls, banks = [], []
 
-    def remember(module: nn.Module, inputs: tuple) -> None:
-        calls.append((module, inputs[0], torch.is_grad_enabled()))
+    def remember(module: nn.Module, inputs: tuple, options: dict) -> None:
+        calls.append((module, inputs, options, torch.is_grad_enabled()))
 
-    hooks = [module.register_forward_pre_hook(remember) for module in bare_modules(model)]
+    hooks = [module.register_forward_pre_hook(remember, with_kwargs=True) for module in bare_modules(model)]
     plain = contrast.bank_logsumexp
 
     def bank_logsumexp(q: Tensor, bank: Tensor, *args):
@@ -91,30 +93,27 @@ def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[t
         model.loss(batch)
     for hook in hooks:
         hook.remove()
-    copies = [
-        (
-            module,
-            [item.detach().clone() for item in inputs] if isinstance(inputs, tuple | list) else inputs.detach().clone(),
-            grad,
-        )
-        for module, inputs, grad in calls
-    ]
+    copies = [(module, tree_map_only(Tensor, copied, inputs), options, grad) for module, inputs, options, grad in calls]
     return copies, banks
 
 
-def replay(calls: list[tuple], wrapper, model: TwoBranch, backbones: set[int]) -> None:
+def copied(tensor: Tensor) -> Tensor:
+    """A leaf of its own, that gets a gradient where the tensor would."""
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
+
+
+def replay(calls: list[tuple], wrapper, model: TwoBranch) -> None:
     """The recorded calls, forwards in their order and then backwards of those that had gradient, last first: as many
     activations are alive as in the step, whose memory costs time too."""
     done = []
     with wrapper.optim_context(model):
-        for module, inputs, grad in calls:
-            listed = inputs if isinstance(inputs, list) else [inputs]
-            for item in listed:
-                item.requires_grad_(grad and id(module) not in backbones)
-                item.grad = None
+        for module, inputs, options, grad in calls:
+            for item in tree_leaves(inputs):
+                if isinstance(item, Tensor):
+                    item.grad = None
             with torch.set_grad_enabled(grad):
-                outputs = module(tuple(listed) if isinstance(inputs, list) else inputs)
-            done.append([o for o in (outputs if isinstance(outputs, tuple | list) else [outputs]) if o.requires_grad])
+                outputs = module(*inputs, **options)
+            done.append([o for o in tree_leaves(outputs) if isinstance(o, Tensor) and o.requires_grad])
     while done:
         outputs = done.pop()
         if outputs:
@@ -134,10 +133,9 @@ def measure(config: str, batch: int, device: torch.device, repeats: int, folder:
         model.advance()
 
     calls, banks = record(model, wrapper, prepared)
-    backbones = {id(model.online.backbone), id(model.target.branch(model.online).backbone)}
 
     def bare() -> None:
-        replay(calls, wrapper, model, backbones)
+        replay(calls, wrapper, model)
         wrapper.zero_grad()
 
     whole, modules = timed([step, bare], device, repeats)
