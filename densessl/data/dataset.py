@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from densessl.augment import Photometric
 from densessl.data.batch import Sample, SampleRegions
 from densessl.data.decode import EncodedImage, open_image
+from densessl.data.masks import build_mask
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
 from densessl.data.views import (
@@ -60,6 +61,7 @@ class UnlabelledImages(Dataset):
         self.images = list_images(source, root)
         self.specs = expand_views(views)
         self.photometric = [Photometric(spec.photometric) for spec in self.specs]
+        self.masks = [spec.mask and build_mask(spec.mask, spec.width_height) for spec in self.specs]
         self.resample = resample
         self.photometric_on = photometric_on
         self.scaled_decode = scaled_decode and resample == "fast"
@@ -110,6 +112,8 @@ class UnlabelledImages(Dataset):
         for number, (spec, row) in enumerate(zip(self.specs, draws)):
             for name, count in spec.uniforms.items():
                 row[name] = keyed_rng(self.seed, f"uniforms.{name}", epoch, index, number).random(count)
+            if self.masks[number]:
+                row["keep"] = self.masks[number](keyed_rng(self.seed, "mask", epoch, index, number))
         geometry = [(view.to_source, view.size, view.source_size) for view in cut]
         return Sample(pixels, geometry, draws, (epoch, index), regions)
 

@@ -7,11 +7,12 @@ is decoded, and what was done can be replayed.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from densessl.data import placed as P
+from densessl.data.masks import build_mask
 from densessl.data.placed import Placed
 
 
@@ -32,6 +33,8 @@ class ViewSpec:
         photometric: configs of the ops of :mod:`densessl.augment`, in order.
         uniforms: further random numbers of the view that an objective asks for, counts by name: each sample carries so
             many, uniform in [0, 1), in ``batch.draws[view][name]``.
+        mask: which patches a masked forward does not see: ``dict(type="blocks", patch_size=16, hidden=118)``, or
+            "random"; see :func:`densessl.data.masks.build_mask`. The others are in ``batch.draws[view]["keep"]``.
         regions: what a crop has to show of the image's regions (CCOP): ``dict(kept=0.6, at_least=1, tries=10)`` draws
             up to ten crops until one keeps more than 0.6 of the area of at least one region; see
             :func:`draw_crop_of_regions`.
@@ -49,6 +52,7 @@ class ViewSpec:
     interpolation: P.Interpolation = "bilinear"
     photometric: Sequence[dict] = field(default_factory=tuple)
     uniforms: Mapping[str, int] = field(default_factory=dict)
+    mask: Mapping[str, Any] | None = None
     regions: Mapping[str, float] | None = None
     repeat: int = 1
 
@@ -58,6 +62,8 @@ class ViewSpec:
                 raise ValueError(f"views: {key} is {getattr(self, key)!r}; {known[0]!r} and {known[1]!r} are known")
         if self.regions is not None and set(self.regions) != {"kept", "at_least", "tries"}:
             raise ValueError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
+        if self.mask is not None:
+            build_mask(self.mask, self.width_height)  # a wrong one is told here
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -69,7 +75,7 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
 
     Raises:
         TypeError: when a config has a key that no view knows; the message names the known ones.
-        ValueError: when uniforms are named like the draws of the photometric ops.
+        ValueError: when uniforms are named like the draws of the photometric ops or of the mask.
     """
     known = ViewSpec.__dataclass_fields__
     specs = []
@@ -79,10 +85,9 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
             if unknown:
                 raise TypeError(f"views[{number}] has unknown keys {unknown}; known are {sorted(known)}")
             view = ViewSpec(**view)
-        if "photometric" in view.uniforms:
-            raise ValueError(
-                f"views[{number}].uniforms has 'photometric', the name of the photometric draws: rename it"
-            )
+        for name, owner in (("photometric", "photometric draws"), ("keep", "mask's cells")):
+            if name in view.uniforms:
+                raise ValueError(f"views[{number}].uniforms has {name!r}, the name of the {owner}: rename it")
         specs.extend([view] * view.repeat)
     return specs
 
