@@ -151,10 +151,16 @@ class Branch(nn.Module):
         Raises:
             ValueError: there is no such level; the message lists those there are.
         """
+        sequences = hasattr(self.backbone, "maps")
+        if needed(level).tokens and not sequences:
+            raise ValueError(
+                f"level {level!r} is asked for, online.backbone {type(self.backbone).__name__} gives maps and no "
+                "sequences of tokens; expected dict(type='ViT', …)"
+            )
         outs = () if self.neck is None else (self.neck.out_channels,) * self.neck.num_outs
         towers = {} if self.head is None else {name: (self.head.out_channels,) * len(outs) for name in self.head.towers}
         own = self.backbone.out_channels
-        return look_up(by_level(own, outs, towers, own if hasattr(self.backbone, "maps") else ()), level)
+        return look_up(by_level(own, outs, towers, own if sequences else ()), level)
 
 
 def build_branch(online: Mapping[str, Any]) -> Branch:

@@ -12,7 +12,7 @@ from densessl.registry import OBJECTIVES
 from densessl.transfer.export import read_backbone
 from tests.distributed import run_pair
 from tests.objectives.cases import Case, all_cases
-from tests.objectives.toy import BACKBONE, HORIZON, rows, take_step, total, toy_batch, toy_model, without_overlap
+from tests.objectives.toy import BACKBONE, HORIZON, VIT, rows, take_step, total, toy_batch, toy_model, without_overlap
 
 CASES = all_cases()
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -21,6 +21,7 @@ WITH_TARGETS = {
     for name, case in CASES.items()
     for target in case.targets
 }
+ON_MAPS = {name: case for name, case in CASES.items() if not case.tokens}
 every_target = pytest.mark.parametrize(("case", "target"), WITH_TARGETS.values(), ids=WITH_TARGETS.keys())
 BACKBONES = {
     "swin": dict(
@@ -33,6 +34,7 @@ BACKBONES = {
         drop_path_rate=0.0,
     ),
     "timm": dict(type="timm.convnext_atto", dims=(8, 8, 12, 16), depths=(1, 1, 1, 1), out_indices=(2, 3)),
+    "vit": dict(VIT, out_indices=(0, 1)),
 }
 
 
@@ -42,7 +44,7 @@ def model_of(case: Case, target: dict | None = None, dtype=torch.float32, seed: 
 
 
 def batch_of(case: Case, images: int = 4, dtype=torch.float32, seed: int = 0):
-    return toy_batch(images, case.sizes, dtype, seed, case.uniforms, case.regions)
+    return toy_batch(images, case.sizes, dtype, seed, case.uniforms, case.regions, case.masks)
 
 
 def test_every_objective_is_covered():
@@ -203,9 +205,12 @@ def test_one_image_is_finite_or_refused(case):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
-def constant(backbone, _, maps):
-    """A forward hook: the maps of a collapsed backbone, equal for all images and cells."""
-    return tuple(item * 0 + torch.linspace(0.1, 1, item.shape[1], dtype=item.dtype)[:, None, None] for item in maps)
+def constant(backbone, _, outputs):
+    """A forward hook: the maps (N, C, H, W) or sequences (N, L, C) of a collapsed backbone, equal for all images and
+    cells."""
+    channels = [item.shape[1] if item.ndim == 4 else item.shape[2] for item in outputs]
+    values = [torch.linspace(0.1, 1, count, dtype=item.dtype) for count, item in zip(channels, outputs)]
+    return tuple(item * 0 + (value[:, None, None] if item.ndim == 4 else value) for item, value in zip(outputs, values))
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.collapsed])
@@ -236,9 +241,11 @@ def test_the_backbone_comes_back_out(case):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES.values(), ids=BACKBONES.keys())
-@every_case
+@pytest.mark.parametrize("case", ON_MAPS.values(), ids=ON_MAPS.keys())
 def test_other_backbones(case, backbone):
     """Level and channels come from the backbone: nothing else in the config changes."""
+    if backbone["type"] == "ViT":
+        backbone = dict(backbone, patch_size=case.patch_size)
     model = model_of(case, backbone=backbone)
     loss = total(model, batch_of(case))
     loss.backward()
@@ -246,6 +253,13 @@ def test_other_backbones(case, backbone):
     for name, parameter in model.online.backbone.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
     assert any(p.grad is not None and p.grad.any() for p in model.online.backbone.parameters())
+
+
+@pytest.mark.parametrize("backbone", [BACKBONE, BACKBONES["swin"], BACKBONES["timm"]], ids=["resnet", "swin", "timm"])
+def test_sequences_are_asked_of_transformers_only(backbone):
+    for case in (case for case in CASES.values() if case.tokens):
+        with pytest.raises(ValueError, match=r"'tokens.0' .* online.backbone \w+ gives maps and no sequences.*'ViT'"):
+            model_of(case, backbone=backbone)
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4])

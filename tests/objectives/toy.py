@@ -11,6 +11,8 @@ from densessl.geometry import ViewGeometry, affine
 from densessl.model import TwoBranch
 
 BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(2, 3), norm_cfg=dict(type="SyncBN"), zero_gamma=False)
+# 4 x 4 cells at 64 pixels.
+VIT = dict(type="ViT", image_size=64, patch_size=16, dim=16, depth=2, heads=2, mlp_ratio=2, freeze_patch_embed=True)
 HORIZON = Horizon(steps_per_epoch=5, epochs=2, total_steps=10, num_images=40, global_batch=8)
 
 
@@ -46,12 +48,13 @@ def toy_regions(images: int, uniforms: dict[str, int], seed: int = 0) -> list[Sa
     return samples
 
 
-def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=None, regions=None) -> Batch:
+def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=None, regions=None, masks=None) -> Batch:
     """Noise at random places.
 
     Args:
         uniforms: counts of random numbers by view and name.
         regions: counts of random numbers of each region by name; None for no regions.
+        masks: numbers of cells and of those a mask leaves, by view.
     """
     generator = torch.Generator().manual_seed(seed)
     views = [torch.randn(images, 3, size, size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
@@ -63,6 +66,9 @@ def toy_batch(images=4, sizes=(64, 64), dtype=torch.float32, seed=0, uniforms=No
         }
         for view in range(len(sizes))
     ]
+    for view, (cells, kept) in (masks or {}).items():
+        order = torch.rand(images, cells, generator=generator).argsort(1)
+        draws[view]["keep"] = order[:, :kept].sort(1).values
     keys = torch.from_numpy(np.stack([np.zeros(images, np.int64), np.arange(images)], -1))
     packed = None if regions is None else pack_regions(toy_regions(images, regions, seed), geometry)
     return Batch(views, geometry, draws, keys, packed)

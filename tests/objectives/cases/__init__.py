@@ -20,8 +20,11 @@ class Case:
         sizes: of the batch's views in pixels.
         uniforms: counts of further random numbers by view and name (``ViewSpec.uniforms``).
         regions: counts of random numbers of each region by name; None for a batch without regions.
+        masks: numbers of cells and of those a mask leaves, by view (``ViewSpec.mask``).
         backbone, neck, head: configs; None for the toy ResNet (two outputs, 4 and 2 cells a side at 64 pixels), no neck
             and no head.
+        tokens: it works on a transformer's sequences; other backbones are refused.
+        patch_size: in pixels, of the small ViT that it also runs on; the sides of its views are multiples of it.
         permutes: whether the order of the batch must not matter.
         two_ranks: objectives of the one process that two processes are compared with, where it has to be told the
             split.
@@ -35,9 +38,12 @@ class Case:
     sizes: tuple[int, ...] = (64, 64)
     uniforms: dict[int, dict[str, int]] = field(default_factory=dict)
     regions: dict[str, int] | None = None
+    masks: dict[int, tuple[int, int]] = field(default_factory=dict)
     backbone: dict | None = None
     neck: dict | None = None
     head: dict | None = None
+    tokens: bool = False
+    patch_size: int = 8
     permutes: bool = True
     two_ranks: list[dict] | None = None
     single_image: str = "finite"
