@@ -36,8 +36,8 @@ def draw_blocks(
     """Hide overlapping rectangles of random area, aspect and place until ``hidden`` cells are (BEiT, algorithm 1, as in
     the released codes of BEiT and SIM).
 
-    A rectangle that would hide nothing new, or too much, or span the grid, is drawn again; when ten tries in a row fail
-    single cells make up the rest. Cells at the border are hidden less often: of 118 of 14 x 14, .08 of the time in a
+    A rectangle that would hide nothing new, or too much, or span the grid, is drawn again; after ten in vain, single
+    cells make up the rest. Cells at the border are hidden less often: of 118 of 14 x 14, .08 of the time in a
     corner, .94 in the centre.
 
     Args:
