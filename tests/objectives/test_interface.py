@@ -1,16 +1,13 @@
-"""The objective interface carries methods of other kinds: derived views, shared forwards with searched maps, masks.
+"""The objective interface carries methods of all kinds: derived views, shared forwards with searched maps, masks."""
 
-A method that is not provided here is sketched, small but whole: its plan, its own inputs, its loss. They prove that the
-interface needs no change for them.
-"""
+import copy
 
 import pytest
 import torch
-from torch import nn
 
 from densessl.objectives import Forward, Objective, Step
-from densessl.registry import MODELS, OBJECTIVES
-from tests.objectives.toy import take_step, toy_batch, toy_model
+from densessl.registry import OBJECTIVES
+from tests.objectives.toy import VIT, take_step, toy_batch, toy_model
 
 EMA = dict(kind="ema", momentum=0.9)
 # Two global and three local crops, each kind in one forward; target maps searched at two levels.
@@ -19,59 +16,19 @@ SCFS = dict(type="SCFS", views=((0, 1), (2, 3, 4)), levels=(0, 1), width=4, hidd
 REGIONCL = dict(type="RegionCL", hidden=8, dim=8, length=8, lower=1, upper=2)
 
 
-@MODELS.register_module(force=True)
-class TinyViT(nn.Module):
-    """Patches of 8, one attention block; keeps the tokens it is told to."""
-
-    def __init__(self, dim=16):
-        super().__init__()
-        self.patches = nn.Conv2d(3, dim, 8, 8)
-        self.block = nn.TransformerEncoderLayer(dim, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
-        self.out_channels = (dim,)
-
-    def forward(self, x, keep=None):
-        tokens = self.patches(x).flatten(2).mT
-        if keep is not None:
-            tokens = tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[2]))
-        return (self.block(tokens),)
-
-
-@OBJECTIVES.register_module(force=True)
-class MaskedPrediction(Objective):
-    """SIM: the online branch sees the kept tokens of view 0, a decoder predicts all tokens of view 1 from them and from
-    where view 1 lies relative to view 0."""
-
-    def __init__(self, dim=16, **kwargs):
-        super().__init__(**kwargs)
-        self.decoder = nn.TransformerEncoderLayer(dim, 2, 32, dropout=0.0, batch_first=True)
-        self.position = nn.Linear(6, dim)
-
-    def plan(self):
-        return [Forward("online", (0,), keep="keep"), Forward("target", (1,))]
-
-    def forward(self, maps, batch, step):
-        visible, target = maps["online"][0][0], maps["target"][1][0]
-        relative = (batch.geometry[1].matrix - batch.geometry[0].matrix).flatten(1).to(visible.dtype)
-        asked = self.position(relative / 100)[:, None].expand(-1, target.shape[1], -1)
-        predicted = self.decoder(torch.cat([visible, asked], 1))[:, -target.shape[1] :]
-        return {"loss": (predicted - target).square().mean(), "visible": torch.tensor(float(visible.shape[1]))}
-
-
-def with_keep(batch, count=20):
-    keep = torch.stack([torch.randperm(64)[:count] for _ in batch.views[0]])
-    return batch._replace(draws=[{"keep": keep}, {}])
-
-
-SKETCHES = {
+# Six cells of 16 of the first view, all of the second.
+SIM = dict(type="SIM", dim=16, heads=2, mlp_ratio=2, projector_depth=1, decoder_depth=1)
+MASKS = {0: (16, 6)}
+METHODS = {
     "regioncl": (REGIONCL, None, toy_batch()),
     "scfs": (SCFS, None, toy_batch(sizes=(64, 64, 32, 32, 32))),
-    "sim": (dict(type="MaskedPrediction"), dict(type="TinyViT"), with_keep(toy_batch())),
+    "sim": (SIM, VIT, toy_batch(masks=MASKS)),
 }
 
 
-@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("name", METHODS)
 def test_two_steps(name):
-    objective, backbone, batch = SKETCHES[name]
+    objective, backbone, batch = METHODS[name]
     model = toy_model([objective], EMA, backbone)
     before = {k: v.clone() for k, v in model.named_parameters()}
     for _ in range(2):
@@ -103,6 +60,47 @@ def test_distinct_forwards_run_once():
     dino = dict(type="DINO", views=SCFS["views"], prototypes=8, hidden=(8,), bottleneck=4)
     seen = count_forwards(toy_model([dino, SCFS], EMA), toy_batch(2, sizes=(64, 64, 32, 32, 32)))
     assert seen["online"] == [(4, 3, 64, 64), (6, 3, 32, 32)] and seen["target"] == [(4, 3, 64, 64)]
+
+
+def cells_seen(model, batch):
+    """Number of tokens that each pass puts through the blocks, and whether it was one of the online branch."""
+    seen = []
+    for online, branch in ((True, model.online), (False, model.target.branch(model.online))):
+        branch.backbone.blocks[0].register_forward_pre_hook(
+            lambda _, args, online=online: seen.append((online, args[0].shape[1]))
+        )
+    model.loss(batch)
+    return seen
+
+
+def test_a_masked_view_and_the_whole_one_are_two_passes():
+    """SIM's target tokens and PixPro's target map are one pass; SIM's masked view is a pass of 6 cells and the class
+    token beside PixPro's."""
+    batch = toy_batch(masks=MASKS)
+    assert cells_seen(toy_model([SIM], EMA, VIT), batch) == [(True, 7), (False, 17)]
+    pixpro = dict(type="PixPro", hidden=8, dim=4)
+    whole = [(True, 17)] * 2 + [(False, 17)] * 2
+    assert sorted(cells_seen(toy_model([SIM, pixpro], EMA, VIT), batch)) == sorted([(True, 7), *whole])
+    assert sorted(cells_seen(toy_model([pixpro, SIM], EMA, VIT), batch)) == sorted([(True, 7), *whole])
+
+
+def test_objectives_on_one_transformer_do_not_see_each_other():
+    """Neither SIM's figures nor PixPro's change where the other shares its passes."""
+    batch = toy_batch(masks=MASKS, dtype=torch.float64)
+    pixpro = dict(type="PixPro", hidden=8, dim=4)
+    both = toy_model([SIM, pixpro], EMA, VIT, torch.float64)
+    state = copy.deepcopy(both.state_dict())
+    figures = both.loss(batch)
+    for objective in (SIM, pixpro):
+        alone = toy_model([objective], EMA, VIT, torch.float64)
+        alone.load_state_dict({key: state[key] for key in alone.state_dict()})
+        for key, value in alone.loss(batch).items():
+            torch.testing.assert_close(figures[key], value, rtol=1e-12, atol=1e-12)
+
+
+def test_a_masked_pass_says_where_its_mask_should_come_from():
+    with pytest.raises(ValueError, match=r"masks view 0, whose draws have no 'keep': give views\[0\] a `mask`"):
+        toy_model([SIM], EMA, VIT).loss(toy_batch())
 
 
 def test_a_stop_gradient_target_costs_no_forward_and_moves_no_statistics_twice():
