@@ -68,6 +68,7 @@ def warmup_cosine(
     start_factor: float = 0.01,
     final: float = 0.0,
     inclusive: bool = False,
+    stretched: bool = False,
 ) -> float:
     """Linear warm-up, then half a cosine (PixPro, BYOL, DINO, SwAV).
 
@@ -78,7 +79,10 @@ def warmup_cosine(
         warmup: steps of the line from ``start_factor * base`` to ``base``.
         final: value at step ``total``; the last step of a run, ``total - 1``, is one before it.
         inclusive: ``base`` is the value of step ``warmup - 1`` as well; see :func:`linear`.
+        stretched: the cosine alone takes ``total`` steps, so that a run of that many ends above ``final`` (UniGrad's
+            code).
     """
+    total = total + warmup if stretched else total
     if step < warmup:
         return linear(step, start=start_factor * base, end=base, length=warmup, inclusive=inclusive)
     progress = min((step - warmup) / (total - warmup), 1.0) if total > warmup else 1.0
@@ -138,7 +142,7 @@ def build_schedule(cfg: dict) -> Schedule:
     - ``dict(type='linear', start=..., end=..., epochs=..., by_epoch=False, inclusive=False)``
     - ``dict(type='switch', before=..., after=..., at_step=...)``, or ``at_epoch=...`` instead
     - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False,
-      inclusive=False)``
+      inclusive=False, stretched=False)``
     - ``dict(type='warmup_multistep', base=..., milestones=[epochs], gamma=0.1, warmup_epochs=0, start_factor=0.01,
       by_epoch=False)``
     - ``dict(type='cosine_momentum', base=..., final=1.0, total='steps', clamp=False)``; ``total='images'`` counts the
@@ -205,6 +209,7 @@ def _warmup_cosine(
     final: float = 0.0,
     by_epoch: bool = False,
     inclusive: bool = False,
+    stretched: bool = False,
 ) -> Schedule:
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
@@ -217,6 +222,7 @@ def _warmup_cosine(
             start_factor=start_factor,
             final=final,
             inclusive=inclusive,
+            stretched=stretched,
         )
 
     return schedule

@@ -7,7 +7,7 @@ from densessl.losses.instance import cosine_regression
 from densessl.losses.pixel import pixel_consistency, pixel_contrast, pixel_propagation
 from densessl.losses.pool import cell_cosines, masked_mean, sample_points, soft_regions
 from densessl.losses.reduce import full_precision, global_count, unit, valid_mean
-from densessl.losses.unigrad import UniGradTerms, correlation, unigrad_terms
+from densessl.losses.unigrad import UniGradTerms, correlation, gradient_terms, unigrad_terms
 
 __all__ = [
     "NCE",
@@ -20,6 +20,7 @@ __all__ = [
     "cross_view_entropy",
     "full_precision",
     "global_count",
+    "gradient_terms",
     "info_nce",
     "masked_mean",
     "matching_nce",

@@ -17,9 +17,10 @@ def correlation(targets: Tensor, valid: Tensor | None = None) -> Tensor:
         valid: (M,) bool; None for all. Nothing valid anywhere gives zeros.
     """
     (targets,) = full_precision(targets.detach())
-    count = targets.new_tensor(float(len(targets))) if valid is None else valid.sum().to(targets.dtype)
-    if valid is not None:
-        targets = targets * valid[:, None]
+    if valid is None:
+        count = targets.new_full((), len(targets))
+    else:
+        count, targets = valid.sum().to(targets.dtype), targets * valid[:, None]
     with torch.autocast(targets.device.type, enabled=False):
         total = targets.mT @ targets
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -36,16 +37,37 @@ class UniGradTerms(NamedTuple):
     negative: Tensor
 
 
-def unigrad_terms(predictions: Tensor, targets: Tensor, matrix: Tensor) -> UniGradTerms:
+def unigrad_terms(predictions: Tensor, targets: Tensor, matrix: Tensor | None) -> UniGradTerms:
     """SIM's terms (released code; fact sheet of SIM, section 1.2). The diagonal of P C P^T is made without the rest.
 
     Args:
         predictions: (M, D).
         targets: (M, D), without gradient.
-        matrix: C, (D, D), symmetric.
+        matrix: C, (D, D), symmetric; None for zeros.
     """
-    predictions, targets, matrix = full_precision(predictions, targets.detach(), matrix.detach())
+    predictions, targets = full_precision(predictions, targets.detach())
+    positive = (predictions - targets).square().sum(1)
+    if matrix is None:
+        return UniGradTerms(positive, torch.zeros_like(positive))
     with torch.autocast(predictions.device.type, enabled=False):
-        positive = (predictions - targets).square().sum(1)
-        negative = ((predictions @ matrix) * predictions).sum(1)
+        turned = predictions @ matrix.detach().to(predictions.dtype)
+    return UniGradTerms(positive, (turned * predictions).sum(1))
+
+
+def gradient_terms(online: Tensor, targets: Tensor, matrix: Tensor) -> UniGradTerms:
+    """UniGrad's terms in gradient form, as its code has them: ``<stopgrad(-t + weight z F), z>`` is the first plus
+    ``weight`` times the second.
+
+    The first is -z t^T instead of a squared distance. The second has the value z F z^T but the gradient F z, which is
+    half of that value's. Nothing is normalised here.
+
+    Args:
+        online: z, (M, D).
+        targets: t, (M, D), without gradient.
+        matrix: F, (D, D), symmetric.
+    """
+    online, targets, matrix = full_precision(online, targets.detach(), matrix.detach())
+    with torch.autocast(online.device.type, enabled=False):
+        positive = -(online * targets).sum(1)
+        negative = ((online.detach() @ matrix) * online).sum(1)
     return UniGradTerms(positive, negative)
