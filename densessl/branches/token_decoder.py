@@ -27,7 +27,8 @@ class TokenProjector(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(N, L, channels) to (N, L, D)."""
-        return self.blocks(self.embed(tokens))
+        # Under autocast the linear layer gives bf16; what the blocks add to stays as precise as in the backbone.
+        return self.blocks(self.embed(tokens).to(tokens.dtype))
 
 
 class RelativeDecoder(nn.Module):
@@ -59,15 +60,13 @@ class RelativeDecoder(nn.Module):
 
         Args:
             tokens: (N, [1 +] L, D) of the given cells, after the class token where there is one.
-            given: (N, L, 2) x and y of the given cells, in cells of their view.
+            given: (N, L, 2), or (L, 2) for all images, x and y of the given cells, in cells of their view.
             asked: (N, P, 2) of the asked ones, in the same units.
             scale: (N, 2) width and height of an asked cell in those units.
         """
-        with torch.autocast(tokens.device.type, enabled=False):
-            absolute = point_embedding(given, self.dim)
-            relative = relative_embedding(asked, scale, self.dim)
-        leading = tokens.shape[1] - given.shape[1]
-        tokens = torch.cat([tokens[:, :leading], tokens[:, leading:] + absolute.to(tokens.dtype)], 1)
-        queries = self.mask_token + self.position(relative.to(self.mask_token.dtype))
-        joined = self.blocks(torch.cat([tokens, queries.to(tokens.dtype)], 1))
+        given, asked, scale = (item.to(self.mask_token.dtype) for item in (given, asked, scale))
+        leading = tokens.shape[1] - given.shape[-2]
+        placed = tokens[:, leading:] + point_embedding(given, self.dim).to(tokens.dtype)
+        queries = self.mask_token + self.position(relative_embedding(asked, scale, self.dim))
+        joined = self.blocks(torch.cat([tokens[:, :leading], placed, queries.to(tokens.dtype)], 1))
         return self.output(joined[:, -asked.shape[1] :])

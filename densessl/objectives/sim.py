@@ -15,7 +15,7 @@ from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
 from densessl.geometry import axis_aligned, relative_cells
 from densessl.insight.spread import between_image_cosine, channel_spread
-from densessl.losses import correlation, full_precision, unigrad_terms, unit, valid_mean
+from densessl.losses import correlation, full_precision, unigrad_terms, valid_mean
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
 
@@ -83,7 +83,8 @@ class SIM(Objective):
         outputs = 3 * patch_size**2 if predict == "pixels" else dim
         self.decoder = RelativeDecoder(dim, decoder_depth, outputs, norm=decoder_norm, **self.block)
         self.norm_predictions = norm_predictions
-        self.negative_weight, self.global_weight = negative_weight, global_weight
+        self.negative_weight = negative_weight if predict == "features" else 0.0
+        self.global_weight = global_weight
         self.keep = "keep" if masked else None
         self._checked = False
 
@@ -98,65 +99,79 @@ class SIM(Objective):
 
     def forward(self, maps, batch, step):
         given, asked = self.views
-        tokens = maps["online"].project("tokens", given, self.level)
-        grids = [self._grid(batch.views[view]) for view in self.views]
-        points, scale = self._relative(batch.geometry[given], batch.geometry[asked], grids)
-        like = full_precision(tokens)[0]
-        shown = grid_points(grids[0], like).expand(len(like), -1, -1)
-        if self.keep:
-            keep = batch.draws[given][self.keep].to(like.device)
-            shown = shown.gather(1, keep[..., None].expand(-1, -1, 2))
-        predicted = self.decoder(tokens, shown, points.to(like.dtype), scale.to(like.dtype))
+        predicted = self.decoder(maps["online"].project("tokens", given, self.level), *self._places(batch))
         if self.predict == "pixels":
             target = normed_patches(batch.views[asked], self.patch_size)
         else:
-            target = maps["target"].project("tokens", asked, self.level)
-            target = target[:, -predicted.shape[1] :]  # without the class token
+            target = self._cells(maps["target"].project("tokens", asked, self.level), predicted.shape[1])
+        return self.compare(predicted, target, self._scored(batch, predicted))
+
+    def compare(self, predicted: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """The losses and what to watch.
+
+        Args:
+            predicted: (N, P, D).
+            target: (N, P, D), not yet normed; without gradient.
+            valid: (N, P) bool, the cells that count.
+        """
         predicted, target = full_precision(predicted, target.detach())
         with torch.autocast(predicted.device.type, enabled=False):
-            if self.predict == "features":
-                target = F.layer_norm(target, target.shape[2:])
             if self.norm_predictions:
                 predicted = F.layer_norm(predicted, predicted.shape[2:])
-        return self._figures(predicted, target, self._scored(batch, predicted))
-
-    def _figures(self, predicted: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """The losses and what to watch, of predictions and targets (N, P, D), where valid (N, P)."""
+            if self.predict == "features":
+                target = F.layer_norm(target, target.shape[2:])
         p, t, valid = predicted.flatten(0, 1), target.flatten(0, 1), valid.flatten()
-        negative_weight = self.negative_weight if self.predict == "features" else 0.0
-        terms = unigrad_terms(p, t, correlation(t, valid) if negative_weight else t.new_zeros(t.shape[1], t.shape[1]))
-        positive, negative = (valid_mean(term, valid) / p.shape[1] for term in terms)
-        figures = {"loss": positive + negative_weight * negative, "positive": positive, "negative": negative}
+        figures = self._terms(p, t, valid)
         if self.global_weight:
-            pooled, whole = predicted.mean(1), target.mean(1)
-            terms = unigrad_terms(pooled, whole, correlation(whole))
-            far, near = (term.mean() / p.shape[1] for term in terms)
-            figures["loss_global"] = self.global_weight * (far + negative_weight * near)
+            images = valid.new_ones(len(predicted))
+            figures["loss_global"] = self.global_weight * self._terms(predicted.mean(1), target.mean(1), images)["loss"]
         with torch.no_grad():
-            figures["cosine"] = valid_mean((unit(p) * unit(t)).sum(1), valid)
-            figures["target_std"] = channel_spread(t)
-            figures["between_images"] = between_image_cosine(target.mT[..., None])
+            figures["cosine"] = valid_mean(F.cosine_similarity(p, t), valid)
+            if self.predict == "features":
+                figures["target_std"] = channel_spread(t)
+                figures["between_images"] = between_image_cosine(target.mT[..., None])
         return figures
+
+    def _terms(self, p: Tensor, t: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """The loss of rows (M, D), and its two terms, means over those that are valid (M,)."""
+        matrix = correlation(t, valid if self.score == "masked" else None) if self.negative_weight else None
+        positive, negative = (valid_mean(term, valid) / p.shape[1] for term in unigrad_terms(p, t, matrix))
+        figures = {"loss": positive + self.negative_weight * negative, "positive": positive}
+        return figures | ({} if matrix is None else {"negative": negative})
+
+    def _cells(self, tokens: Tensor, cells: int) -> Tensor:
+        """Tokens (N, [1 +] P, D) without the class token."""
+        if tokens.shape[1] - cells not in (0, 1):
+            raise ValueError(
+                f"objectives.{self.name}.patch_size is {self.patch_size}, which makes {cells} cells of view "
+                f"{self.views[1]}; the backbone gives {tokens.shape[1]} tokens, expected as many or one more"
+            )
+        return tokens[:, -cells:]
 
     def _scored(self, batch, predicted: Tensor) -> Tensor:
         """Which cells count, (N, P) bool."""
         counts = torch.ones(predicted.shape[:2], dtype=torch.bool, device=predicted.device)
         if self.score == "masked":
-            counts.scatter_(1, batch.draws[self.views[0]][self.keep].to(counts.device), False)
+            counts.scatter_(1, self._kept(batch, predicted), False)
         return counts
 
-    def _grid(self, view: Tensor) -> tuple[int, int]:
-        return view.shape[-2] // self.patch_size, view.shape[-1] // self.patch_size
+    def _kept(self, batch, like: Tensor) -> Tensor:
+        """Indices (N, L) of the cells that the online branch sees."""
+        return batch.draws[self.views[0]][self.keep].to(like.device, non_blocking=True)
 
-    def _relative(self, given, asked, grids) -> tuple[Tensor, Tensor]:
+    def _places(self, batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the cells lie that are given, where those that are asked, and how large these are."""
+        first, second = (batch.geometry[view] for view in self.views)
         # Whether views are turned is a matter of the config: to look once is enough, and waits for the device once.
-        if not self._checked and not axis_aligned(given, asked).all():
+        if not self._checked and not axis_aligned(first, second).all():
             raise ValueError(
                 f"objectives.{self.name}: views {self.views} are turned against each other; relative positions know "
                 "shifts, sizes and flips only: leave `rotate` out of these views"
             )
         self._checked = True
-        return relative_cells(given, asked, *grids)
+        grids = [tuple(side // self.patch_size for side in batch.views[view].shape[2:]) for view in self.views]
+        shown = grid_points(grids[0], first.matrix)
+        return shown[self._kept(batch, shown)] if self.keep else shown, *relative_cells(first, second, *grids)
 
 
 def normed_patches(images: Tensor, patch_size: int) -> Tensor:
