@@ -50,7 +50,7 @@ def draw_blocks(
     mask = np.zeros(grid, bool)
     left = hidden
     while left:
-        added = _add_block(rng, mask, min_block, min(left, max_block or left), min_aspect)
+        added = add_block(rng, mask, min_block, min(left, max_block or left), min_aspect)
         if not added:
             break
         left -= added
@@ -59,8 +59,12 @@ def draw_blocks(
     return mask
 
 
-def _add_block(rng: np.random.Generator, mask: np.ndarray, smallest: int, budget: int, min_aspect: float) -> int:
-    """Hide one rectangle in place; how many cells that added, 0 if none was found."""
+def add_block(rng: np.random.Generator, mask: np.ndarray, smallest: int, budget: int, min_aspect: float) -> int:
+    """Hide one rectangle in place, of ``smallest`` to ``budget`` cells but for rounding, at most ``budget`` new ones.
+
+    Returns:
+        how many are new; 0 if ten tries found no such rectangle.
+    """
     height, width = mask.shape
     for _ in range(ATTEMPTS):
         area = _between(rng, smallest, budget)
