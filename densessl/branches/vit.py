@@ -31,7 +31,7 @@ class PatchEmbed(nn.Module):
 @MODELS.register_module()
 class ViT(nn.Module):
     """A plain vision transformer. It gives maps, or token sequences with the class token, of all cells or of those
-    it is told to keep; cells left out cost nothing.
+    it is told to keep; cells left out cost nothing but their embedding.
 
     Positions are fixed sines and cosines (the class token's are zero); for views of other sizes the table is resampled.
 
