@@ -31,6 +31,10 @@ class SIM(Objective):
 
     over all cells of all images, with targets t normed over their channels and C over all ranks.
 
+    Logged: ``positive`` and ``negative``, the two means over D; ``cosine`` of predictions and targets; ``target_std``,
+    1 where targets point everywhere and 0 where all are one, and ``between_images``, the cosine of different images'
+    targets: a collapse drives these two to 0 and 1.
+
     Args:
         patch_size: side in pixels of the backbone's patches.
         dim: D, of projector and decoder.
@@ -77,9 +81,8 @@ class SIM(Objective):
         if dim % 4:
             raise ValueError(f"objectives.{self.name}.dim is {dim}, expected a multiple of 4")
         self.patch_size, self.dim = patch_size, dim
-        self.projector_depth = projector_depth
+        self.projector_depth, self.projector_norm = projector_depth, projector_norm
         self.block = dict(heads=heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale, with_cp=with_cp)
-        self.projector_norm = projector_norm
         outputs = 3 * patch_size**2 if predict == "pixels" else dim
         self.decoder = RelativeDecoder(dim, decoder_depth, outputs, norm=decoder_norm, **self.block)
         self.norm_predictions = norm_predictions
@@ -99,12 +102,15 @@ class SIM(Objective):
 
     def forward(self, maps, batch, step):
         given, asked = self.views
-        predicted = self.decoder(maps["online"].project("tokens", given, self.level), *self._places(batch))
+        tokens = maps["online"].project("tokens", given, self.level)
+        keep = batch.draws[given][self.keep].to(tokens.device, non_blocking=True) if self.keep else None
+        predicted = self.decoder(tokens, *self._places(batch, keep))
         if self.predict == "pixels":
             target = normed_patches(batch.views[asked], self.patch_size)
         else:
             target = self._cells(maps["target"].project("tokens", asked, self.level), predicted.shape[1])
-        return self.compare(predicted, target, self._scored(batch, predicted))
+        valid = torch.ones(predicted.shape[:2], dtype=torch.bool, device=tokens.device)
+        return self.compare(predicted, target, valid.scatter(1, keep, False) if self.score == "masked" else valid)
 
     def compare(self, predicted: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """The losses and what to watch.
@@ -136,8 +142,8 @@ class SIM(Objective):
         """The loss of rows (M, D), and its two terms, means over those that are valid (M,)."""
         matrix = correlation(t, valid if self.score == "masked" else None) if self.negative_weight else None
         positive, negative = (valid_mean(term, valid) / p.shape[1] for term in unigrad_terms(p, t, matrix))
-        figures = {"loss": positive + self.negative_weight * negative, "positive": positive}
-        return figures | ({} if matrix is None else {"negative": negative})
+        terms = {"positive": positive} if matrix is None else {"positive": positive, "negative": negative}
+        return {"loss": positive + self.negative_weight * negative, **terms}
 
     def _cells(self, tokens: Tensor, cells: int) -> Tensor:
         """Tokens (N, [1 +] P, D) without the class token."""
@@ -148,18 +154,7 @@ class SIM(Objective):
             )
         return tokens[:, -cells:]
 
-    def _scored(self, batch, predicted: Tensor) -> Tensor:
-        """Which cells count, (N, P) bool."""
-        counts = torch.ones(predicted.shape[:2], dtype=torch.bool, device=predicted.device)
-        if self.score == "masked":
-            counts.scatter_(1, self._kept(batch, predicted), False)
-        return counts
-
-    def _kept(self, batch, like: Tensor) -> Tensor:
-        """Indices (N, L) of the cells that the online branch sees."""
-        return batch.draws[self.views[0]][self.keep].to(like.device, non_blocking=True)
-
-    def _places(self, batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _places(self, batch, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Where the cells lie that are given, where those that are asked, and how large these are."""
         first, second = (batch.geometry[view] for view in self.views)
         # Whether views are turned is a matter of the config: to look once is enough, and waits for the device once.
@@ -170,8 +165,8 @@ class SIM(Objective):
             )
         self._checked = True
         grids = [tuple(side // self.patch_size for side in batch.views[view].shape[2:]) for view in self.views]
-        shown = grid_points(grids[0], first.matrix)
-        return shown[self._kept(batch, shown)] if self.keep else shown, *relative_cells(first, second, *grids)
+        cells = grid_points(grids[0], first.matrix)
+        return cells if keep is None else cells[keep], *relative_cells(first, second, *grids)
 
 
 def normed_patches(images: Tensor, patch_size: int) -> Tensor:

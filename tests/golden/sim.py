@@ -17,6 +17,7 @@ from densessl.model import TwoBranch
 from densessl.objectives.sim import SIM
 from tests.distributed import run_pair
 from tests.golden.case import Case
+from tests.golden.unigrad import unigrad_of
 
 # First parts of official names, and ours: of what both branches have (the target's begin with "mm_"), of the rest.
 BRANCH = {
@@ -154,6 +155,12 @@ def sim_vs_unigrad(case: Case) -> None:
     loss.backward()
     case.value("sim_loss", loss, rtol=1e-5, atol=0)
     case.value("sim_grad", pred.grad, rtol=0, atol=1e-6)
+    p, t = pred.detach().flatten(0, 1), F.layer_norm(case["target"], pred.shape[2:]).flatten(0, 1)
+    other, gradient = unigrad_of(p, t, case["neg_weight"].item())
+    case.value("unigrad_loss", other, rtol=1e-5, atol=1e-5)
+    case.value("unigrad_grad", gradient, rtol=0, atol=1e-6)
+    rows, dim = p.shape
+    torch.testing.assert_close(pred.grad[0], 2 / dim * gradient + 2 * p / (rows * dim), rtol=0, atol=1e-6)
 
 
 def _model(case: Case) -> TwoBranch:
