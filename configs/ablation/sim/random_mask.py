@@ -1,0 +1,12 @@
+"""SIM with cells hidden at random.
+
+    python tools/train.py configs/ablation/sim/random_mask.py --data-root photos/
+
+Differs from `sim_vit_b.py` in the mask: as many cells, one by one instead of in blocks. The paper's exact setting is not
+confirmed.
+"""
+
+_base_ = "../../sim_vit_b.py"
+
+views = _base_.views
+views[0]["mask"] = dict(type="random", patch_size=16, hidden=118)

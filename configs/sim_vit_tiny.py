@@ -1,0 +1,31 @@
+"""SIM on a machine without GPU: a ViT of 8 blocks and 192 channels, 96 pixels, patches of 8.
+
+    python tools/train.py configs/sim_vit_tiny.py --data-root photos/
+
+Not a published recipe. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): objective, views, share of the view that is
+masked, optimiser. Smaller: encoder, projector and decoder. Target and warm-up move faster and the learning rate is higher
+than in proportion to the batch, because there are 2,300 steps instead of half a million; chosen by reasoning and
+not swept.
+"""
+
+_base_ = "sim_vit_b.py"
+
+# 12x12 patches, of which 60 % are masked, as of the 14x14 of the recipe.
+views = [dict(view, size=96) for view in _base_.views]
+views[0].update(mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12))
+
+model = dict(
+    online=dict(backbone=dict(image_size=96, patch_size=8, dim=192, depth=8, heads=3)),
+    target=dict(momentum=dict(base=0.99)),
+    objectives=[dict(type="SIM", dim=192, heads=4, projector_depth=1, decoder_depth=2, patch_size=8)],
+)
+
+# 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
+train_dataloader = dict(batch_size=64)
+train_cfg = dict(max_epochs=50)
+custom_hooks = _base_.custom_hooks
+custom_hooks[1].update(
+    schedule=dict(type="warmup_cosine", base=5e-4, warmup_epochs=5, start_factor=0.0), reference_batch=64
+)
+
+demo = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 6}
