@@ -1,5 +1,9 @@
 """Hand a pretrained backbone over: ``python tools/export.py work_dirs/x/epoch_100.pth r50.pth --to mmdet``.
 
+The files of ``torchvision`` and ``timm`` are bare state dicts; with the latter the arguments of ``timm.create_model`` are
+printed that make the model the file fits, strictly: for SIM's ViT-B
+``timm.create_model("vit_base_patch16_224", num_classes=0, final_norm=False)``.
+
 Neck and head go with it where the pretraining had them. With ``--into CONFIG`` the file is also loaded into that
 MMDetection detector, and the features are compared.
 """
@@ -15,7 +19,7 @@ from densessl.transfer.parts import PARTS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a part does not fit the detector, 2 the backbone could not be exported."""
-    parser = argparse.ArgumentParser(description="Write the backbone of a densessl checkpoint for other libraries.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--to", choices=FORMATS, default="mmdet")
@@ -29,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         fingerprint = transfer.export_backbone(source, args.out, args.to, args.branch, parts=args.parts)
         print(f"{args.out}: {args.branch} backbone, {fingerprint}")
         written = transfer.parts_in(args.out)
+        if args.to == "timm":
+            name, arguments = transfer.timm_arguments(*transfer.read_backbone(source, args.branch))
+            told = ", ".join([f'"{name}"', *(f"{key}={value!r}" for key, value in arguments.items())])
+            print(f"{args.out}: for timm.create_model({told}), load_state_dict with strict=True")
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -51,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "neck and head": transfer.part_differences(detector, source, args.branch, loaded),
     }
     if found["backbone"] is None:
-        print("features: not compared, since this is no ResNet or the checkpoint does not tell its config")
+        print(
+            "features: not compared, since this is no ResNet or plain ViT, or the checkpoint does not tell its config"
+        )
     differences = {level: value for all_ in found.values() for level, value in (all_ or {}).items()}
     if not differences:
         return 0

@@ -1,18 +1,26 @@
-"""From a pretrained branch to a detector: export, fingerprint, load with a report. Imports no mmdet and no mmcv."""
+"""From a pretrained branch to a detector: export, fingerprint, load with a report, and what a ViT needs to become one.
+Imports no mmdet and no mmcv."""
 
-from densessl.transfer.export import ExportError, export_backbone, parts_in, read_backbone
+from densessl.transfer.export import export_backbone, parts_in, read_backbone
 from densessl.transfer.fingerprint import Difference, Fingerprint
+from densessl.transfer.layer_decay import LayerDecayConstructor
 from densessl.transfer.load import LoadBackboneHook, build_detector, load_backbone, load_parts
 from densessl.transfer.proof import feature_differences, part_differences
-from densessl.transfer.report import LoadError, LoadReport
+from densessl.transfer.report import ExportError, LoadError, LoadReport
+from densessl.transfer.to_timm import timm_arguments
+from densessl.transfer.vitdet import LN2d, SimpleFPN, ViTDet
 
 __all__ = [
     "Difference",
     "ExportError",
     "Fingerprint",
+    "LN2d",
+    "LayerDecayConstructor",
     "LoadBackboneHook",
     "LoadError",
     "LoadReport",
+    "SimpleFPN",
+    "ViTDet",
     "build_detector",
     "export_backbone",
     "feature_differences",
@@ -21,4 +29,5 @@ __all__ = [
     "part_differences",
     "parts_in",
     "read_backbone",
+    "timm_arguments",
 ]

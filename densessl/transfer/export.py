@@ -1,12 +1,14 @@
-"""From a training checkpoint to a file that MMDetection or torchvision opens.
+"""From a training checkpoint to a file that MMDetection, torchvision or timm opens.
 
     file ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …, "neck.lateral_convs.0.conv.weight": …,
                                "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
     file ``--to torchvision``  {"conv1.weight": …}, which has the backbone only
+    file ``--to timm``         {"patch_embed.proj.weight": …} or {"conv1.weight": …}, likewise
 
 The first works as it is in three places of a stock MMDet config: ``densessl.LoadBackboneHook``, which checks and
 reports; ``load_from = FILE``; and ``backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE, prefix="backbone")``.
-Neck and head are in it where the pretraining had them.
+Neck and head are in it where the pretraining had them. That of a ViT has its tensors a second time, without prefix and
+without taking more room, under ``"model"``, where MMDetection's ``projects/ViTDet`` looks for them.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,14 +22,13 @@ from densessl.engine.checkpoint import load_weights, read_checkpoint, save_check
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.parts import PARTS, part_of_state
+from densessl.transfer.report import ExportError
+from densessl.transfer.to_timm import timm_arguments
+from densessl.transfer.vit import REST, is_vit
 from densessl.version import __version__
 
-FORMATS = ("mmdet", "torchvision")
+FORMATS = ("mmdet", "torchvision", "timm")
 BRANCHES = ("online", "target")
-
-
-class ExportError(ValueError):
-    """A checkpoint does not hold what was asked for, or the format cannot express it."""
 
 
 class Opened(NamedTuple):
@@ -82,12 +83,12 @@ def read_backbone(source: Source, branch: str = "online") -> tuple[dict[str, Ten
     prefix = f"{branch}.backbone." if branches else "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    elif not fp.is_resnet(state) and not any(key.startswith("blocks.") for key in state):
+    elif not fp.is_resnet(state) and not is_vit(state):
         raise ExportError(
             f"no backbone in {name}: expected tensors named '{branch}.backbone.*', 'backbone.*', or those of a bare "
             f"ResNet or ViT; found {sorted(state)[:5]}"
         )
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}  # torchvision's classifier
+    state = {key: value for key, value in state.items() if not REST.fullmatch(key)}
     if "fingerprint" in meta:
         return state, Fingerprint.from_dict(meta["fingerprint"])
     configs = part_configs(meta)
@@ -125,18 +126,18 @@ def export_backbone(
         source: A checkpoint's path, or a dict like one. At the end of a run, for instance:
             ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))``.
         out: The file to write; its folder is made. It opens with ``torch.load(weights_only=True)``.
-        to: ``"mmdet"`` or ``"torchvision"`` (see the module's docstring).
+        to: ``"mmdet"``, ``"torchvision"`` or ``"timm"`` (see the module's docstring).
         branch: ``"online"`` or ``"target"``.
         meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
-            Torchvision's format has none.
+            The other formats have none.
         parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
-            the checkpoint has. Torchvision's format has the backbone only, whatever there is.
+            the checkpoint has. The other formats have the backbone only, whatever there is.
 
     Returns:
         The fingerprint of the backbone, as written to the file.
 
     Raises:
-        ExportError: No such branch or part; a tensor is not finite; or torchvision has no such network.
+        ExportError: No such branch or part; a tensor is not finite; or torchvision or timm has no such network.
     """
     if to not in FORMATS:
         raise ExportError(f"to: found {to!r}, expected one of {FORMATS}")
@@ -153,11 +154,8 @@ def export_backbone(
         raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
     # Copies: a tensor that is a view would drag its whole storage into the file.
     named = {key: value.detach().cpu().clone() for key, value in named.items()}
-    if to == "torchvision":
-        bare = {key.removeprefix("backbone."): value for key, value in named.items()}
-        _check_torchvision(bare, fingerprint)
-        save_checkpoint(out, bare)
-    else:
+    bare = {key.removeprefix("backbone."): value for key, value in named.items() if key.startswith("backbone.")}
+    if to == "mmdet":
         configs = part_configs(source.meta)
         header = {
             **(meta or {}),
@@ -166,7 +164,14 @@ def export_backbone(
             "fingerprint": fingerprint.to_dict(),
             "parts": {part: configs.get(part) for part in states},
         }
-        save_checkpoint(out, {"state_dict": named, "meta": header})
+        again = {"model": bare} if fingerprint.arch == "vit" else {}
+        save_checkpoint(out, {"state_dict": named, **again, "meta": header})
+    else:
+        if to == "timm":
+            timm_arguments(bare, fingerprint)
+        if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
+            _check_torchvision(bare, fingerprint)
+        save_checkpoint(out, bare)
     return fingerprint
 
 
@@ -174,7 +179,7 @@ def _check_torchvision(state: Mapping[str, Tensor], fingerprint: Fingerprint) ->
     """Raise unless torchvision's ResNet of that depth takes every tensor, lacks only ``fc``, and computes the same."""
     import torchvision
 
-    if fingerprint.depth is None:
+    if fingerprint.arch != "resnet" or fingerprint.depth is None:
         raise ExportError(f"torchvision has no such network as this one: {fingerprint.to_dict()}")
     with torch.device("meta"):
         model = getattr(torchvision.models, f"resnet{fingerprint.depth}")()

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from densessl.transfer.vit import facts_of_vit, heads_of, is_vit
+
 # (bottleneck blocks?, blocks in each stage) of the ResNets that have a name.
 RESNETS = {
     (False, (2, 2, 2, 2)): 18,
@@ -26,7 +28,11 @@ EPS = 1e-5  # of every norm layer that is built without naming another
 
 # What to write in an MMDet config so that a field of a part gets a value: one text, or one for each value.
 REMEDIES = {
-    "arch": "build the backbone type that the weights were trained in",
+    "arch": {
+        "resnet": "set backbone.type='ResNet'",
+        "vit": "set backbone.type='densessl.ViTDet'",
+        "other": "build the backbone type that the weights were trained in",
+    },
     "depth": "set backbone.depth={}",
     "width": "set backbone.base_channels={}",
     "stem": {"7x7": "set backbone.deep_stem=False", "deep": "set backbone.deep_stem=True"},
@@ -37,6 +43,13 @@ REMEDIES = {
         "none": "set {part}.norm_cfg=None",
     },
     "eps": "set {part}.norm_cfg.eps={}",
+    "patch_size": "set backbone.patch_size={}",
+    "embed_dim": "set backbone.embed_dim={}",
+    "heads": "set backbone.num_heads={}",
+    "qkv_bias": "set backbone.qkv_bias={}",
+    "layer_scale": {True: "set backbone.layer_scale=1.0", False: "set backbone.layer_scale=None"},
+    "image_size": "set backbone.pretrain_img_size={}",
+    "class_row": "set backbone.pretrain_use_cls_token={}",
     "groups": "set {part}.norm_cfg.num_groups={}",
     "inputs": "choose the backbone's stages of {} channels by {part}.start_level and backbone.out_indices",
     "out_channels": "set {part}.out_channels={}",
@@ -76,14 +89,18 @@ class Fingerprint:
     the tensors mean.
 
     Attributes:
-        arch: ``"resnet"`` or ``"other"``, of which only names and shapes of tensors are compared.
-        depth: 18, 34, 50, 101 or 152.
+        arch: ``"resnet"``, ``"vit"``, or ``"other"``, of which only names and shapes of tensors are compared.
+        depth: 18, 34, 50, 101 or 152; of a ViT the number of its blocks.
         width: Channels of the first convolution of the first block, 64 in a standard ResNet.
         stem: ``"7x7"`` or ``"deep"`` (three 3x3 convolutions).
         shortcut: ``"conv"`` or ``"avgpool"`` (pooling before a 1x1 convolution of stride 1, ResNet-D).
         stride: Convolution of a bottleneck with the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"`` (caffe).
         norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``.
         eps: Added to the variance in the norm layers.
+        patch_size, embed_dim, heads, qkv_bias, layer_scale: Of a ViT: side of a patch in pixels, channels of a token,
+            attention heads, and whether queries have biases and blocks have LayerScale.
+        image_size: Side in pixels of the images that a ViT's table of positions is for.
+        class_row: Whether that table has a row for a class token.
         channel_order: ``"RGB"`` or ``"BGR"``.
         mean, std: Per channel, in the order of ``channel_order``, of pixel values in 0 to 255.
     """
@@ -96,6 +113,13 @@ class Fingerprint:
     stride: str | None = None
     norm: str | None = None
     eps: float | None = None
+    patch_size: int | None = None
+    embed_dim: int | None = None
+    heads: int | None = None
+    qkv_bias: bool | None = None
+    layer_scale: bool | None = None
+    image_size: int | None = None
+    class_row: bool | None = None
     channel_order: str | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -122,7 +146,7 @@ def of_state(
     Args:
         state: Backbone tensors, unprefixed (``conv1.weight`` …).
         config: The config dict the backbone was built from. It tells what tensors cannot: which convolution of a
-            bottleneck has the stride, and the norm layers' eps.
+            bottleneck has the stride, the norm layers' eps, a ViT's heads.
         normalize: ``dict(mean=, std=, channel_order=)`` of the pixels. Values for pixels in 0 to 1 are scaled to 0-255.
     """
     config = config or {}
@@ -134,6 +158,8 @@ def of_state(
     known["norm"] = "BN" if batch_norm else norm_config.get("type")
     # With no config at all (a file of unknown origin) the eps stays unknown.
     known["eps"] = norm_config.get("eps", EPS) if kind and known["norm"] else None
+    if is_vit(state):
+        return Fingerprint(arch="vit", **known | facts_of_vit(state, config))
     if not is_resnet(state):
         return Fingerprint(arch="other", **known)
     bottleneck = "layer1.0.conv3.weight" in state
@@ -165,6 +191,7 @@ def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) ->
     values = asdict(seen) | {
         "depth": seen.depth or getattr(backbone, "depth", None),  # three stages are too few to count
         "stride": seen.stride or _stride(backbone),
+        "heads": heads_of(backbone) if seen.arch == "vit" else None,
         "norm": seen.norm or (norms.pop() if len(norms) == 1 else None),
         "eps": eps.pop() if len(eps) == 1 else None,
     }
@@ -187,8 +214,11 @@ def compare(found: Fingerprint, expected: Fingerprint) -> tuple[list[Difference]
 
     Returns:
         The fields that differ, and the names of those that one side does not know. Numbers agree within 1e-3 of each
-        other (eps: 1e-6 relative), since means are written with varying precision.
+        other (eps: 1e-6 relative), since means are written with varying precision. Of different architectures nothing
+        else is compared.
     """
+    if None not in (found.arch, expected.arch) and found.arch != expected.arch:
+        return [Difference("arch", found.arch, expected.arch)], []
     return compare_facts(asdict(found), asdict(expected), "backbone")
 
 

@@ -15,6 +15,7 @@ from densessl.transfer.export import Source, open_checkpoint, part_configs, part
 from densessl.transfer.fingerprint import Fingerprint, compare, compare_facts, of_model
 from densessl.transfer.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
 from densessl.transfer.report import LoadError, LoadReport
+from densessl.transfer.vit import new_by_design, unused_by_design
 
 
 def load_backbone(
@@ -26,7 +27,8 @@ def load_backbone(
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
-    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone.
+    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone. Relative positions
+    of a ViT for detection are new, and a class token or final norm that it does without is not used.
 
     Args:
         model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone.
@@ -126,8 +128,17 @@ def _fit(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tenso
 def _fit_backbone(model: nn.Module, given: Mapping[str, Tensor], wanted: Fingerprint, name: str) -> _Fit:
     backbone = _whole_backbone(model)
     differences, unverified = compare(of_model(backbone, getattr(model, "data_preprocessor", None)), wanted)
-    told = dict(new=_others(model, backbone), differences=differences, unverified=unverified)
-    return _fit(backbone, backbone.state_dict(), given, source=name, part="backbone", **told)
+    own, new, told = (
+        backbone.state_dict(),
+        _others(model, backbone),
+        dict(differences=differences, unverified=unverified),
+    )
+    if wanted.arch == "vit":
+        fresh, unused = new_by_design(own, given), unused_by_design(own, given)
+        own = {key: value for key, value in own.items() if key not in fresh}
+        given = {key: value for key, value in given.items() if key not in unused}
+        told["unused"], new = unused, {"rel_pos": len(fresh)} | new if fresh else new
+    return _fit(backbone, own, given, source=name, part="backbone", new=new, **told)
 
 
 def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Any], name: str) -> _Fit:

@@ -1,20 +1,25 @@
 """That a detector computes what the pretraining did: both run on one fixed image, and their features are compared."""
 
+import re
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, build_branch
+from densessl.branches.vit import ViT
 from densessl.registry import SCOPE
 from densessl.transfer.export import Source, open_checkpoint, part_configs, parts_in, read_backbone
+from densessl.transfer.fingerprint import of_model
 from densessl.transfer.parts import part_of_model
+from densessl.transfer.vit import is_vit
 
 
-def fixed_image() -> Tensor:
-    """Noise, (1, 3, 96, 96)."""
-    return torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+def fixed_image(side: int = 96) -> Tensor:
+    """Noise, (1, 3, side, side)."""
+    return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[str] = ()) -> Branch | None:
@@ -33,43 +38,68 @@ def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[
     return built.eval()
 
 
-def stage_features(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet in evaluation mode, by name.
+def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:
+    """What the stages ``layer1`` … of any ResNet put out, (N, C, H / stride, W / stride), or the blocks ``blocks.0`` … of
+    any plain ViT, (N, L, C), by name, in evaluation mode.
 
-    They are taken at the last block of a stage, so it does not matter which stages the backbone returns.
+    They are taken at the blocks, so it does not matter which maps the backbone returns.
+
+    Args:
+        options: of the backbone's forward pass.
     """
     seen: dict[str, Tensor] = {}
-    stages = [name for name in ("layer1", "layer2", "layer3", "layer4") if hasattr(backbone, name)]
+    names = [
+        f"{name}.{len(stage) - 1}" for name, stage in backbone.named_children() if re.fullmatch("layer[1-4]", name)
+    ]
+    if is_vit(backbone.state_dict()):
+        names = [f"blocks.{i}" for i in range(len(backbone.blocks))]
     handles = [
-        getattr(backbone, name)[-1].register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-        for name in stages
+        backbone.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+        for name in names
     ]
     try:
         with torch.no_grad():
             backbone.eval()  # on its own line: MMDet's ResNet.train returns None
-            backbone(images)
+            backbone(images, **options)
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    if "blocks.0" in seen:  # those of ViTDet keep rows and columns apart
+        return {name: out.flatten(1, -2) for name, out in seen.items()}
+    return {name.partition(".")[0]: out for name, out in seen.items()}
 
 
 def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "online") -> dict[str, float] | None:
     """Compare a loaded backbone with the branch it came from.
 
+    A ViT that does without its class token is compared with what the pretrained one computes without it, and one with
+    windows on an image of one window: on others it is another function, by design.
+
     Args:
-        backbone: The detector's. Left in evaluation mode.
+        backbone: The detector's, or timm's. Left in evaluation mode.
         checkpoint: A checkpoint of densessl or an export, whose ``meta`` has the config of its backbone.
 
     Returns:
-        The largest absolute difference in each stage that both networks run: all zero if the transfer is exact. None
-        if the checkpoint does not tell its backbone's config, or one of the two is not a ResNet.
+        The largest absolute difference in each stage (of a ViT: block) that both networks run: all zero if the transfer
+        is exact. None if the checkpoint does not tell its backbone's config, or one of the two is neither a ResNet nor a
+        plain ViT.
     """
     source = source_branch(checkpoint, branch)
     if source is None:
         return None
-    ours, theirs = (stage_features(item, fixed_image()) for item in (source.backbone, backbone))
+    images, options = fixed_image(), {}
+    if isinstance(source.backbone, ViT) and is_vit(backbone.state_dict()):
+        images = fixed_image(_side_without_windows(backbone))
+        options = dict(class_token=getattr(backbone, "cls_token", None) is not None)
+    ours, theirs = stage_features(source.backbone, images, **options), stage_features(backbone, images)
     return {name: (ours[name] - theirs[name]).abs().max().item() for name in ours if name in theirs} or None
+
+
+def _side_without_windows(backbone: nn.Module) -> int:
+    """Side of an image, in pixels, that is one window of a ViT, or the size of its table of positions if it has none."""
+    facts = of_model(backbone)
+    window = max(getattr(module, "window_size", None) or 0 for module in backbone.modules())
+    return window * facts.patch_size or facts.image_size
 
 
 @torch.no_grad()

@@ -7,6 +7,10 @@ from densessl.transfer.fingerprint import Difference
 SHOWN = 8  # names of each kind that the details list
 
 
+class ExportError(ValueError):
+    """A checkpoint does not hold what was asked for, or the format cannot express it."""
+
+
 class LoadError(RuntimeError):
     """Weights do not fit the model they were meant for. The model is left untouched. ``report`` has the details."""
 
@@ -28,8 +32,10 @@ class LoadReport:
         missing: Those the file lacks.
         mismatched: Those the file has in another shape, as ``"name: found (…), expected (…)"``.
         unexpected: Tensors of the file that the model lacks.
+        unused: Of those, the ones that it does without by design, and which are not counted as unexpected: the class
+            token and the final norm of a ViT.
         new: How many tensors stay as they were initialised, by module: of a backbone's report for every other part of
-            the model, of a neck or head for what is not expected.
+            the model and a ViT's relative positions, of a neck or head for what is not expected.
         differences: Fields in which the fingerprints disagree; empty unless the caller allowed it.
         unverified: Fields of the fingerprint that the file or the model does not tell.
         applied: Whether the model has the tensors now. It does not where :class:`LoadError` brought this report.
@@ -43,6 +49,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
     new: dict[str, int] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
     unverified: list[str] = field(default_factory=list)
@@ -61,6 +68,7 @@ class LoadReport:
             return f"{self.part}: none loaded; {self.skipped}"
         verb = "loaded" if self.applied else "fit, none loaded"
         words = [f"{self.loaded}/{self.expected} {self.part} tensors {verb}", f"{len(self.unexpected)} unexpected"]
+        words += [f"not used: {_listed(self.unused)}"] if self.unused else []
         return "; ".join(words + [f"{part}: {count} new" for part, count in self.new.items()])
 
     def details(self) -> list[str]:
