@@ -1,7 +1,7 @@
 """Hand a pretrained backbone over: ``python tools/export.py work_dirs/x/epoch_100.pth r50.pth --to mmdet``.
 
-The files of ``torchvision`` and ``timm`` are bare state dicts; with the latter the arguments of ``timm.create_model`` are
-printed that make the model the file fits, strictly: for SIM's ViT-B
+The files for torchvision and timm are bare state dicts. With ``--to timm``, the call is printed that makes the model
+which takes all of it and computes the same, for SIM's ViT-B
 ``timm.create_model("vit_base_patch16_224", num_classes=0, final_norm=False)``.
 
 Neck and head go with it where the pretraining had them. With ``--into CONFIG`` the file is also loaded into that
@@ -59,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "neck and head": transfer.part_differences(detector, source, args.branch, loaded),
     }
     if found["backbone"] is None:
-        print(
-            "features: not compared, since this is no ResNet or plain ViT, or the checkpoint does not tell its config"
-        )
+        print("features: not compared, since this is no ResNet or plain ViT, or its config is not known")
     differences = {level: value for all_ in found.values() for level, value in (all_ or {}).items()}
     if not differences:
         return 0

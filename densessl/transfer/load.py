@@ -27,8 +27,8 @@ def load_backbone(
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
-    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone. Relative positions
-    of a ViT for detection are new, and a class token or final norm that it does without is not used.
+    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone. Relative
+    positions of a ViT for detection are new, and a class token or final norm that it does without is not used.
 
     Args:
         model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone.

@@ -39,8 +39,8 @@ def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[
 
 
 def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:
-    """What the stages ``layer1`` … of any ResNet put out, (N, C, H / stride, W / stride), or the blocks ``blocks.0`` … of
-    any plain ViT, (N, L, C), by name, in evaluation mode.
+    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet, or (N, L, C) of ``blocks.0`` … of
+    any plain ViT, in evaluation mode, by name.
 
     They are taken at the blocks, so it does not matter which maps the backbone returns.
 
@@ -80,9 +80,9 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "
         checkpoint: A checkpoint of densessl or an export, whose ``meta`` has the config of its backbone.
 
     Returns:
-        The largest absolute difference in each stage (of a ViT: block) that both networks run: all zero if the transfer
-        is exact. None if the checkpoint does not tell its backbone's config, or one of the two is neither a ResNet nor a
-        plain ViT.
+        The largest absolute difference in each stage, or block of a ViT, that both run: all zero if the transfer is
+        exact. None if the checkpoint does not tell its backbone's config, or one of the two is neither a ResNet nor
+        a plain ViT.
     """
     source = source_branch(checkpoint, branch)
     if source is None:
@@ -96,7 +96,7 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "
 
 
 def _side_without_windows(backbone: nn.Module) -> int:
-    """Side of an image, in pixels, that is one window of a ViT, or the size of its table of positions if it has none."""
+    """Side in pixels of an image that is one window of a ViT, or that its table of positions is for if it has none."""
     facts = of_model(backbone)
     window = max(getattr(module, "window_size", None) or 0 for module in backbone.modules())
     return window * facts.patch_size or facts.image_size

@@ -22,8 +22,8 @@ def is_vit(state: Mapping[str, Tensor]) -> bool:
 
 
 def facts_of_vit(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a :class:`~densessl.transfer.fingerprint.Fingerprint` that the tensors of a ViT tell, and those that the
-    config tells it was built from; an empty one tells none."""
+    """Fields of a :class:`~densessl.transfer.fingerprint.Fingerprint` that the tensors of a ViT tell, and those that
+    the config tells it was built from; an empty one tells none."""
     embed_dim, _, patch_size, _ = state["patch_embed.proj.weight"].shape
     facts = {
         "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),

@@ -1,9 +1,9 @@
-"""ViTDet for MMDetection: a plain ViT that looks through windows, and a pyramid made of its one map (Li et al., Exploring
-Plain Vision Transformer Backbones for Object Detection, ECCV 2022, arXiv 2203.16527).
+"""ViTDet for MMDetection: a plain ViT that looks through windows, and a pyramid made of its one map (Li et al.,
+Exploring Plain Vision Transformer Backbones for Object Detection, ECCV 2022, arXiv 2203.16527).
 
 ``custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])`` makes ``densessl.ViTDet``,
-``densessl.SimpleFPN`` and the norm ``densessl.LN2d`` known to a stock config. Arguments and names of tensors are those of
-MMDetection's ``projects/ViTDet``, whose own files the wheel does not have.
+``densessl.SimpleFPN`` and the norm ``densessl.LN2d`` known to a stock config. Arguments and names of tensors are those
+of MMDetection's ``projects/ViTDet``, whose own files the wheel does not have.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ from densessl.registry import MODELS
 
 @MODELS.register_module()
 class LN2d(LayerNorm2d):
-    """Layer norm over the channels of each cell of (N, C, H, W), for ``norm_cfg``s of MMDetection. MMCV's ``LN`` is over
+    """Layer norm over the channels of each cell of (N, C, H, W), for ``norm_cfg`` in MMDetection. MMCV's ``LN`` is for
     sequences."""
 
     _abbr_ = "norm_layer"  # the name that MMCV gives the norms in the project's checkpoints
@@ -65,7 +65,7 @@ def relative_bias(queries: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tens
     """What relative positions add to the logits, (N, heads, H * W, H * W), of queries (N, heads, H, W, D).
 
     Args:
-        rel_pos_h, rel_pos_w: (L, D); the middle row is that of distance 0, later ones of queries below or right of keys.
+        rel_pos_h, rel_pos_w: (L, D); the middle row is for distance 0, later ones for queries below or right of keys.
     """
     height, width = queries.shape[2:4]
     rows = torch.einsum("nhyxd,ykd->nhyxk", queries, _by_distance(rel_pos_h, height))
@@ -117,7 +117,8 @@ class ViTDet(BaseModule):
         init_cfg: as of any module of MMDetection.
 
     Raises:
-        ValueError: a block of ``window_block_indexes`` does not exist; ``pretrain_img_size`` is no multiple of the patch.
+        ValueError: a block of ``window_block_indexes`` does not exist; ``pretrain_img_size`` is no multiple of the
+            patch's.
     """
 
     layer_of = ViT.layer_of
@@ -165,8 +166,8 @@ class ViTDet(BaseModule):
         init_linear_(self.blocks)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """One map (N, C, h, w) of images (N, 3, H, W), which get zeros at the bottom and the right where their size is no
-        multiple of the patch's: h = ceil(H / patch_size)."""
+        """One map (N, C, h, w) of images (N, 3, H, W), which get zeros at the bottom and the right where their size is
+        no multiple of the patch's: h = ceil(H / patch_size)."""
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % self.patch_size, 0, -height % self.patch_size))
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
@@ -228,8 +229,8 @@ class SimpleFPN(BaseModule):
         self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, **plain) for _ in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The backbone's one map (N, C, H, W), in a sequence, to ``num_outs`` maps (N, out_channels, h, w), h of 4H, 2H,
-        H, H / 2 …"""
+        """The backbone's one map (N, C, H, W), in a sequence, to ``num_outs`` maps (N, out_channels, h, w), h of 4H,
+        2H, H, H / 2 …"""
         (x,) = maps
         levels = [make(x) for make in (self.fpn1, self.fpn2, self.fpn3, self.fpn4)]
         outs = [out(lateral(level)) for level, lateral, out in zip(levels, self.lateral_convs, self.fpn_convs)]
