@@ -39,8 +39,8 @@ def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[
 
 
 def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:
-    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet, or (N, L, C) of ``blocks.0`` … of
-    any plain ViT, in evaluation mode, by name.
+    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet, or (N, L, C) of ``blocks.0`` …
+    of any plain ViT, in evaluation mode, by name.
 
     They are taken at the blocks, so it does not matter which maps the backbone returns.
 

@@ -181,14 +181,16 @@ class ViTDet(BaseModule):
 
 @MODELS.register_module()
 class SimpleFPN(BaseModule):
-    """ViTDet's pyramid: maps of strides 4, 8, 16 and 32 made of the one of stride 16, each on its own (section 3).
+    """ViTDet's pyramid: the backbone's one map at 4, 2, 1 and 1/2 times its size, each made on its own (section 3).
 
-    Keys ``fpn1.{0,1,3}.*``, ``fpn2.0.*``, ``lateral_convs.{i}.*`` and ``fpn_convs.{i}.*``.
+    Keys ``fpn1.{0,1,3}.*``, ``fpn2.0.*``, ``lateral_convs.{i}.*`` and ``fpn_convs.{i}.*``, i from 0 at ``start_level``.
 
     Args:
         backbone_channel: C of the backbone's map, a multiple of 4.
         out_channels: of every output.
-        num_outs: outputs, fine to coarse, at least 4; each further one has every second cell of the one before.
+        num_outs: outputs, fine to coarse, at least those made; each further one has every second cell of the one
+            before.
+        start_level: the first of the four sizes that is made: 1 for a RetinaNet, whose finest stride is 8.
         norm_cfg: of all convolutions and between the first two deconvolutions.
         init_cfg: as of any module of MMDetection.
 
@@ -201,38 +203,39 @@ class SimpleFPN(BaseModule):
         backbone_channel: int,
         out_channels: int = 256,
         num_outs: int = 5,
+        start_level: int = 0,
         norm_cfg: dict[str, Any] = dict(type="densessl.LN2d", eps=1e-6),  # noqa: B006
         init_cfg: dict[str, Any] | None = None,
     ):
         from mmcv.cnn import ConvModule, build_norm_layer
 
         super().__init__(init_cfg)
-        if backbone_channel % 4 or num_outs < 4:
+        if backbone_channel % 4 or not 0 <= start_level < 4 or num_outs < 4 - start_level:
             raise ValueError(
-                f"SimpleFPN: backbone_channel={backbone_channel} and num_outs={num_outs}, expected a multiple of 4 "
-                "and at least 4"
+                f"SimpleFPN: backbone_channel={backbone_channel}, start_level={start_level}, num_outs={num_outs}, "
+                "expected a multiple of 4, one of 0 to 3, and at least 4 - start_level"
             )
         half, quarter = backbone_channel // 2, backbone_channel // 4
-        self.num_outs = num_outs
-        self.fpn1 = nn.Sequential(
+        self.start_level, self.num_outs = start_level, num_outs
+        enlarge = [
             nn.ConvTranspose2d(backbone_channel, half, 2, 2),
             build_norm_layer(norm_cfg, half)[1],
             nn.GELU(),
             nn.ConvTranspose2d(half, quarter, 2, 2),
-        )
-        self.fpn2 = nn.Sequential(nn.ConvTranspose2d(backbone_channel, half, 2, 2))
-        self.fpn3 = nn.Sequential(nn.Identity())
-        self.fpn4 = nn.Sequential(nn.MaxPool2d(2, 2))
+        ]
+        sizes = [enlarge, [nn.ConvTranspose2d(backbone_channel, half, 2, 2)], [nn.Identity()], [nn.MaxPool2d(2, 2)]]
+        for i, layers in enumerate(sizes[start_level:], start_level + 1):
+            self.add_module(f"fpn{i}", nn.Sequential(*layers))
         plain = dict(norm_cfg=norm_cfg, act_cfg=None)
-        widths = (quarter, half, backbone_channel, backbone_channel)
+        widths = (quarter, half, backbone_channel, backbone_channel)[start_level:]
         self.lateral_convs = nn.ModuleList(ConvModule(width, out_channels, 1, **plain) for width in widths)
         self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, **plain) for _ in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The backbone's one map (N, C, H, W), in a sequence, to ``num_outs`` maps (N, out_channels, h, w), h of 4H,
-        2H, H, H / 2 …"""
+        """The backbone's one map (N, C, H, W), in a sequence, to ``num_outs`` maps (N, out_channels, h, w): h is 4H,
+        2H, H, H / 2 …, from ``start_level`` on."""
         (x,) = maps
-        levels = [make(x) for make in (self.fpn1, self.fpn2, self.fpn3, self.fpn4)]
+        levels = [getattr(self, f"fpn{i + 1}")(x) for i in range(self.start_level, 4)]
         outs = [out(lateral(level)) for level, lateral, out in zip(levels, self.lateral_convs, self.fpn_convs)]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))
