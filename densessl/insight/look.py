@@ -23,6 +23,7 @@ from densessl.insight.stereo import motorcycle, relit
 
 PREFIX = "online.backbone."
 COLLAPSED = 0.99  # between-image similarity
+CELLS = (32, 48)  # of the coarsest map, height and width: about 16 pixels each of the stereo pair
 
 
 def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn.Module, dict[str, Any]]:
@@ -64,9 +65,10 @@ def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
 
 def look_matching(args: argparse.Namespace) -> None:
     trained, random, pixels = load_backbones(args.checkpoint, args.device)
+    size = args.size or [count * max(trained.out_strides) for count in CELLS]
     pairs = {"same light": motorcycle(), "other light": relit(motorcycle())}
     for light, pair in pairs.items():
-        result, start = (dense_matching(model, pair, args.size, args.level, **pixels) for model in (trained, random))
+        result, start = (dense_matching(model, pair, size, args.level, **pixels) for model in (trained, random))
         figures = result.figures()
         width, height = result.cell
         print_table(
@@ -116,7 +118,9 @@ def parser() -> argparse.ArgumentParser:
     )
     matching.add_argument("checkpoint")
     matching.add_argument("out", help="picture to write, such as matches.png")
-    matching.add_argument("--size", type=int, nargs=2, default=(1024, 1536), metavar=("H", "W"), help="of the input")
+    matching.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the input; else 32x48 of the coarsest cells"
+    )
     matching.add_argument("--points", type=int, default=120, help="how many matches to draw, about")
     matching.set_defaults(run=look_matching)
     spread = commands.add_parser("spread", formatter_class=defaults, help="do features of different images differ?")

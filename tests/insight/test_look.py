@@ -12,30 +12,38 @@ from densessl.insight.matching import MatchingResult
 from densessl.insight.pictures import draw_matches
 from densessl.insight.stereo import StereoPair
 
-BACKBONE = {"type": "ResNet", "depth": 18, "width": 8}
+BACKBONES = {
+    "resnet": {"type": "ResNet", "depth": 18, "width": 8},
+    "vit": {"type": "ViT", "image_size": 32, "patch_size": 4, "dim": 16, "depth": 2, "heads": 2},
+}
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    return BACKBONES[request.param]
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path, backbone):
     """Weights of seed 7; `collapse` zeroes the network but for the bias of its last map."""
 
     def write(collapse: bool = False):
         torch.manual_seed(7)
-        weights = build_backbone(BACKBONE).state_dict()
+        weights = build_backbone(backbone).state_dict()
         if collapse:
             weights = {
                 key: torch.full_like(value, float(key.endswith("bias"))) if value.is_floating_point() else value
                 for key, value in weights.items()
             }
         state = {f"online.backbone.{key}": value for key, value in weights.items()}
-        about = {"backbone": BACKBONE, "normalize": {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}}
+        about = {"backbone": backbone, "normalize": {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}}
         save_checkpoint(tmp_path / "epoch_1.pth", {"meta": {"densessl": about}, "state_dict": state})
         return tmp_path / "epoch_1.pth"
 
     return write
 
 
-def test_load_backbones_gives_the_weights_of_the_file_and_leaves_random_numbers_alone(checkpoint):
+def test_load_backbones_gives_the_weights_of_the_file_and_leaves_random_numbers_alone(checkpoint, backbone):
     path = checkpoint()
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -43,9 +51,9 @@ def test_load_backbones_gives_the_weights_of_the_file_and_leaves_random_numbers_
     trained, random, pixels = load_backbones(path)
     assert torch.equal(torch.rand(2), expected)
     torch.manual_seed(7)
-    original = build_backbone(BACKBONE)
+    original = build_backbone(backbone)
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in original.state_dict().items())
-    assert not torch.equal(random.conv1.weight, trained.conv1.weight)
+    assert not all(torch.equal(a, b) for a, b in zip(random.parameters(), trained.parameters()))
     assert pixels == {"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
 
 
@@ -73,6 +81,12 @@ def test_matching_writes_its_picture_and_figures(checkpoint, tmp_path, capsys):
     assert "same light" in printed
     assert "other light" in printed
     assert printed.count("pck@1cell") == 2
+
+
+@pytest.mark.parametrize("backbone", [BACKBONES["vit"]], ids=["vit"])
+def test_matching_has_cells_of_one_size_whatever_the_stride(checkpoint, tmp_path, capsys):
+    main(["matching", str(checkpoint()), str(tmp_path / "m.png")])
+    assert "cells of 15.4 x 15.6 px" in " ".join(capsys.readouterr().out.split())
 
 
 def test_spread_tells_a_collapsed_network(checkpoint, tmp_path, capsys):

@@ -1,0 +1,36 @@
+"""PixPro on ViT-S/16, 100 epochs of ImageNet: pixel propagation over 14x14 cells of a transformer.
+
+    python tools/train.py configs/pixpro_vit_s.py --data-root photos/
+    torchrun --nproc_per_node 8 tools/train.py configs/pixpro_vit_s.py --launcher pytorch --data-root imagenet/train/
+
+Not a published recipe: PixPro (Xie et al., CVPR 2021, arXiv 2011.10043) is published with ResNet-50 only. From
+`pixpro_r50.py`: objective, views, target, batch, epochs. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): AdamW and the
+learning rate for 256 images, gradients clipped, a frozen patch embedding, no final norm, so that the weights go into
+ViTDet. Chosen here: 10 epochs of warm-up.
+"""
+
+_base_ = "pixpro_r50.py"
+
+model = dict(
+    online=dict(
+        backbone=dict(
+            _delete_=True,
+            type="ViT",
+            image_size=224,
+            patch_size=16,
+            dim=384,
+            depth=12,
+            heads=6,
+            freeze_patch_embed=True,
+        )
+    ),
+)
+
+optim_wrapper = dict(
+    # Biases and norms have no weight decay; the class token has.
+    optimizer=dict(_delete_=True, type="AdamW", lr=2.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
+    clip_grad=dict(max_norm=1.0),
+)
+custom_hooks = _base_.custom_hooks
+# 6.25e-5 per 256 images: 2.5e-4 at 8 GPUs x 128 = 1024; from 0 over 10 epochs, then a cosine to 0.
+custom_hooks[1].update(schedule=dict(type="warmup_cosine", base=2.5e-4, warmup_epochs=10, start_factor=0.0))
