@@ -210,9 +210,8 @@ def test_stock_configs_know_the_parts_by_name():
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        backbone = MODELS.build(
-            dict(type="densessl.ViTDet", embed_dim=8, depth=1, num_heads=1, window_block_indexes=())
-        )
+        small = dict(embed_dim=8, depth=1, num_heads=1, window_block_indexes=())
+        backbone = MODELS.build(dict(type="densessl.ViTDet", **small))
         neck = MODELS.build(dict(type="densessl.SimpleFPN", backbone_channel=8))
         _, norm = build_norm_layer(dict(type="densessl.LN2d", eps=1e-6), 8)
     assert isinstance(backbone, ViTDet) and isinstance(neck, SimpleFPN) and isinstance(norm, LN2d)
