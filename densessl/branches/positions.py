@@ -19,9 +19,8 @@ def waves(values: Tensor, dim: int) -> Tensor:
 
 def point_embedding(points: Tensor, dim: int) -> Tensor:
     """Embedding of points (..., 2), (x, y) counted in cells, cell centres at whole numbers: the waves of y, then those
-    of x (MAE's order). Returns (..., dim); dim is a multiple of 4."""
-    x, y = points.unbind(-1)
-    return torch.cat([waves(y, dim // 2), waves(x, dim // 2)], -1)
+    of x (SIM's order; MAE's released code has x first). Returns (..., dim); dim is a multiple of 4."""
+    return waves(points.flip(-1), dim // 2).flatten(-2)
 
 
 def grid_points(grid: tuple[int, int], like: Tensor) -> Tensor:
@@ -42,13 +41,13 @@ def relative_embedding(points: Tensor, scale: Tensor, dim: int) -> Tensor:
     Returns:
         (N, P, 2 dim): the waves of y, x, 10 ln(scale of y), 10 ln(scale of x), dim / 2 of each.
     """
-    # Scale is (x, y); the point embedding puts y first.
-    scales = point_embedding(10 * scale.log(), dim)
-    return torch.cat([point_embedding(points, dim), scales[:, None].expand(-1, points.shape[1], -1)], -1)
+    scales = (10 * scale.log())[:, None].expand_as(points)
+    y_first = torch.cat([points.flip(-1), scales.flip(-1)], -1)
+    return waves(y_first, dim // 2).flatten(-2)
 
 
 def resized_table(table: Tensor, grid: tuple[int, int], class_token: bool) -> Tensor:
-    """A table of position embeddings for another grid, resampled bicubically as ViTDet and timm do.
+    """A table of position embeddings for another grid, resampled bicubically as ViTDet does; timm does it antialiased.
 
     Args:
         table: (1, [1 +] side * side, C) of a square grid, the class token's row first where there is one.
