@@ -81,13 +81,12 @@ class SIM(Objective):
         if dim % 4:
             raise ValueError(f"objectives.{self.name}.dim is {dim}, expected a multiple of 4")
         self.patch_size, self.dim = patch_size, dim
-        self.projector_depth, self.projector_norm = projector_depth, projector_norm
-        self.block = dict(heads=heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale, with_cp=with_cp)
+        block = dict(heads=heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale, with_cp=with_cp)
+        self.projector = dict(depth=projector_depth, norm=projector_norm, **block)
         outputs = 3 * patch_size**2 if predict == "pixels" else dim
-        self.decoder = RelativeDecoder(dim, decoder_depth, outputs, norm=decoder_norm, **self.block)
-        self.norm_predictions = norm_predictions
+        self.decoder = RelativeDecoder(dim, decoder_depth, outputs, norm=decoder_norm, **block)
         self.negative_weight = negative_weight if predict == "features" else 0.0
-        self.global_weight = global_weight
+        self.norm_predictions, self.global_weight = norm_predictions, global_weight
         self.keep = "keep" if masked else None
         self._checked = False
 
@@ -97,8 +96,7 @@ class SIM(Objective):
         return [online, Forward.to("target", (asked,), self.level)] if self.predict == "features" else [online]
 
     def projectors(self, channels):
-        depth, norm = self.projector_depth, self.projector_norm
-        return {"tokens": TokenProjector(channels(self.level), self.dim, depth, norm=norm, **self.block)}
+        return {"tokens": TokenProjector(channels(self.level), self.dim, **self.projector)}
 
     def forward(self, maps, batch, step):
         given, asked = self.views
@@ -132,7 +130,7 @@ class SIM(Objective):
             images = valid.new_ones(len(predicted))
             figures["loss_global"] = self.global_weight * self._terms(predicted.mean(1), target.mean(1), images)["loss"]
         with torch.no_grad():
-            figures["cosine"] = valid_mean(F.cosine_similarity(p, t), valid)
+            figures["cosine"] = valid_mean(F.cosine_similarity(p, t), valid, "local")
             if self.predict == "features":
                 figures["target_std"] = channel_spread(t)
                 figures["between_images"] = between_image_cosine(target.mT[..., None])
@@ -160,8 +158,8 @@ class SIM(Objective):
         # Whether views are turned is a matter of the config: to look once is enough, and waits for the device once.
         if not self._checked and not axis_aligned(first, second).all():
             raise ValueError(
-                f"objectives.{self.name}: views {self.views} are turned against each other; relative positions know "
-                "shifts, sizes and flips only: leave `rotate` out of these views"
+                f"objectives.{self.name}: views {self.views} are turned against each other, expected shifts, sizes and "
+                "flips only: leave `rotate` out of them"
             )
         self._checked = True
         grids = [tuple(side // self.patch_size for side in batch.views[view].shape[2:]) for view in self.views]

@@ -40,6 +40,7 @@ VARIANTS = {
         EMA,
         dict(kept=1),
     ),
+    "hidden cells": (dict(SAME, score="masked", negative_weight=0.7), {}, EMA, {}),
     "whole views": (dict(SIM, masked=False, global_weight=0.3), {}, STOP, {}),
     "same view": (dict(SAME, global_weight=0.5), {}, STOP, {}),
     "same whole view": (dict(SAME, masked=False), {}, STOP, {}),
@@ -70,7 +71,10 @@ def test_sim_restated_in_float64(variant):
     if objective.get("norm_predictions"):
         predicted = plain_norm(predicted)
     weight = objective.get("negative_weight", 0.02)
-    expected = dense_loss(predicted, asked, weight)
+    counts = torch.ones(predicted.shape[:2], dtype=torch.bool)
+    if objective.get("score") == "masked":
+        counts = torch.tensor([[cell not in index for cell in range(counts.shape[1])] for index in keep.tolist()])
+    expected = dense_loss(predicted[counts], asked[counts], weight)
     if "global_weight" in objective:
         expected = expected + objective["global_weight"] * dense_loss(predicted.mean(1), asked.mean(1), weight)
 
