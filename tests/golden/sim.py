@@ -140,7 +140,7 @@ def sim_model(case: Case) -> None:
     gradients = {name: item.grad for name, item in model.named_parameters() if item.grad is not None}
     assert gradients.keys() == {_ours(name) for name in case.group("grad/")}
     for name in case.group("grad/"):
-        case.value(f"grad/{name}", gradients[_ours(name)], **CLOSE)
+        case.grad(f"grad/{name}", gradients[_ours(name)])
     before, state = state, model.state_dict()
     after = {name for name in case.group("after/") if not name.startswith(ABSENT)}
     for name in after:
