@@ -1,5 +1,6 @@
 """Pretrained ViTs into ViTDet and timm."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from densessl.engine.checkpoint import save_checkpoint
 from densessl.transfer import (
     ExportError,
     LoadError,
+    ViTDet,
     export_backbone,
     feature_differences,
     load_backbone,
@@ -21,6 +23,7 @@ from densessl.transfer.fingerprint import of_model
 from tests.transfer import cases
 from tests.transfer.vits import VITDET, checkpoint, stirred, vitdet
 
+KEYMAP = Path(__file__).parents[1] / "data" / "golden" / "sim_vit_to_vitdet.json"
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 PIXELS = ["channel_order", "mean", "std"]
 
@@ -131,6 +134,23 @@ def test_a_bare_file_of_mae_or_sim_is_its_encoder():
     assert report.unverified == ["eps", "heads"]
 
 
+def test_the_names_of_sims_released_file_and_of_mmdets_vitdet():
+    """Rename table, verified on the released code: [name in SIM's file, name in the detector or null, note]."""
+    table = [row[:2] for row in json.loads(KEYMAP.read_text()) if row[0]]
+    with torch.device("meta"):
+        state, backbone = {name: torch.empty(1) for name, _ in table}, ViTDet()
+        shapes = {name: value.shape for name, value in backbone.state_dict().items()}
+        state |= {name: torch.empty(shapes.get(name, 1)) for name in state}
+    found, fingerprint = read_backbone(state)
+    kept = {name: into for name, into in table if into}
+    assert found.keys() == kept.keys() | {"cls_token"}
+    assert {f"backbone.{name}" for name in shapes if "rel_pos" not in name} == set(kept.values())
+    assert (fingerprint.depth, fingerprint.embed_dim, fingerprint.image_size) == (12, 768, 224)
+    assert load_backbone(backbone, state).summary.startswith(
+        "148/148 backbone tensors loaded; 0 unexpected; not used: cls"
+    )
+
+
 class OtherViT(nn.Module):
     """The names of MMDetection's projects/ViTDet, as far as a fingerprint asks."""
 
@@ -177,6 +197,22 @@ def test_the_file_has_its_tensors_where_mmdets_project_looks_and_is_no_larger(tm
         assert torch.equal(value, online.state_dict()[key])
     tensors = sum(value.nbytes for value in written["model"].values())
     assert (tmp_path / "a.pth").stat().st_size < 1.2 * tensors
+
+
+def test_mmengines_own_loaders_take_the_file(tmp_path):
+    from mmengine.runner import load_checkpoint
+
+    content, online = checkpoint()
+    export_backbone(content, tmp_path / "a.pth")
+    detector = nn.Module()
+    detector.backbone = vitdet()
+    load_checkpoint(detector, str(tmp_path / "a.pth"))
+    init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "a.pth"), "prefix": "backbone"}
+    backbone = vitdet(init_cfg=init_cfg)
+    backbone.init_weights()
+    for loaded in (detector.backbone.state_dict(), backbone.state_dict()):
+        expected = {key: value for key, value in online.state_dict().items() if key != "cls_token"}
+        assert all(torch.equal(value, loaded[key]) for key, value in expected.items())
 
 
 @pytest.mark.det

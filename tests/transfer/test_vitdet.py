@@ -116,12 +116,14 @@ def test_images_of_any_size_are_padded_at_the_bottom_and_the_right():
 def test_every_tensor_but_the_class_tokens_row_is_trained_and_recomputing_changes_nothing():
     backbone = stirred(vitdet()).train()
     images = torch.randn(2, 3, 80, 64)
-    gradients = []
+    calls, gradients = [], []
+    backbone.blocks[1].register_forward_pre_hook(lambda *_: calls.append(backbone.with_cp))
     for backbone.with_cp in (False, True):
         backbone.zero_grad()
         backbone(images)[0].square().mean().backward()
         gradients.append({name: parameter.grad.clone() for name, parameter in backbone.named_parameters()})
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+    assert calls == [False, True, True]
     assert all(value.any() for value in gradients[0].values())
     positions = gradients[0]["pos_embed"]
     assert not positions[:, 0].any() and positions[:, 1:].any(-1).all()
