@@ -148,7 +148,7 @@ class TwoBranch(BaseModel):
             own = derived[key[0]] if isinstance(key[0], str) else {}
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
             views = parts[0] if len(parts) == 1 else torch.cat(parts)
-            keep = None if forward.keep is None else _kept(batch, forward).to(views.device)
+            keep = None if forward.keep is None else _kept(batch, forward).to(views.device, non_blocking=True)
             results[key] = branch(views, keep, **forward.parts._asdict())
         return results
 

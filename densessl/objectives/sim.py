@@ -130,7 +130,7 @@ class SIM(Objective):
             images = valid.new_ones(len(predicted))
             figures["loss_global"] = self.global_weight * self._terms(predicted.mean(1), target.mean(1), images)["loss"]
         with torch.no_grad():
-            figures["cosine"] = valid_mean(F.cosine_similarity(p, t), valid, "local")
+            figures["positive_cosine"] = valid_mean(F.cosine_similarity(p, t), valid, "local")
             if self.predict == "features":
                 figures["target_std"] = channel_spread(t)
                 figures["between_images"] = between_image_cosine(target.mT[..., None])

@@ -243,3 +243,30 @@ def test_constructor_names_unknown_and_missing_keys():
         build_optim_wrapper(Net(), {**cfg, "paramwise_cfg": {"excludes": ()}})
     with pytest.raises(ValueError, match="`lr`"):
         build_optim_wrapper(Net(), {**cfg, "optimizer": {"type": "SGD"}})
+
+
+@pytest.mark.parametrize(
+    ("options", "fused"), [({}, True), ({"fused": False}, False), ({"foreach": True}, None), ({"fused": None}, None)]
+)
+def test_adamw_is_fused_unless_told_otherwise(options, fused):
+    """The same steps as unfused, in one pass over the weights."""
+    wrappers = []
+    for extra in (options, {"fused": False}):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = {"type": "AdamW", "lr": 0.1, "weight_decay": 0.1, **extra}
+        wrappers.append(
+            build_optim_wrapper(
+                net,
+                {"constructor": "densessl.DenseOptimWrapperConstructor", "optimizer": optimizer, "precision": "fp32"},
+            )
+        )
+        for step in range(3):
+            for param in net.parameters():
+                param.grad = torch.full_like(param, 0.1 + step)
+            wrappers[-1].optimizer.step()
+    assert wrappers[0].optimizer.defaults["fused"] is fused
+    pairs = zip(*(wrapper.optimizer.param_groups for wrapper in wrappers))
+    for ours, plain in pairs:
+        for a, b in zip(ours["params"], plain["params"]):
+            torch.testing.assert_close(a, b)

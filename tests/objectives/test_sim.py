@@ -188,7 +188,9 @@ def test_figures_of_equal_targets_show_it():
     assert figures["target_std"].item() == pytest.approx(0, abs=1e-6)
     assert figures["between_images"].item() == pytest.approx(1, abs=1e-6)
     normed = F.layer_norm(target, (16,))
-    assert objective.compare(normed, target, torch.ones(2, 9, dtype=torch.bool))["cosine"].item() == pytest.approx(1)
+    assert objective.compare(normed, target, torch.ones(2, 9, dtype=torch.bool))[
+        "positive_cosine"
+    ].item() == pytest.approx(1)
 
 
 def test_turned_views_are_refused():

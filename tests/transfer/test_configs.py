@@ -9,10 +9,12 @@ import torch
 from PIL import Image
 
 from densessl.transfer import LoadBackboneHook, export_backbone, load_backbone
+from tests.transfer import vits
 from tests.transfer.cases import checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
 SMALL = CONFIGS / "voc" / "retinanet_r18_256_voc.py"
+SMALL_VIT = CONFIGS / "voc" / "retinanet_vitdet_256_voc.py"
 BOX = """<object><name>{}</name><difficult>0</difficult>
 <bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
 
@@ -34,25 +36,42 @@ def write_voc(root: Path, names: list[str]) -> None:
         (folder / "ImageSets/Main" / f"{part}.txt").write_text("\n".join(ids) + "\n")
 
 
-def small_config(tmp_path: Path, monkeypatch, classes: str):
+def small_config(tmp_path: Path, monkeypatch, classes: str, path: Path = SMALL):
     from densessl.engine.launch import load_config, set_data_root
 
     monkeypatch.setenv("CLASSES", classes)
-    config = load_config(str(SMALL))
+    config = load_config(str(path))
     set_data_root(config, str(tmp_path / "data"))
     config.work_dir = str(tmp_path / "run")
     return config
 
 
+def vit_of_the_small_config() -> dict:
+    """What `sim_vit_tiny.py` trains."""
+    return vits.checkpoint(image_size=96, patch_size=8, dim=192, depth=8, heads=3, mlp_ratio=4.0)[0]
+
+
 @pytest.mark.det
 @pytest.mark.slow
-def test_the_small_config_trains_from_an_export_and_evaluates(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "make", "loaded"),
+    [
+        (SMALL, lambda: checkpoint()[0], "120/120 backbone tensors loaded; 0 unexpected; neck: "),
+        (
+            SMALL_VIT,
+            vit_of_the_small_config,
+            "99/99 backbone tensors loaded; 0 unexpected; not used: cls_token; rel_pos: ",
+        ),
+    ],
+    ids=["resnet", "vit"],
+)
+def test_the_small_config_trains_from_an_export_and_evaluates(tmp_path, monkeypatch, path, make, loaded):
     from densessl.engine.runner import DenseRunner
 
     write_voc(tmp_path / "data", ["fox", "owl"])
-    content, _, _ = checkpoint()
-    export_backbone(content, tmp_path / "r18.pth")
-    config = small_config(tmp_path, monkeypatch, "fox,owl")
+    content = make()
+    export_backbone(content, tmp_path / "backbone.pth")
+    config = small_config(tmp_path, monkeypatch, "fox,owl", path)
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.num_workers, loader.persistent_workers, loader.batch_size = 0, False, 2
         for step in loader.dataset.pipeline:
@@ -61,22 +80,23 @@ def test_the_small_config_trains_from_an_export_and_evaluates(tmp_path, monkeypa
         {
             "train_cfg.max_epochs": 1,
             "model.test_cfg.score_thr": 0.0,  # CocoMetric has no scores to return where nothing is detected
-            "custom_hooks.0.checkpoint": str(tmp_path / "r18.pth"),
+            "custom_hooks.0.checkpoint": str(tmp_path / "backbone.pth"),
         }
     )
     runner = DenseRunner.from_cfg(config)
     assert runner.model.bbox_head.num_classes == 2
     runner.train()
     hook = next(hook for hook in runner.hooks if isinstance(hook, LoadBackboneHook))
-    assert hook.report.summary.startswith("120/120 backbone tensors loaded; 0 unexpected; neck: ")
+    assert hook.report.summary.startswith(loaded) and not hook.report.unverified
     scores = runner.val_loop.run()
     assert {"pascal_voc/AP50", "coco/bbox_mAP", "coco/bbox_mAP_50"} <= scores.keys()
     assert all(0 <= scores[key] <= 1 for key in ("pascal_voc/AP50", "coco/bbox_mAP"))
     # A resumed run keeps its weights: the hook must not put the pretrained ones back.
-    trained = runner.model.backbone.conv1.weight.detach().clone()
-    assert not torch.equal(trained, content["state_dict"]["online.backbone.conv1.weight"])
+    name, trained = next(iter(runner.model.backbone.named_parameters()))
+    kept = trained.detach().clone()
+    assert not torch.equal(kept, content["state_dict"][f"online.backbone.{name}"])
     hook.before_train(runner)
-    assert torch.equal(runner.model.backbone.conv1.weight, trained)
+    assert torch.equal(trained, kept)
 
 
 @pytest.mark.det
