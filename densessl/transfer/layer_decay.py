@@ -18,7 +18,7 @@ class LayerDecayConstructor(DenseOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: ``optimizer`` (with ``lr``), and ``type`` and arguments of the wrapper, such as
             ``"AmpOptimWrapper"``.
-        paramwise_cfg: ``dict(decay_rate=0.7)``. Small models of few steps want larger rates than ViTDet-B's 0.7.
+        paramwise_cfg: ``dict(decay_rate=0.7)``, as of ViTDet-B; 1, the default, is one rate for all.
 
     Raises:
         ValueError: an unknown key of ``paramwise_cfg``, a rate that is not in (0, 1]; when called, a model whose

@@ -30,8 +30,8 @@ class LN2d(LayerNorm2d):
 
 
 class RelativeAttention(Attention):
-    """Self-attention of the cells of maps, in windows or over all, with decomposed relative positions: the logit of a
-    query q and a key gains ``q . R_h[dy] + q . R_w[dx]`` (MViTv2, arXiv 2112.01526, equation 4; ViTDet, section 3).
+    """Self-attention of the cells of maps, in windows or over all, with the decomposed relative positions of MViTv2
+    (arXiv 2112.01526): the logit of a query q and a key gains ``q . R_h[dy] + q . R_w[dx]``, where q is not scaled.
 
     Keys beside the attention's: ``rel_pos_h``, ``rel_pos_w`` (2 * side - 1, dim / heads), zeros at first.
 
