@@ -6,11 +6,11 @@ A *framework* (MoCo v2, BYOL, SimSiam, DINO …) is a configuration of it: a tar
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from densessl.branches import MLP, Branch, build_branch, build_target
 from densessl.branches.branch import Features
+from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
 from densessl.registry import MODELS, OBJECTIVES
@@ -18,7 +18,7 @@ from densessl.version import __version__
 
 
 @MODELS.register_module()
-class TwoBranch(BaseModel):
+class TwoBranch(CountingModel):
     """An online branch, a target branch, and objectives that compare their maps.
 
     One step: views are preprocessed; objectives derive inputs; the online forwards all objectives planned run, each
@@ -57,27 +57,15 @@ class TwoBranch(BaseModel):
         self.online = branch
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
         self.plans = {objective.name: objective.plan() for objective in built}
-        self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
         for name, module in self.named_modules():
             if isinstance(module, MLP):
                 module.label = name
         if channels_last:
             self.to(memory_format=torch.channels_last)
-        # The step as a Python number: reading the buffer would wait for the device.
-        self.step = 0
-        self.horizon = None
-        self.seed = 0
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "step", int(module.global_step)))
-
-    def begin(self, horizon, seed: int = 0) -> None:
-        """Tell the model how long training is; schedules of the target and of objectives are functions of it."""
-        self.horizon = horizon
-        self.seed = seed
 
     def advance(self) -> None:
-        """Count an optimiser step, after it was taken."""
-        self.step += 1
-        self.global_step.fill_(self.step)
+        """Count an optimiser step, after it was taken, and move a target that moves then."""
+        super().advance()
         self.target.after_step(self.online, self.step, self.horizon)
 
     def describe(self) -> dict:

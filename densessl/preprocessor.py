@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
 
 from densessl.augment import Photometric, normalize
 from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.data.batch import Batch
 from densessl.data.views import ViewSpec, expand_views
+from densessl.geometry import ViewGeometry
 from densessl.registry import MODELS
 
 
@@ -58,3 +60,45 @@ class ViewPreprocessor(BaseDataPreprocessor):
                     images = ops(images, draws["photometric"])
                 views.append(normalize(images, self.mean, self.std))
         return data._replace(views=views)
+
+
+@MODELS.register_module()
+class RegionPreprocessor(BaseDataPreprocessor):
+    """Normalises whole images, whose padding becomes zero, and patches of regions, to which it applies the photometric
+    ops with the numbers the workers drew.
+
+    Args:
+        photometric: the same configs as the data set's.
+        mean, std: of RGB in units of 0..255.
+    """
+
+    def __init__(
+        self,
+        photometric: Sequence[dict] = (),
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ):
+        super().__init__()
+        self.photometric = Photometric(photometric)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def forward(self, data: Batch, training: bool = False) -> Batch:
+        """The batch on the device, images and patches normalised, in fp32."""
+        numbers = None if data.regions is None else data.regions.draws.get("photometric")
+        data = data.to(self.device)
+        with torch.no_grad(), torch.autocast(data.views[0].device.type, enabled=False):
+            image = normalize(data.views[0].float() / 255, self.mean, self.std)
+            image *= inside(data.geometry[0], image.shape[-2:])
+            regions = data.regions
+            if regions is not None and regions.patches is not None:
+                patches = self.photometric(regions.patches.float() / 255, numbers)
+                regions = regions._replace(patches=normalize(patches, self.mean, self.std))
+        return data._replace(views=[image], regions=regions)
+
+
+def inside(geometry: ViewGeometry, size: tuple[int, int]) -> Tensor:
+    """Where padded images of (height, width) pixels are not padding, (N, 1, height, width) bool."""
+    width, height = geometry.view_size.unbind(1)
+    x, y = (torch.arange(n, device=width.device) for n in (size[1], size[0]))
+    return ((y[:, None] < height[:, None, None]) & (x < width[:, None, None]))[:, None]

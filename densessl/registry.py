@@ -21,6 +21,8 @@ AUGMENTATIONS = _child("augmentation", None, "augment")
 REGIONS = _child("region source", None, "regions")
 REGION_GENERATORS = _child("region generator", None, "regions")
 REGION_SELECTIONS = _child("region selection", None, "regions")
+# Found once densessl.detectors is imported, which imports mmdet: `custom_imports` of the configs does.
+PRETEXTS = _child("pretext", None)
 DATASETS = _child("dataset", mmengine.DATASETS, "data")
 DATA_SAMPLERS = _child("data sampler", mmengine.DATA_SAMPLERS, "data")
 FUNCTIONS = _child("function", mmengine.FUNCTIONS, "data")

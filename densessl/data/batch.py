@@ -17,12 +17,14 @@ class SampleRegions(NamedTuple):
     Attributes:
         boxes: (B, 4) float64, (x0, y0, x1, y1) in source pixels.
         levels: (B,) int64, how many groupings deep each is; 1 where the generator groups nothing.
-        draws: name to (B, count) numbers, uniform in [0, 1).
+        draws: name to (B, count) numbers, uniform in [0, 1) unless whoever made them says otherwise.
+        patches: (B, h, w, 3) uint8, what each shows, where asked for.
     """
 
     boxes: np.ndarray
     levels: np.ndarray
     draws: dict[str, np.ndarray]
+    patches: np.ndarray | None = None
 
 
 class Sample(NamedTuple):
@@ -52,7 +54,8 @@ class Regions(NamedTuple):
         source: (M, 4) in source pixels.
         levels: (M,) int64.
         owner: (M,) int64, ascending: the batch row each belongs to. Rows without regions are left out.
-        draws: name to (M, count) uniform numbers. They move to the device with the rest.
+        draws: name to (M, count) numbers. They move to the device with the rest.
+        patches: (M, 3, h, w) uint8, what each region shows, where asked for; normalised floats after the preprocessor.
     """
 
     boxes: list[Tensor]
@@ -61,6 +64,7 @@ class Regions(NamedTuple):
     levels: Tensor
     owner: Tensor
     draws: dict[str, Tensor]
+    patches: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Regions":
         """The same regions with ``function`` applied to each tensor."""
@@ -69,6 +73,7 @@ class Regions(NamedTuple):
             [function(item) for item in self.kept],
             *(function(item) for item in (self.source, self.levels, self.owner)),
             {name: function(item) for name, item in self.draws.items()},
+            None if self.patches is None else function(self.patches),
         )
 
     def index(self, chosen: Tensor) -> "Regions":
@@ -108,12 +113,12 @@ class Batch(NamedTuple):
 
 @FUNCTIONS.register_module()
 def collate_views(samples: Sequence[Sample]) -> Batch:
-    """Stack samples, in the worker."""
+    """Stack samples, in the worker. Views of unequal sizes are padded with zeros, on the right and below."""
     views, geometry, draws, keys, regions = zip(*samples)
     placed = [ViewGeometry.stack(column) for column in zip(*geometry)]
     return Batch(
         # Rows of (h, w, 3) stacked are channels-last memory; the permuted tensor is (N, 3, h, w).
-        [torch.from_numpy(np.stack(column)).permute(0, 3, 1, 2) for column in zip(*views)],
+        [torch.from_numpy(stack_padded(column)).permute(0, 3, 1, 2) for column in zip(*views)],
         placed,
         [
             {name: torch.from_numpy(np.stack([row[name] for row in column])) for name in column[0]}
@@ -124,9 +129,20 @@ def collate_views(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def stack_padded(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Images (h, w, 3) of any sizes as one array (N, max h, max w, 3), zeros right of and below each."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    if all(image.shape[:2] == (height, width) for image in images):
+        return np.stack(images)
+    stacked = np.zeros((len(images), height, width, 3), images[0].dtype)
+    for row, image in zip(stacked, images):
+        row[: image.shape[0], : image.shape[1]] = image
+    return stacked
+
+
 def pack_regions(samples: Sequence[SampleRegions], geometry: Sequence[ViewGeometry]) -> Regions:
     """Regions of N images, mapped into their V views."""
-    boxes, levels, draws = zip(*samples)
+    boxes, levels, draws, patches = zip(*samples)
     counts = torch.tensor([len(item) for item in boxes])
     owner = torch.repeat_interleave(torch.arange(len(boxes)), counts)
     source = torch.from_numpy(np.concatenate(boxes))
@@ -138,4 +154,5 @@ def pack_regions(samples: Sequence[SampleRegions], geometry: Sequence[ViewGeomet
         torch.from_numpy(np.concatenate(levels)),
         owner,
         {name: torch.from_numpy(np.concatenate([row[name] for row in draws])) for name in draws[0]},
+        None if patches[0] is None else torch.from_numpy(np.concatenate(patches)).permute(0, 3, 1, 2),
     )

@@ -24,25 +24,52 @@ from densessl.data.views import (
 from densessl.registry import DATASETS, REGIONS
 
 
-@DATASETS.register_module()
-class UnlabelledImages(Dataset):
-    """Views of the images of a folder, a list file, or a COCO json whose labels are ignored.
+class ImageList(Dataset):
+    """Images of a folder, a list file, or a COCO json whose labels are ignored.
 
     Args:
         source: the folder, list file or json; see :func:`densessl.data.sources.list_images`.
-        views: view configs (:class:`densessl.data.views.ViewSpec`).
         root: folder that relative paths of a list or json are resolved against.
         resample: "fast" or "pil" (bit-exact Pillow, slower); see :func:`densessl.data.placed.resize`.
-        photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
-            applies them here, in float, and ships the rounded result. Same ops, same numbers.
-        scaled_decode: decode JPEGs at reduced scale when every drawn crop has at least twice the view's resolution.
         seed: of all draws; the sampler sets it to the seed of the run.
         limit: use the first so many images only.
-        regions: config of a source of regions (:class:`densessl.regions.RegionSource`), such as
-            ``dict(type="RegionStore", path="regions/")``.
     """
 
     metainfo: dict = {}  # MMEngine asks for it; nothing is known about unlabelled images
+
+    def __init__(
+        self, source: str, root: str | None = None, resample: str = "fast", seed: int = 0, limit: int | None = None
+    ):
+        self.images = list_images(source, root)
+        self.resample = resample
+        self.seed = seed
+        self.limit = limit
+
+    def set_seed(self, seed: int) -> None:
+        self.seed = seed
+
+    def __len__(self) -> int:
+        length = len(self.images.paths)
+        return length if self.limit is None else min(length, self.limit)
+
+    def path(self, index: int) -> Path:
+        """Where image ``index`` is."""
+        return Path(self.images.root, self.images.paths[index])
+
+
+@DATASETS.register_module()
+class UnlabelledImages(ImageList):
+    """Views of unlabelled images.
+
+    Args:
+        source, root, resample, seed, limit: see :class:`ImageList`.
+        views: view configs (:class:`densessl.data.views.ViewSpec`).
+        photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
+            applies them here, in float, and ships the rounded result. Same ops, same numbers.
+        scaled_decode: decode JPEGs at reduced scale when every drawn crop has at least twice the view's resolution.
+        regions: config of a source of regions (:class:`densessl.regions.RegionSource`), such as
+            ``dict(type="RegionStore", path="regions/")``.
+    """
 
     def __init__(
         self,
@@ -58,29 +85,15 @@ class UnlabelledImages(Dataset):
     ):
         if photometric_on not in ("device", "worker"):
             raise ValueError(f"dataset.photometric_on is {photometric_on!r}; 'device' and 'worker' are known")
-        self.images = list_images(source, root)
+        super().__init__(source, root, resample, seed, limit)
         self.specs = expand_views(views)
         self.photometric = [Photometric(spec.photometric) for spec in self.specs]
         self.masks = [spec.mask and build_mask(spec.mask, spec.width_height) for spec in self.specs]
-        self.resample = resample
         self.photometric_on = photometric_on
         self.scaled_decode = scaled_decode and resample == "fast"
-        self.seed = seed
-        self.limit = limit
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):
             raise ValueError("a view asks for regions (views.regions), the data set has none: give dataset.regions")
-
-    def set_seed(self, seed: int) -> None:
-        self.seed = seed
-
-    def __len__(self) -> int:
-        length = len(self.images.paths)
-        return length if self.limit is None else min(length, self.limit)
-
-    def path(self, index: int) -> Path:
-        """Where image ``index`` is."""
-        return Path(self.images.root, self.images.paths[index])
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of key (epoch, index).

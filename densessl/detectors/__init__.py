@@ -1,0 +1,8 @@
+"""Pretraining of whole detectors: any DETR of MMDetection, and pretexts beside it. Importing this imports mmdet."""
+
+from densessl.detectors.detreg import DETReg
+from densessl.detectors.pretext import Pretext
+from densessl.detectors.pretraining import DetectorPretraining
+from densessl.detectors.updetr import UPDETR
+
+__all__ = ["DETReg", "DetectorPretraining", "Pretext", "UPDETR"]

@@ -1,0 +1,107 @@
+"""A whole detector of MMDetection, pretrained on regions of unlabelled images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densessl.counting import CountingModel
+from densessl.data.batch import Batch
+from densessl.detectors.matches import RecordingAssigner
+from densessl.detectors.pretext import Pretext
+from densessl.detectors.samples import data_samples
+from densessl.detectors.stock import build, pretraining_model, stock_model
+from densessl.registry import MODELS, PRETEXTS
+
+
+@MODELS.register_module()
+class DetectorPretraining(CountingModel):
+    """Any DETR of MMDetection, its class and parameter names untouched (``detector.*``), and a pretext beside it
+    (``pretext.*``).
+
+    Args:
+        detector: name of a stock config (``"mmdet::detr/detr_r50_8xb2-150e_coco.py"``), or a ``model`` config.
+        pretext: config of what is learnt beside detecting regions.
+        options: changes to the detector's config by dotted name.
+        data_preprocessor: config of :class:`densessl.preprocessor.RegionPreprocessor`.
+    """
+
+    def __init__(
+        self,
+        detector: str | Mapping[str, Any],
+        pretext: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(data_preprocessor, init_cfg)
+        self.stock = detector if isinstance(detector, str) else None
+        self.config = pretraining_model(stock_model(detector), options)
+        self.detector = build(self.config)
+        self.assigner = RecordingAssigner(self.detector.bbox_head.assigner)
+        self.detector.bbox_head.assigner = self.assigner
+        self.pretext: Pretext = PRETEXTS.build(pretext)
+        self.pretext.attach(self.detector)
+
+    def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
+        """MMEngine's entry: the fields of a :class:`Batch` spread out.
+
+        Args:
+            mode: "loss" for the losses; "tensor" for the detector's maps of the views.
+        """
+        if mode == "loss":
+            return self.loss(Batch(views, geometry, draws, keys, regions, derived))
+        if mode == "tensor":
+            return self.detector.extract_feat(views)
+        raise ValueError(f"mode is {mode!r}; 'loss' and 'tensor' are known")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The detector's losses and the pretext's.
+
+        Args:
+            batch: preprocessed, of one view and its regions.
+        """
+        samples = data_samples(batch)
+        maps = self.detector.extract_feat(batch.views[0])
+        inputs = self.transform(maps, samples, batch)
+        inputs = {name: _full(value) for name, value in inputs.items()}
+        with torch.autocast(batch.views[0].device.type, enabled=False):
+            # Boxes in pixels and their overlaps want fp32 (fact sheet of the detectors, section 6.8, trap 8).
+            losses = self.detector.bbox_head.loss(**inputs, batch_data_samples=samples)
+        states = inputs["hidden_states"]
+        noise = (inputs.get("dn_meta") or {}).get("num_denoising_queries", 0)
+        matches = self.assigner.take(len(states), len(samples))
+        rows = [sample.gt_instances.rows for sample in samples]
+        figures = {f"detector.{name}": value for name, value in losses.items()}
+        added = self.pretext.losses([state[:, noise:] for state in states], matches, batch, rows)
+        figures |= {f"pretext.{name}": value for name, value in added.items()}
+        figures["regions"] = torch.tensor(len(batch.regions.owner) / len(samples))
+        if "replaced" in batch.draws[0]:
+            figures["replaced"] = batch.draws[0]["replaced"].mean()
+        return figures
+
+    def transform(self, maps: Sequence[Tensor], samples: Sequence, batch: Batch) -> dict[str, Any]:
+        """Encoder and decoder: ``DetectionTransformer.forward_transformer`` with the pretext's say in between."""
+        detector = self.detector
+        encoder, decoder = detector.pre_transformer(maps, samples)
+        memory = detector.forward_encoder(**encoder)
+        if hasattr(detector, "dn_query_generator"):
+            memory["batch_data_samples"] = samples
+        asked, head = detector.pre_decoder(**memory)
+        decoder.update(asked)
+        with self.pretext.queries(detector, decoder, batch):
+            head.update(detector.forward_decoder(**decoder))
+        return head
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum to minimise and what is logged. The detector's losses are all that have "loss" in their names."""
+        total = sum(value for key, value in losses.items() if "loss" in key)
+        return total, {"loss": total.detach(), **{key: value.detach() for key, value in losses.items()}}
+
+
+def _full(value: Any) -> Any:
+    """Tensors of less than fp32, also in lists, in fp32."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return type(value)(map(_full, value)) if isinstance(value, list | tuple) else value
