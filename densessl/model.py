@@ -68,6 +68,21 @@ class TwoBranch(CountingModel):
         super().advance()
         self.target.after_step(self.online, self.step, self.horizon)
 
+    def init_backbone(self, checkpoint: str, branch: str = "online", resumed: bool = False) -> str:
+        """Load the backbone of a file into the online branch, and from there into the target; a resumed run keeps its
+        own. Returns what to tell of it.
+
+        Raises:
+            densessl.transfer.LoadError: the file has another network; nothing was loaded then.
+        """
+        from densessl.transfer import load_backbone  # which imports this package
+
+        if resumed:
+            return "resumed, so the weights stay as resumed"
+        report = load_backbone(self.online, checkpoint, branch=branch)
+        self.target.branch(self.online).backbone.load_state_dict(self.online.backbone.state_dict())
+        return str(report)
+
     def describe(self) -> dict:
         """What an exported file has to know about the parts of a branch; plain data, kept in checkpoints."""
         normalize = {}

@@ -5,4 +5,4 @@ from densessl.detectors.pretext import Pretext
 from densessl.detectors.pretraining import DetectorPretraining
 from densessl.detectors.updetr import UPDETR
 
-__all__ = ["DETReg", "DetectorPretraining", "Pretext", "UPDETR"]
+__all__ = ["UPDETR", "DETReg", "DetectorPretraining", "Pretext"]

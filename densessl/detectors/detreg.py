@@ -20,18 +20,28 @@ class DETReg(Pretext):
     absolute error over all pairs and channels).
 
     Args:
-        teacher: config of the backbone that embeds patches, see :class:`Teacher`.
+        teacher: config of the backbone that embeds patches, see :class:`densessl.detectors.teacher.Teacher`.
         weight: of the embedding loss.
+        teacher_checkpoint, allow_random_teacher: see there.
     """
 
-    def __init__(self, teacher: dict[str, Any], weight: float = 1.0, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.teacher = Teacher(teacher)
+    def __init__(
+        self,
+        teacher: dict[str, Any],
+        weight: float = 1.0,
+        teacher_checkpoint: str | None = None,
+        allow_random_teacher: bool = False,
+    ):
+        super().__init__()
+        self.teacher = Teacher(teacher, teacher_checkpoint, allow_random_teacher)
         self.weight = weight
 
     def attach(self, detector):
         dim = detector.embed_dims
         self.embed = MLP(dims=(dim, dim, self.teacher.channels))
+
+    def init_backbone(self, checkpoint, branch):
+        return [self.teacher.load(checkpoint, branch)]
 
     def losses(self, states, matches, batch, rows):
         wanted = self.teacher(batch.regions.patches)

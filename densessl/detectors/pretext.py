@@ -19,6 +19,10 @@ class Pretext(nn.Module):
     def attach(self, detector: nn.Module) -> None:
         """Make what depends on the detector: widths, numbers of queries."""
 
+    def init_backbone(self, checkpoint: str, branch: str) -> list[str]:
+        """Load the backbone of a file into frozen networks of its own; what to tell of each."""
+        return []
+
     def queries(self, detector: nn.Module, inputs: dict, batch: Batch) -> AbstractContextManager:
         """Change the decoder's inputs, and the decoder for the time of one forward pass.
 

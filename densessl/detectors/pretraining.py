@@ -13,6 +13,7 @@ from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
 from densessl.detectors.stock import build, pretraining_model, stock_model
 from densessl.registry import MODELS, PRETEXTS
+from densessl.version import __version__
 
 
 @MODELS.register_module()
@@ -37,6 +38,7 @@ class DetectorPretraining(CountingModel):
     ):
         super().__init__(data_preprocessor, init_cfg)
         self.stock = detector if isinstance(detector, str) else None
+        self.options = dict(options or {})
         self.config = pretraining_model(stock_model(detector), options)
         self.detector = build(self.config)
         self.assigner = RecordingAssigner(self.detector.bbox_head.assigner)
@@ -80,6 +82,33 @@ class DetectorPretraining(CountingModel):
         if "replaced" in batch.draws[0]:
             figures["replaced"] = batch.draws[0]["replaced"].mean()
         return figures
+
+    def init_backbone(self, checkpoint: str, branch: str = "online", resumed: bool = False) -> str:
+        """Load the backbone of a file into the detector, which keeps its own in a resumed run, and into what frozen
+        networks the pretext has. Returns what to tell of it.
+
+        Raises:
+            densessl.transfer.LoadError: the file has another network; nothing was loaded then.
+        """
+        from densessl.transfer import load_backbone  # which imports this package
+
+        said = (
+            "resumed, so the weights stay as resumed"
+            if resumed
+            else load_backbone(self.detector, checkpoint, branch=branch)
+        )
+        return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
+
+    def describe(self) -> dict:
+        """What an exported file has to know: the stock config and what was changed in it; plain data."""
+        pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
+        return dict(
+            detector=self.stock,
+            options=self.options,
+            backbone=self.config["backbone"],
+            normalize=pixels,
+            version=__version__,
+        )
 
     def transform(self, maps: Sequence[Tensor], samples: Sequence, batch: Batch) -> dict[str, Any]:
         """Encoder and decoder: ``DetectionTransformer.forward_transformer`` with the pretext's say in between."""

@@ -3,26 +3,55 @@
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from densessl.branches import build_backbone
 
 
 class Teacher:
-    """A backbone in evaluation mode, without gradient, outside the module tree: checkpoints do not hold it.
+    """A backbone in evaluation mode, without gradient, outside the module tree: no checkpoint holds it.
 
     Args:
         backbone: config; its first output is pooled over the patch. DETReg's released code takes ``layer2`` of a
             ResNet-50 (512 channels), whatever the detector: ``out_indices=(1,)``.
+        checkpoint: file of its weights; None for those that the detector's backbone is started from
+            (``tools/train.py --init``).
+        allow_random: go on without weights, as a test of the machinery; the log says so.
     """
 
-    def __init__(self, backbone: dict[str, Any]):
+    def __init__(self, backbone: dict[str, Any], checkpoint: str | None = None, allow_random: bool = False):
         self.network: nn.Module = build_backbone(backbone).requires_grad_(False)
         self.network.eval()
         self.channels = self.network.out_channels[0]
+        self.checkpoint, self.allow_random, self.loaded = checkpoint, allow_random, False
+        if checkpoint:
+            self.load(checkpoint)
+
+    def load(self, checkpoint: str, branch: str = "online") -> str:
+        """Load the backbone of a file, unless there is one of its own. Returns what to tell of it."""
+        from densessl.transfer import load_backbone
+
+        if self.loaded:
+            return f"the teacher keeps {self.checkpoint}"
+        report = load_backbone(self.network, checkpoint, branch=branch)
+        self.checkpoint, self.loaded = checkpoint, True
+        return f"teacher: {report}"
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """Mean features (M, C) of patches (M, 3, h, w), normalised."""
+        """Mean features (M, C) of patches (M, 3, h, w), normalised.
+
+        Raises:
+            ValueError: it has no weights, and may not be random.
+        """
+        if not self.loaded:
+            if not self.allow_random:
+                raise ValueError(
+                    "the teacher has no weights: start from a trained backbone (tools/train.py --init FILE), or set "
+                    "model.pretext.allow_random_teacher=True to try the machinery with a random one"
+                )
+            print_log("The teacher has RANDOM weights (allow_random_teacher=True)", logger="current", level=30)
+            self.loaded = True
         self.network.to(patches.device)
         return self.network(patches)[0].mean((2, 3))

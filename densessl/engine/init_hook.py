@@ -9,9 +9,10 @@ from densessl.registry import HOOKS
 
 @HOOKS.register_module()
 class InitBackboneHook(Hook):
-    """Loads the backbone of a file into the online branch, and from there into the target, before the first step.
+    """Loads the backbone of a file into the model before the first step, by its ``init_backbone``.
 
-    ``tools/train.py --init FILE`` adds it. A resumed run keeps what it resumed.
+    ``tools/train.py --init FILE`` adds it. A resumed run keeps what it resumed, and loads what no checkpoint holds (the
+    teacher of DETReg).
 
     Args:
         checkpoint: anything :func:`densessl.transfer.load_backbone` understands: an export, a checkpoint of another
@@ -29,13 +30,5 @@ class InitBackboneHook(Hook):
         self.branch = branch
 
     def before_train(self, runner: Runner) -> None:
-        from densessl.transfer import load_backbone  # which imports this package
-
-        if runner.iter > 0:
-            runner.logger.info(f"InitBackboneHook: resumed at step {runner.iter}, so the weights stay as resumed")
-            return
-        model = bare_model(runner.model)
-        report = load_backbone(model.online, self.checkpoint, branch=self.branch)
-        target = model.target.branch(model.online)
-        target.backbone.load_state_dict(model.online.backbone.state_dict())
-        runner.logger.info(f"InitBackboneHook: {self.checkpoint}: {report}")
+        said = bare_model(runner.model).init_backbone(self.checkpoint, self.branch, resumed=runner.iter > 0)
+        runner.logger.info(f"InitBackboneHook: {self.checkpoint}: {said}")

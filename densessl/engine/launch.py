@@ -80,10 +80,10 @@ def prepare(args: argparse.Namespace) -> Config:
     stem = Path(args.config.split("::")[-1]).stem + ("_demo" if args.demo else "")
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", stem))
     cfg.launcher = args.launcher
-    pretraining = "views" in cfg
+    pretraining = is_pretraining(cfg)
     if args.demo:
         if not pretraining:
-            raise ValueError(f"--demo is for pretraining configs; {args.config} has no `views`")
+            raise ValueError(f"--demo is for pretraining configs; {args.config} has neither `views` nor `view`")
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
         cfg.train_dataloader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
         cfg.train_dataloader.dataset.pop("root", None)
@@ -118,13 +118,22 @@ def prepare(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def is_pretraining(cfg: Config) -> bool:
+    """Whether a config is one of ours: it says what ``views`` of images it wants, or what ``view`` a detector."""
+    return "views" in cfg or "view" in cfg
+
+
 def link_views(cfg: Config) -> None:
-    """Give data set and preprocessor the config's ``views``, and the data set its ``regions``: ``--cfg-options`` may
-    have changed them."""
-    cfg.train_dataloader.dataset.views = cfg.views
+    """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches, and
+    the data set its ``regions``: ``--cfg-options`` may have changed them."""
+    dataset, preprocessor = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     if "regions" in cfg:
-        cfg.train_dataloader.dataset.regions = cfg.regions
-    cfg.model.data_preprocessor.views = cfg.views
+        dataset.regions = cfg.regions
+    if "views" in cfg:
+        dataset.views = preprocessor.views = cfg.views
+    else:
+        dataset.view = cfg.view
+        dataset.photometric = preprocessor.photometric = cfg.photometric
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -133,7 +142,7 @@ def set_data_root(cfg: Config, root: str) -> None:
     In a pretraining config that is the ``source``. In a detector's config, every ``data_root`` is replaced, and in
     evaluators the paths that began with the old one.
     """
-    if "views" in cfg:
+    if is_pretraining(cfg):
         cfg.train_dataloader.dataset.source = root
         return
     old = cfg.get("data_root")
