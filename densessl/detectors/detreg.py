@@ -9,7 +9,7 @@ from torch import Tensor
 from densessl.branches import MLP
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.teacher import Teacher
-from densessl.losses import full_precision
+from densessl.losses import full_precision, valid_mean
 from densessl.registry import PRETEXTS
 
 
@@ -17,7 +17,12 @@ from densessl.registry import PRETEXTS
 class DETReg(Pretext):
     """Beside the detector's own losses on class-agnostic regions: the query that was given a region regresses the
     teacher's embedding of its patch, at the last decoder layer (paper, section 3; the released code's form: the mean
-    absolute error over all pairs and channels).
+    absolute error over all pairs and channels). The mean is over the pairs of all ranks; the released code's is each
+    rank's own, which weighs ranks equally whatever their numbers of regions. Images may have any numbers of regions.
+
+    The teacher runs in the run's precision, its mean over the patch and the loss in fp32.
+
+    Figures: ``target``, the mean size of what the teacher says, and ``cosine`` of it and what is predicted.
 
     Args:
         teacher: config of the backbone that embeds patches, see :class:`densessl.detectors.teacher.Teacher`.
@@ -43,15 +48,28 @@ class DETReg(Pretext):
     def init_backbone(self, checkpoint, branch):
         return [self.teacher.load(checkpoint, branch)]
 
+    def begin(self):
+        self.teacher.ready()
+
     def losses(self, states, matches, batch, rows):
         wanted = self.teacher(batch.regions.patches)
         last = states[-1]
         predicted = torch.cat([self.embed(own[match.queries]) for own, match in zip(last, matches[-1])])
         target = torch.cat([wanted[own[match.targets]] for own, match in zip(rows, matches[-1])])
-        return {"loss_embed": self.weight * embedding_loss(predicted, target)}
+        predicted, target = full_precision(predicted, target)
+        return {
+            "loss_embed": self.weight * embedding_loss(predicted, target),
+            "target": mean_or_zero(target.abs()),
+            "cosine": mean_or_zero(F.cosine_similarity(predicted.detach(), target, dim=1)),
+        }
 
 
 def embedding_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of pairs (P, E), in at least fp32; zero, with zero gradient, where there are none."""
-    predicted, target = full_precision(predicted, target)
-    return F.l1_loss(predicted, target) if len(predicted) else predicted.sum()
+    """Mean absolute error of pairs (P, E) over those of all ranks; zero, with zero gradient, where there are none."""
+    errors = (predicted - target).abs().mean(1)
+    return valid_mean(errors, torch.ones_like(errors, dtype=torch.bool))
+
+
+def mean_or_zero(values: Tensor) -> Tensor:
+    """Mean of all values, 0 of none."""
+    return values.sum() / max(1, values.numel())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
-from densessl.detectors.matches import RecordingAssigner
+from densessl.detectors.matches import RecordingAssigner, per_region
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
 from densessl.detectors.stock import build, pretraining_model, stock_model
@@ -20,6 +20,12 @@ from densessl.version import __version__
 class DetectorPretraining(CountingModel):
     """Any DETR of MMDetection, its class and parameter names untouched (``detector.*``), and a pretext beside it
     (``pretext.*``).
+
+    Losses are those of the detector's own head on regions as boxes of one class, and the pretext's. Under autocast the
+    head and all losses are computed in fp32; the pretext's heads and teacher run as autocast says.
+
+    Figures: ``regions`` an image, ``matched``, their share that was given to a query (1 unless an image has more
+    regions than the detector queries), ``replaced``, the share of images that had too few regions.
 
     Args:
         detector: name of a stock config (``"mmdet::detr/detr_r50_8xb2-150e_coco.py"``), or a ``model`` config.
@@ -66,19 +72,31 @@ class DetectorPretraining(CountingModel):
         """
         samples = data_samples(batch)
         maps = self.detector.extract_feat(batch.views[0])
-        inputs = self.transform(maps, samples, batch)
+        return self.judge(self.transform(maps, samples, batch), samples, batch)
+
+    def judge(self, inputs: dict[str, Any], samples: Sequence, batch: Batch) -> dict[str, Tensor]:
+        """Losses and figures of what the decoder made.
+
+        Args:
+            inputs: arguments of the head's ``loss``; ``hidden_states`` (layers, N, Q, C).
+            samples: of the batch.
+            batch: preprocessed.
+        """
+        head = self.detector.bbox_head
         inputs = {name: _full(value) for name, value in inputs.items()}
         with torch.autocast(batch.views[0].device.type, enabled=False):
-            # Boxes in pixels and their overlaps want fp32 (fact sheet of the detectors, section 6.8, trap 8).
-            losses = self.detector.bbox_head.loss(**inputs, batch_data_samples=samples)
+            # Boxes in pixels and their overlaps want fp32: in bf16 a box of 600 pixels is right to two of them.
+            losses = head.loss(**inputs, batch_data_samples=samples)
         states = inputs["hidden_states"]
         noise = (inputs.get("dn_meta") or {}).get("num_denoising_queries", 0)
         matches = self.assigner.take(len(states), len(samples))
         rows = [sample.gt_instances.rows for sample in samples]
+        count = len(batch.regions.owner)
+        losses, share = per_region(losses, matches[-1], count, softmax=not head.loss_cls.use_sigmoid)
         figures = {f"detector.{name}": value for name, value in losses.items()}
         added = self.pretext.losses([state[:, noise:] for state in states], matches, batch, rows)
         figures |= {f"pretext.{name}": value for name, value in added.items()}
-        figures["regions"] = torch.tensor(len(batch.regions.owner) / len(samples))
+        figures |= {"regions": share.new_tensor(count / len(samples)), "matched": share}
         if "replaced" in batch.draws[0]:
             figures["replaced"] = batch.draws[0]["replaced"].mean()
         return figures
@@ -98,6 +116,10 @@ class DetectorPretraining(CountingModel):
             else load_backbone(self.detector, checkpoint, branch=branch)
         )
         return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
+
+    def begin(self, horizon, seed: int = 0) -> None:
+        super().begin(horizon, seed)
+        self.pretext.begin()
 
     def describe(self) -> dict:
         """What an exported file has to know: the stock config and what was changed in it; plain data."""

@@ -1,6 +1,6 @@
 """UP-DETR (Dai et al., CVPR 2021, arXiv 2011.09094): find the patches that queries were given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -17,10 +17,20 @@ from densessl.registry import PRETEXTS
 ENTRIES = {"DETR": "query_pos", "ConditionalDETR": "query_pos", "DABDETR": "query", "DeformableDETR": "query"}
 
 
+# Arguments that belong to the query: what is permuted with it.
+OF_QUERIES = ("query", "query_pos", "reference_points")
+
+
 @PRETEXTS.register_module()
 class UPDETR(Pretext):
     """Each of an image's M patches is added to a group of queries, which the decoder keeps apart; the query that was
     given a patch's region also reconstructs the patch's features, at every layer.
+
+    Which query was given which region is the detector's assigner's to say, who does not know of groups (paper,
+    section 3.2, and code). The target is detached; the released code's is not, which is the same while the backbone is
+    frozen.
+
+    Figure: ``own_patch``, the share of matched queries of the last layer whose region is that of their own patch.
 
     Args:
         drop: probability that a query of an image goes without its patch.
@@ -47,34 +57,74 @@ class UPDETR(Pretext):
 
     @contextmanager
     def queries(self, detector, inputs, batch):
-        with torch.no_grad():
-            maps = detector.backbone(batch.regions.patches)
-            self.features = torch.cat([item.mean((2, 3)) for item in maps], 1)
+        maps = full_precision(*detector.backbone(batch.regions.patches))
+        self.features = torch.cat([item.mean((2, 3)) for item in maps], 1)
         images, count = len(batch.keys), inputs[self.entry].shape[1]
-        groups = query_groups(count, patches_an_image(batch.regions.owner, images)).to(self.features.device)
-        given = self.patch_to_query(self.features).unflatten(0, (images, -1))[:, groups]
-        if self.training:
-            given = given * (torch.rand(images, count, 1, device=given.device) > self.drop)
-            if self.shuffle:
-                inputs["query_pos"] = inputs["query_pos"][:, torch.randperm(count, device=given.device)]
-        inputs[self.entry] = inputs[self.entry] + given
-        with self_attention_masked(detector.decoder, groups[:, None] != groups):
+        patches = patches_an_image(batch.regions.owner, images)
+        self.groups = query_groups(count, patches).to(self.features.device)
+        keep, order = self.draw(images, count, self.features.device)
+        asked = {name: inputs[name] for name in OF_QUERIES if name in inputs}
+        vectors = self.patch_to_query(self.features).unflatten(0, (images, patches))
+        inputs.update(with_patches(asked, self.entry, vectors, self.groups, keep, order))
+        with self_attention_masked(detector.decoder, self.groups[:, None] != self.groups):
             yield
 
+    def draw(self, images: int, count: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+        """Which queries keep their patch, (images, count) bool, and the order of the learnt queries, (count,); None
+        for all, and as they are."""
+        keep = torch.rand(images, count, device=device) > self.drop if self.training else None
+        return keep, torch.randperm(count, device=device) if self.training and self.shuffle else None
+
     def losses(self, states, matches, batch, rows):
+        own = torch.cat([self.groups[match.queries] == match.targets for match in matches[-1]])
+        figures = {"own_patch": own.float().sum() / max(1, len(own))}
         if not self.reconstruct:
-            return {}
-        count = global_count(self.features.new_tensor(float(len(batch.regions.owner)))).clamp(min=1)
+            return figures
+        features = self.features.detach()
+        count = global_count(features.new_tensor(float(len(features)))).clamp(min=1)
         terms = []
         for state, layer in zip(states, matches):
             predicted = torch.cat([self.align(own[match.queries]) for own, match in zip(state, layer)])
-            target = torch.cat([self.features[own[match.targets]] for own, match in zip(rows, layer)])
+            target = torch.cat([features[own[match.targets]] for own, match in zip(rows, layer)])
             terms.append(self.reconstruct * reconstruction(predicted, target) / count)
-        return {"loss_feature": terms[-1], **{f"loss_feature_{i}": term for i, term in enumerate(terms[:-1])}}
+        return {
+            "loss_feature": terms[-1],
+            **{f"d{number}.loss_feature": term for number, term in enumerate(terms[:-1])},
+            **figures,
+        }
+
+
+def with_patches(
+    asked: Mapping[str, Tensor],
+    entry: str,
+    vectors: Tensor,
+    groups: Tensor,
+    keep: Tensor | None = None,
+    order: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Queries with patches added.
+
+    Args:
+        asked: of the decoder's arguments those that belong to queries, each (N, Q, ...).
+        entry: which of them patches are added to.
+        vectors: (N, M, C) of the images' patches.
+        groups: (Q,), whose patch each query is given.
+        keep: (N, Q), zero where a query goes without; None for none.
+        order: (Q,), which learnt query is in each one's place; None for its own. Groups are of places.
+    """
+    found = dict(asked) if order is None else {name: value[:, order] for name, value in asked.items()}
+    given = vectors[:, groups]
+    found[entry] = found[entry] + (given if keep is None else given * keep[..., None])
+    return found
 
 
 def query_groups(queries: int, patches: int) -> Tensor:
-    """Which patch each query is given, (queries,) int64: groups in order, as equal as they can be."""
+    """Which patch each query is given, (queries,) int64: groups in order, as equal as they can be.
+
+    Of more patches than queries, some are given to none. Every query is in the group of its own, also where a group has
+    fewer queries than there are groups: there the released code's mask (updetr.py, line 51) leaves queries that see
+    nothing, not even themselves, and whose outputs are not finite.
+    """
     return torch.arange(queries) * patches // queries
 
 
@@ -82,12 +132,15 @@ def patches_an_image(owner: Tensor, images: int) -> int:
     """How many patches each of the images has.
 
     Raises:
-        ValueError: not all have the same number.
+        ValueError: not all have the same number, or they have none.
     """
-    counts = torch.bincount(owner, minlength=images)
-    if (counts != counts[0]).any():
-        raise ValueError(f"UPDETR: images have {counts.tolist()} regions, expected the same number for all")
-    return int(counts[0])
+    counts = torch.bincount(owner, minlength=images).tolist()
+    if set(counts) != {counts[0] or None}:
+        raise ValueError(
+            f"UPDETR: images have {counts} regions, expected the same number for all, and at least one: set "
+            "dataset.at_least to the number that is drawn"
+        )
+    return counts[0]
 
 
 @contextmanager
