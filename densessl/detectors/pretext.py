@@ -23,6 +23,9 @@ class Pretext(nn.Module):
         """Load the backbone of a file into frozen networks of its own; what to tell of each."""
         return []
 
+    def begin(self) -> None:
+        """Before the first step: tell by raising what is missing."""
+
     def queries(self, detector: nn.Module, inputs: dict, batch: Batch) -> AbstractContextManager:
         """Change the decoder's inputs, and the decoder for the time of one forward pass.
 

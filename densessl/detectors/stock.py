@@ -53,5 +53,7 @@ def build(model: Mapping[str, Any]) -> nn.Module:
 
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(dict(model))
-    detector.init_weights()
+        detector._dump_init_info = lambda: None  # else MMEngine logs three lines a parameter
+        detector.init_weights()
+        del detector._dump_init_info
     return detector

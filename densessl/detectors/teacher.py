@@ -1,5 +1,6 @@
 """The frozen network that says what a region shows."""
 
+import logging
 from typing import Any
 
 import torch
@@ -38,20 +39,24 @@ class Teacher:
         self.checkpoint, self.loaded = checkpoint, True
         return f"teacher: {report}"
 
+    def ready(self) -> None:
+        """Raises:
+        ValueError: it has no weights, and may not be random.
+        """
+        if self.loaded:
+            return
+        if not self.allow_random:
+            raise ValueError(
+                "the teacher has no weights, and no checkpoint holds them: start, and resume, from a trained backbone "
+                "(tools/train.py --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
+                "with a random one"
+            )
+        print_log("The teacher has RANDOM weights (allow_random_teacher=True)", logger="current", level=logging.WARNING)
+        self.loaded = True
+
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """Mean features (M, C) of patches (M, 3, h, w), normalised.
-
-        Raises:
-            ValueError: it has no weights, and may not be random.
-        """
-        if not self.loaded:
-            if not self.allow_random:
-                raise ValueError(
-                    "the teacher has no weights: start from a trained backbone (tools/train.py --init FILE), or set "
-                    "model.pretext.allow_random_teacher=True to try the machinery with a random one"
-                )
-            print_log("The teacher has RANDOM weights (allow_random_teacher=True)", logger="current", level=30)
-            self.loaded = True
+        """Mean features (M, C) of patches (M, 3, h, w), normalised. Raises what :meth:`ready` does."""
+        self.ready()
         self.network.to(patches.device)
         return self.network(patches)[0].mean((2, 3))

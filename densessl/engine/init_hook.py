@@ -11,7 +11,7 @@ from densessl.registry import HOOKS
 class InitBackboneHook(Hook):
     """Loads the backbone of a file into the model before the first step, by its ``init_backbone``.
 
-    ``tools/train.py --init FILE`` adds it. A resumed run keeps what it resumed, and loads what no checkpoint holds (the
+    ``tools/train.py --init FILE`` puts it first. A resumed run keeps what it resumed, and loads what no checkpoint holds (the
     teacher of DETReg).
 
     Args:
@@ -23,7 +23,7 @@ class InitBackboneHook(Hook):
         densessl.transfer.LoadError: the file has another network; nothing was loaded then.
     """
 
-    priority = "VERY_HIGH"  # whatever else looks at the weights before training should see these
+    priority = "HIGHEST"  # and first in the list: whatever else looks at the weights before training sees these
 
     def __init__(self, checkpoint: str, branch: str = "online"):
         self.checkpoint = checkpoint

@@ -197,8 +197,9 @@ def split_parameters(
             anything else of at most one dimension (PixPro, BYOL); ``'bias'``: named bias; ``'norm'``: owned by a norm
             layer.
         no_decay: shell patterns of full parameter names excluded as well, e.g. ``'*.pos_embed'``.
-        lr_mult: factor of the learning rate by prefix of the name; the longest prefix that fits counts.
-        constant_lr: prefixes of names whose learning rate stays at the schedule's base, e.g.
+        lr_mult: factor of the learning rate by prefix of the name, a shell pattern: ``'*.sampling_offsets'``; the
+            longest that fits counts.
+        constant_lr: prefixes of names, likewise, whose learning rate stays at the schedule's base, e.g.
             ``'objectives.simsiam.predictor'`` (SimSiam's ``fix_pred_lr``).
 
     Returns:
@@ -246,7 +247,7 @@ def split_parameters(
 
 def _starts(name: str, prefix: str) -> bool:
     """Whether the dotted ``name`` lies at or under ``prefix``; ``backbone.layer1`` is not under ``backbone.layer``."""
-    return name == prefix or name.startswith(prefix.rstrip(".") + ".")
+    return fnmatchcase(name, prefix) or fnmatchcase(name, prefix.rstrip(".") + ".*")
 
 
 def _unmatched(what: str, text: str, named: list[tuple[str, Tensor]]) -> ValueError:

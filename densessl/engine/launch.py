@@ -93,7 +93,7 @@ def prepare(args: argparse.Namespace) -> Config:
     if args.init:
         if not pretraining:
             raise ValueError("--init is for pretraining configs; a detector's backbone is its LoadBackboneHook's")
-        cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="InitBackboneHook", checkpoint=args.init)]
+        cfg.custom_hooks = [dict(type="InitBackboneHook", checkpoint=args.init), *cfg.get("custom_hooks", [])]
     if args.regions:
         if "regions" not in cfg:
             raise ValueError(f"--regions is for configs whose method looks at regions; {args.config} has no `regions`")

@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -116,9 +117,10 @@ def duration(seconds: float) -> str:
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """``loss 2.314  loss_dense 1.201``: the loss first, four significant digits."""
+    """``loss 2.314  loss_dense 1.201``: the loss first, four significant digits. What MMDetection calls ``d0.loss_cls``,
+    figures of a detector's decoder layers but the last, is left to the files."""
     names = sorted(figures, key=lambda name: name != "loss")
-    return "  ".join(f"{name} {figures[name]:.4g}" for name in names)
+    return "  ".join(f"{name} {figures[name]:.4g}" for name in names if not re.search(r"\bd\d+\.", name))
 
 
 def loader_advice(share: float, num_workers: int) -> str:
@@ -243,7 +245,7 @@ class ProgressHook(LoggerHook):
             self._live.show(done / runner.max_iters, self._text(runner))
         if write:
             runner.logger.info(self._text(runner), extra={"shown_live": True})
-            step = global_step(runner, runner.iter + 1)
+            step = global_step(runner, done)
             runner.visualizer.add_scalars(self._figures, step=step, file_path=self.json_log_path)
             waited, spent = self._timer.read()
             self._epoch_wait, self._epoch_time = self._epoch_wait + waited, self._epoch_time + spent
