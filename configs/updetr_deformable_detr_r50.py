@@ -1,0 +1,24 @@
+"""UP-DETR on Deformable DETR, ResNet-50, 60 epochs of ImageNet: a reconstruction (Dai et al., CVPR 2021, arXiv
+2011.09094).
+
+    python tools/train.py configs/pixpro_r50.py --data-root photos/ --work-dir backbone
+    python tools/train.py configs/updetr_deformable_detr_r50.py --data-root photos/ --init backbone/backbone.pth
+
+Whatever `--init` names is the frozen backbone, of image and patches: a checkpoint or an export of any run here,
+torchvision's weights, SwAV's released file (which the paper starts from).
+
+Re-runs of Siamese DETR's authors: COCO 45.3 AP (without pretraining 45.5), VOC 56.4 (56.1).
+Reconstructed: UP-DETR's code has DETR only; where the port of Siamese DETR's authors is known, this follows it. Losses
+and matching costs of the boxes are Deformable DETR's own, all else is UP-DETR's recipe for DETR. A patch is the means
+of its C3, C4 and C5 side by side (3584 channels), added to the queries' content; the class keeps the detector's focal
+loss. 300 queries in ten groups.
+"""
+
+_base_ = "_base_/updetr.py"
+
+model = dict(detector="mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py")
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4), paramwise_cfg=dict(lr_mult={"*.sampling_offsets": 0.1, "*.reference_points_fc": 0.1})
+)
+custom_hooks = _base_.custom_hooks
+custom_hooks[1].update(schedule=dict(type="warmup_multistep", base=2e-4, milestones=(40,)))
