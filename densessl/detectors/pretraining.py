@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
@@ -32,6 +32,7 @@ class DetectorPretraining(CountingModel):
         pretext: config of what is learnt beside detecting regions.
         options: changes to the detector's config by dotted name.
         data_preprocessor: config of :class:`densessl.preprocessor.RegionPreprocessor`.
+        allow_random_backbone: go on with a frozen backbone without weights, as a test of the machinery.
     """
 
     def __init__(
@@ -40,9 +41,12 @@ class DetectorPretraining(CountingModel):
         pretext: Mapping[str, Any],
         options: Mapping[str, Any] | None = None,
         data_preprocessor: dict | None = None,
+        allow_random_backbone: bool = False,
         init_cfg: dict | None = None,
     ):
         super().__init__(data_preprocessor, init_cfg)
+        self.allow_random_backbone, self.loaded = allow_random_backbone, False
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "loaded", True))
         self.stock = detector if isinstance(detector, str) else None
         self.options = dict(options or {})
         self.config = pretraining_model(stock_model(detector), options)
@@ -93,7 +97,7 @@ class DetectorPretraining(CountingModel):
         rows = [sample.gt_instances.rows for sample in samples]
         count = len(batch.regions.owner)
         losses, share = per_region(losses, matches[-1], count, softmax=not head.loss_cls.use_sigmoid)
-        figures = {f"detector.{name}": value for name, value in losses.items()}
+        figures = {f"detector.{name}": value.reshape(()) for name, value in losses.items()}  # some are (1,)
         added = self.pretext.losses([state[:, noise:] for state in states], matches, batch, rows)
         figures |= {f"pretext.{name}": value for name, value in added.items()}
         figures |= {"regions": share.new_tensor(count / len(samples)), "matched": share}
@@ -110,6 +114,7 @@ class DetectorPretraining(CountingModel):
         """
         from densessl.transfer import load_backbone  # which imports this package
 
+        self.loaded = True
         said = (
             "resumed, so the weights stay as resumed"
             if resumed
@@ -118,7 +123,17 @@ class DetectorPretraining(CountingModel):
         return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
 
     def begin(self, horizon, seed: int = 0) -> None:
+        """Before the first step.
+
+        Raises:
+            ValueError: the backbone is frozen and has no weights, or a network of the pretext has none.
+        """
         super().begin(horizon, seed)
+        if not (self.loaded or self.allow_random_backbone or trains(self.detector.backbone)):
+            raise ValueError(
+                "the detector's backbone is frozen and has no weights: start from a trained one (tools/train.py --init "
+                "FILE), or set model.allow_random_backbone=True to try the machinery with a random one"
+            )
         self.pretext.begin()
 
     def describe(self) -> dict:
@@ -149,6 +164,11 @@ class DetectorPretraining(CountingModel):
         """The sum to minimise and what is logged. The detector's losses are all that have "loss" in their names."""
         total = sum(value for key, value in losses.items() if "loss" in key)
         return total, {"loss": total.detach(), **{key: value.detach() for key, value in losses.items()}}
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether any parameter of it does."""
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _full(value: Any) -> Any:
