@@ -37,7 +37,7 @@ def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | Non
     backbone = model["backbone"]
     backbone.update(init_cfg=None)
     if "frozen_stages" in backbone or backbone["type"].endswith("ResNet"):
-        backbone.update(frozen_stages=len(backbone.get("out_indices", range(4))) and 4, norm_eval=True)
+        backbone.update(frozen_stages=backbone.get("num_stages", 4), norm_eval=True)
     for key, value in (options or {}).items():
         *path, last = key.split(".")
         node = model
