@@ -72,6 +72,7 @@ class EncodedImage:
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
+        self._decoded: tuple[int, Placed] | None = None
         with _unreadable(self.path):
             self._bytes = Path(self.path).read_bytes()
             if not self._bytes:
@@ -98,6 +99,11 @@ class EncodedImage:
             UnreadableImage: the pixels are cut short or damaged, or of a kind that has no 8-bit RGB meaning.
             ValueError: ``denominator`` is none of the four.
         """
+        if self._decoded is None or self._decoded[0] != denominator:  # what made regions of it needs it again
+            self._decoded = denominator, self._decode(denominator)
+        return self._decoded[1]
+
+    def _decode(self, denominator: int) -> Placed:
         if denominator not in DENOMINATORS:
             raise ValueError(f"denominator={denominator!r}: expected one of {DENOMINATORS}")
         with _unreadable(self.path):

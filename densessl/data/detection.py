@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from densessl.augment import Photometric
 from densessl.data import placed as P
@@ -15,6 +16,8 @@ from densessl.data.rng import keyed_rng
 from densessl.data.whole import WholeSpec, cut_whole, draw_whole
 from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import DATASETS, REGIONS
+
+TOUCHES = 1e-6  # pixels of the view up to which a region that ends where the view begins counts as outside
 
 
 @DATASETS.register_module()
@@ -33,7 +36,12 @@ class RegionImages(ImageList):
         at_least: regions that an image must have, before and after it is cut. One with fewer is replaced by another,
             drawn from (seed, epoch, index): the same in every run.
         tries: of replacement.
-        min_side: pixels that both sides of a region must have in the view, at least.
+        min_side: pixels of the view that both sides of a region must exceed; 0, as in the released codes, leaves out
+            what is outside only.
+
+    Raises:
+        TypeError: ``view`` has a key that is not known.
+        ValueError: a value is not possible.
     """
 
     def __init__(
@@ -45,11 +53,14 @@ class RegionImages(ImageList):
         photometric: Sequence[dict] = (),
         at_least: int = 2,
         tries: int = 100,
-        min_side: float = 1.0,
+        min_side: float = 0.0,
         **kwargs,
     ):
         super().__init__(source, **kwargs)
-        self.spec = view if isinstance(view, WholeSpec) else WholeSpec(**(view or {}))
+        for name, value, least in (("patch", patch, 1), ("at_least", at_least, 0), ("tries", tries, 1)):
+            if value is not None and value < least:
+                raise ValueError(f"dataset.{name} is {value}, expected at least {least}")
+        self.spec = view if isinstance(view, WholeSpec) else WholeSpec.parse(view or {})
         self.regions = REGIONS.build(regions)
         self.patch = patch
         self.photometric = Photometric(photometric)
@@ -91,10 +102,10 @@ class RegionImages(ImageList):
         return Sample([view.image], [geometry], [{}], (epoch, index), regions)
 
     def _inside(self, geometry: tuple, boxes: np.ndarray) -> np.ndarray:
-        """Which boxes are at least ``min_side`` wide and high in the view."""
+        """Which boxes are wider and higher than ``min_side`` in the view."""
         mapped, _ = boxes_to_view(ViewGeometry.stack([geometry]), torch.from_numpy(boxes)[None])
         sides = (mapped[0, :, 2:] - mapped[0, :, :2]).numpy()
-        return np.flatnonzero((sides >= self.min_side).all(1))
+        return np.flatnonzero((sides > max(self.min_side, TOUCHES)).all(1))
 
     def _regions(
         self, image: Placed, proposed: SampleRegions, rows: np.ndarray, rng: np.random.Generator
@@ -103,17 +114,36 @@ class RegionImages(ImageList):
         draws = {name: value[rows] for name, value in proposed.draws.items()}
         boxes, patches = proposed.boxes[rows], None
         if self.patch:
-            numbers = np.stack([self.photometric.draw(rng) for _ in proposed.boxes])
-            draws["photometric"] = numbers[rows]
-            patches = np.stack([cut_patch(image, box, self.patch, self.resample) for box in boxes])
+            # Of all that were proposed: the numbers of one do not depend on which others are left.
+            numbers = [self.photometric.draw(rng) for _ in proposed.boxes]
+            draws["photometric"] = np.array(numbers, np.float32).reshape(len(numbers), self.photometric.width)[rows]
+            patches = cut_patches(image, boxes, self.patch, self.resample)
         return SampleRegions(boxes, proposed.levels[rows], draws, patches)
 
 
-def cut_patch(image: Placed, box: np.ndarray, side: int, backend: str = "fast") -> np.ndarray:
-    """What a box (4,) in pixels of the image shows, (side, side, 3) uint8, whatever its aspect. Its edges are rounded
-    half to even, as Pillow's crop does."""
-    width, height = image.size
-    left, top, right, bottom = (int(value) for value in np.rint(box))
-    left, top = min(left, width - 1), min(top, height - 1)
-    cut = P.crop(image, left, top, max(1, min(right, width) - left), max(1, min(bottom, height) - top))
-    return P.resize(cut, (side, side), "bilinear", backend).image
+def cut_patches(image: Placed, boxes: np.ndarray, side: int, backend: str = "fast") -> np.ndarray:
+    """What each box shows, squeezed to a square whatever its aspect.
+
+    Args:
+        boxes: (B, 4) in pixels of the image, inside it. Edges are rounded half to even, as Pillow's crop does; what is
+            thinner than a pixel then becomes a pixel.
+        side: of a patch.
+        backend: see :func:`densessl.data.placed.resize`.
+
+    Returns:
+        (B, 3, side, side) uint8.
+    """
+    limit = np.array(image.size)
+    low = np.minimum(np.rint(boxes[:, :2]), limit - 1).astype(np.int64)
+    high = np.clip(np.rint(boxes[:, 2:]).astype(np.int64), low + 1, limit)
+    windows = np.concatenate([low, high - low], 1).tolist()
+    patches = np.empty((len(boxes), 3, side, side), np.uint8)
+    if backend == "fast":  # as resize() does it, without a copy of each box and of each patch
+        pixels = torch.from_numpy(image.image.copy()).permute(2, 0, 1)[None]
+        for patch, (left, top, width, height) in zip(torch.from_numpy(patches), windows):
+            window = pixels[..., top : top + height, left : left + width]
+            patch.copy_(F.interpolate(window, (side, side), mode="bilinear", align_corners=False, antialias=True)[0])
+    else:
+        for patch, window in zip(patches, windows):
+            patch[:] = P.resize(P.crop(image, *window), (side, side), "bilinear", backend).image.transpose(2, 0, 1)
+    return patches

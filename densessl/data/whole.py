@@ -1,6 +1,6 @@
 """Whole images as detectors see them: flipped, resized by their short side, sometimes cropped in between."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +51,25 @@ class WholeSpec:
     crop_sides: tuple[int, int] = (384, 600)
     interpolation: P.Interpolation = "bilinear"
 
+    def __post_init__(self):
+        for name in ("short", "crop_short", "crop_sides"):
+            values = getattr(self, name)
+            if not isinstance(values, Sequence) or not values or min(values) < 1:
+                raise ValueError(f"view.{name} is {values!r}, expected pixels, a list of one or more")
+        if len(self.crop_sides) != 2 or self.crop_sides[0] > self.crop_sides[1]:
+            raise ValueError(f"view.crop_sides is {self.crop_sides!r}, expected (least, most)")
+        for name in ("hflip", "crop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"view.{name} is {getattr(self, name)!r}, expected a probability")
+
+    @classmethod
+    def parse(cls, view: Mapping) -> "WholeSpec":
+        """Of the ``view`` of a config. Raises TypeError: it has keys that are not known; the message names those."""
+        unknown, known = sorted(set(view) - set(cls.__dataclass_fields__)), sorted(cls.__dataclass_fields__)
+        if unknown:
+            raise TypeError(f"view has unknown keys {unknown}; known are {known}")
+        return cls(**view)
+
 
 def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
     """(width, height) of an image of ``size`` resized so that its short side is ``short``, or as much less as
@@ -61,6 +80,7 @@ def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tup
     width, height = size
     if low == short:
         return size
+    short = max(1, short)  # of an image hundreds of times as long as high
     return (short, int(short * height / width)) if width < height else (int(short * width / height), short)
 
 
@@ -71,7 +91,7 @@ def draw_whole(rng: np.random.Generator, size: tuple[int, int], spec: WholeSpec)
         size = by_short_side(size, int(rng.choice(spec.crop_short)), None)
         low, high = spec.crop_sides
         sides = [int(rng.integers(min(low, side), min(side, high), endpoint=True)) for side in size]
-        left, top = (int(rng.integers(side - part, endpoint=True)) for side, part in zip(size, sides))
+        top, left = (int(rng.integers(size[axis] - sides[axis], endpoint=True)) for axis in (1, 0))
         steps += [Resize(*size), Crop(left, top, *sides)]
         size = (sides[0], sides[1])
     return [*steps, Resize(*by_short_side(size, int(rng.choice(spec.short)), spec.longest))]

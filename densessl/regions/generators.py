@@ -104,6 +104,38 @@ class RandomBoxes:
 
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
+class RandomPatches:
+    """UP-DETR's random query patches (Dai et al., CVPR 2021; the released code): width and height independently
+    uniform, in whole pixels, between ``min_side`` and the image's less that; then a place, uniform. None ends with the
+    image, as the code has it. An image that is not longer than twice ``min_side`` on both sides has none.
+
+    Attributes:
+        count: of the boxes of an image.
+        min_side: least side in pixels.
+    """
+
+    count: int = 10
+    min_side: int = 8
+
+    def __post_init__(self):
+        for name in ("count", "min_side"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"RandomPatches.{name} is {getattr(self, name)}, expected a positive number")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
+        height, width = image.shape[:2]
+        if min(width, height) <= 2 * self.min_side:
+            return Proposals.plain([])
+        boxes = []
+        for _ in range(self.count):
+            w, h = (rng.integers(self.min_side, side - self.min_side, endpoint=True) for side in (width, height))
+            x, y = rng.integers(width - w), rng.integers(height - h)
+            boxes.append((x, y, x + w, y + h))
+        return Proposals.plain(boxes)
+
+
+@REGION_GENERATORS.register_module()
+@dataclass(frozen=True)
 class SelectiveSearchPackage:
     """Selective search of the package ``selectivesearch`` as it is: slow, and widely used. Regions come in its order,
     start regions and then their groupings, each box once; levels are worked out from the parts it names.
