@@ -15,7 +15,9 @@ regions = dict(type="RegionStore", path="data/regions", select=[dict(type="TopK"
 model = dict(pretext=dict(type="DETReg", teacher=dict(type="ResNet", depth=50, out_indices=(1,))))
 
 # 8 GPUs x 24 images = 192 images a step; 1.28 M images give 6672 steps an epoch.
-train_dataloader = dict(batch_size=24, dataset=dict(at_least=2))
+train_dataloader = dict(
+    batch_size=24, dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=2)
+)
 custom_hooks = [
     dict(type="StepHook"),
     # The same for any batch; the drops of the official commands lie behind the ends of their runs.

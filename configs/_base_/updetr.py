@@ -10,7 +10,10 @@ model = dict(pretext=dict(type="UPDETR"))
 
 # 8 GPUs x 32 images = 256 images a step; 1.28 M images give 5004 steps an epoch. All patches of an image count, however
 # small its view makes them.
-train_dataloader = dict(batch_size=32, dataset=dict(at_least=10, min_side=0.0))
+train_dataloader = dict(
+    batch_size=32,
+    dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=10, min_side=0.0),
+)
 train_cfg = dict(by_epoch=True, max_epochs=60)
 custom_hooks = [
     dict(type="StepHook"),

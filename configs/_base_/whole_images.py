@@ -9,7 +9,6 @@ photometric = [
     dict(type="GaussianBlur", sigma=(0.1, 2.0), p=0.5),
 ]
 model = dict(type="DetectorPretraining", data_preprocessor=dict(type="RegionPreprocessor"))
-train_dataloader = dict(dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128))
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="fp32",  # as the official codes
