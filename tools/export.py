@@ -6,6 +6,10 @@ which takes all of it and computes the same, for SIM's ViT-B
 
 Neck and head go with it where the pretraining had them. With ``--into CONFIG`` the file is also loaded into that
 MMDetection detector, and the features are compared.
+
+A whole detector is handed over by ``python tools/export.py work_dirs/x/epoch_5.pth detreg --to mmdet-detector``, which
+writes ``detreg.pth`` and ``detreg.py``: the stock config with what the weights need, that
+``python tools/train.py detreg.py --data-root coco/`` fine-tunes.
 """
 
 import argparse
@@ -16,18 +20,23 @@ from densessl import transfer
 from densessl.transfer.export import BRANCHES, FORMATS, open_checkpoint
 from densessl.transfer.parts import PARTS
 
+DETECTOR = "mmdet-detector"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 a part does not fit the detector, 2 the backbone could not be exported."""
+    """Returns the exit code: 0 done, 1 a part does not fit the detector, 2 there was nothing to export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("out", help="the file to write")
-    parser.add_argument("--to", choices=FORMATS, default="mmdet")
+    parser.add_argument("--to", choices=(*FORMATS, DETECTOR), default="mmdet")
     parser.add_argument("--branch", choices=BRANCHES, default="online")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="what to write; by default all there is")
     parser.add_argument("--into", metavar="CONFIG", help="try it: an MMDetection config file, or mmdet::NAME")
     parser.add_argument("--min-coverage", type=float, default=1.0, help="share of each of its parts to be filled")
+    parser.add_argument("--detector", metavar="CONFIG", help="of a whole detector: the config, if it does not tell it")
     args = parser.parse_args(argv)
+    if args.to == DETECTOR:
+        return export_whole(args.checkpoint, args.out, args.detector)
     try:
         source = open_checkpoint(args.checkpoint)
         fingerprint = transfer.export_backbone(source, args.out, args.to, args.branch, parts=args.parts)
@@ -66,6 +75,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     exact = not any(differences.values())
     print(f"features: {'equal bit for bit' if exact else 'largest differences'} {differences}")
     return 0 if exact else 1
+
+
+def export_whole(checkpoint: str, out: str, detector: str | None) -> int:
+    """The same for a whole detector."""
+    try:
+        report = transfer.export_detector(checkpoint, out, detector)
+    except transfer.LoadError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    print(f"{report.source}, and beside it the config that fine-tunes it")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Pretraining of whole detectors: any DETR of MMDetection, and pretexts beside it. Importing this imports mmdet."""
 
 from densessl.detectors.detreg import DETReg
+from densessl.detectors.dino import DINO33
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.pretraining import DetectorPretraining
 from densessl.detectors.updetr import UPDETR
 
-__all__ = ["UPDETR", "DETReg", "DetectorPretraining", "Pretext"]
+__all__ = ["DINO33", "UPDETR", "DETReg", "DetectorPretraining", "Pretext"]

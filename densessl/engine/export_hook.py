@@ -1,4 +1,4 @@
-"""Leaves a backbone that a detector can load at the end of a run."""
+"""Leaves at the end of a run what a detector can load."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from densessl.registry import HOOKS
 @HOOKS.register_module()
 class ExportHook(Hook):
     """Keeps in every checkpoint what an export has to know about a branch, and exports its backbone after training,
-    with neck and head where it has them.
+    with neck and head where it has them; of a pretraining of whole detectors the detector, and a config for it.
 
     Args:
-        filename: in the work dir.
-        to: format, see :func:`densessl.transfer.export_backbone`.
+        filename: in the work dir; by default ``backbone.pth`` or ``detector.pth``.
+        to: format of a backbone, see :func:`densessl.transfer.export_backbone`.
         branch: "online" or "target".
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, filename: str = "backbone.pth", to: str = "mmdet", branch: str = "online"):
+    def __init__(self, filename: str | None = None, to: str = "mmdet", branch: str = "online"):
         self.filename = filename
         self.to = to
         self.branch = branch
@@ -31,13 +31,22 @@ class ExportHook(Hook):
         checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
 
     def after_train(self, runner: Runner) -> None:
-        from densessl.transfer import export_backbone, parts_in
+        from densessl.transfer import export_backbone, export_detector, parts_in
 
         if runner.rank != 0:
             return
         model = bare_model(runner.model)
-        out = Path(runner.work_dir, self.filename)
-        meta = dict(densessl=model.describe(), step=model.step)
-        export_backbone(dict(state_dict=model.state_dict(), meta=meta), out, self.to, self.branch)
+        described = model.describe()
+        content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
+        if "detector" in described:
+            out = Path(runner.work_dir, self.filename or "detector.pth")
+            if described["detector"] is None:
+                runner.logger.warning("ExportHook: no config to fine-tune by, since model.detector is no config's name")
+                return
+            report = export_detector(content, out)
+            runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
+            return
+        out = Path(runner.work_dir, self.filename or "backbone.pth")
+        export_backbone(content, out, self.to, self.branch)
         written = ["backbone", *parts_in(out)]
         runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")

@@ -1,7 +1,10 @@
 """From a pretrained branch to a detector: export, fingerprint, load with a report, and what a ViT needs to become one.
 Imports no mmdet and no mmcv."""
 
+from densessl.transfer.convert import convert_detector
+from densessl.transfer.detector import LoadDetectorHook, load_detector
 from densessl.transfer.export import export_backbone, parts_in, read_backbone
+from densessl.transfer.export_detector import export_detector
 from densessl.transfer.fingerprint import Difference, Fingerprint
 from densessl.transfer.layer_decay import LayerDecayConstructor
 from densessl.transfer.load import LoadBackboneHook, build_detector, load_backbone, load_parts
@@ -17,14 +20,18 @@ __all__ = [
     "LN2d",
     "LayerDecayConstructor",
     "LoadBackboneHook",
+    "LoadDetectorHook",
     "LoadError",
     "LoadReport",
     "SimpleFPN",
     "ViTDet",
     "build_detector",
+    "convert_detector",
     "export_backbone",
+    "export_detector",
     "feature_differences",
     "load_backbone",
+    "load_detector",
     "load_parts",
     "part_differences",
     "parts_in",

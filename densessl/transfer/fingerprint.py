@@ -63,6 +63,23 @@ REMEDIES = {
     },
     "mean": "set mean={} in data_preprocessor",
     "std": "set std={} in data_preprocessor",
+    # Of a whole detector.
+    "type": "build a {}",
+    "shapes": {
+        "mmdet-3.3": "its decoder.ref_point_head.layers.0 is that of MMDetection 3.3 and the official DINO, which "
+        "onedl-mmdetection changed: set model.type='densessl.DINO33', which has it on both "
+        "(custom_imports: 'densessl.detectors')",
+        "onedl-3.5.1": "its decoder.ref_point_head.layers.0 is that of onedl-mmdetection 3.5.1, which MMDetection 3.3 "
+        "and the official DINO lack: set model.type='mmdet.DINO' and use onedl-mmdetection, or pretrain with "
+        "options={{'type': 'densessl.DINO33'}}, which is the same on both",
+    },
+    "with_box_refine": "set model.with_box_refine={}",
+    **{
+        f"positional_encoding.{key}": f"set model.positional_encoding.{key}={{}}"
+        for key in ("num_feats", "temperature", "normalize", "scale", "offset")
+    },
+    **{f"{part}.heads": f"set num_heads={{}} in model.{part}.layer_cfg" for part in ("encoder", "decoder")},
+    **{f"{part}.points": f"set num_points={{}} in model.{part}.layer_cfg" for part in ("encoder", "decoder")},
 }
 
 

@@ -207,8 +207,8 @@ def _others(model: nn.Module, backbone: nn.Module) -> dict[str, int]:
     return dict(Counter(name.partition(".")[0] for name, tensor in tensors if id(tensor) not in inside))
 
 
-def build_detector(config: str) -> nn.Module:
-    """The detector of an MMDet config, a file or ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
+def build_detector(config: str | Mapping[str, Any]) -> nn.Module:
+    """The detector of an MMDet config: a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its ``model``.
 
     Its weights are as the layers' constructors leave them: no ``init_cfg`` is followed and nothing is downloaded.
     """
@@ -216,9 +216,9 @@ def build_detector(config: str) -> nn.Module:
 
     from densessl.engine.launch import load_config
 
-    cfg = load_config(config)
+    cfg = dict(model=dict(config)) if isinstance(config, Mapping) else load_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):
-        return MODELS.build(cfg.model)
+        return MODELS.build(cfg["model"])
 
 
 @HOOKS.register_module()

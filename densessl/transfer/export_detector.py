@@ -1,0 +1,151 @@
+"""From a pretraining of a whole detector to two files: its weights, and a config of MMDetection that fine-tunes them.
+
+``NAME.pth``   {"state_dict": {"backbone.conv1.weight": …, "encoder.layers.0.…": …}, "meta": {"fingerprint": {…},
+               "detector": {"config": "mmdet::…", "options": {…}, "positional_encoding.offset": …, …}}}
+``NAME.py``    the stock config as ``_base_``, what the weights need of it, and ``densessl.LoadDetectorHook``
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from densessl.engine.checkpoint import save_checkpoint
+from densessl.transfer import fingerprint as fp
+from densessl.transfer.detector import detector_state, facts_of_detector, load_detector
+from densessl.transfer.export import Source, open_checkpoint
+from densessl.transfer.load import build_detector
+from densessl.transfer.report import ExportError, LoadReport
+from densessl.version import __version__
+
+# Options of a pretraining that are its own affair: fine-tuning goes back to the stock config.
+OWN = ("backbone.frozen_stages", "backbone.norm_eval", "backbone.init_cfg", "bbox_head.num_classes", "bbox_head.loss_")
+OWN += ("train_cfg", "test_cfg", "data_preprocessor")
+
+
+def export_detector(source: Source, out: str | Path, detector: str | None = None) -> LoadReport:
+    """Write ``OUT.pth`` and ``OUT.py``, once the detector of that config has taken every tensor.
+
+    Args:
+        source: A checkpoint of a pretraining, or a dict like one.
+        out: Their name, with or without ``.pth``; the folder is made.
+        detector: The stock config, where the pretraining was given its ``model`` as a dict.
+
+    Returns:
+        What fine-tuning will report: what is loaded and what is new.
+
+    Raises:
+        ExportError: It is no checkpoint of a detector, tells no config, or has tensors that are not finite.
+        LoadError: The detector of that config does not take the weights. Nothing is written then.
+    """
+    source = open_checkpoint(source)
+    described = source.meta.get("densessl") or {}
+    if "detector" not in described or not any(key.startswith("detector.") for key in source.state):
+        raise ExportError(
+            f"{source.name} holds no pretrained detector: expected tensors named 'detector.*' and meta['densessl'], "
+            f"found {sorted(source.state)[:3]}"
+        )
+    config = detector or described["detector"]
+    if config is None:
+        raise ExportError(
+            f"{source.name}: model.detector was given as a dict; say which config fine-tunes it "
+            "(--detector mmdet::NAME, or a file)"
+        )
+    from densessl.detectors.stock import pretraining_model, stock_model
+
+    trained = facts_of_detector(build_detector(pretraining_model(stock_model(config), described["options"])))
+    state = detector_state(source)
+    options = {key: value for key, value in described["options"].items() if not key.startswith(OWN)}
+    told = fp.of_state(_backbone(state), described.get("backbone"), described.get("normalize"))
+    return write_detector(out, state, config, options, told, trained)
+
+
+def write_detector(
+    out: str | Path,
+    state: Mapping[str, Tensor],
+    config: str,
+    options: Mapping[str, Any],
+    backbone: fp.Fingerprint,
+    facts: Mapping[str, Any] | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> LoadReport:
+    """Try weights in the detector of a config with options, and write both files.
+
+    Args:
+        out: As of :func:`export_detector`.
+        state: By MMDetection's names.
+        config: ``mmdet::NAME``, or a file.
+        options: Changes to its ``model`` by dotted name.
+        backbone: Its fingerprint.
+        facts: Of the detector the weights come from; None where that of config and options is known to be it.
+        meta: More to keep.
+    """
+    diverged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if diverged:
+        raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
+    out = Path(out)
+    out = out.with_suffix("") if out.suffix in (".pth", ".py") else out
+    text = config_text(out.name, config, options)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, "trial.py")
+        trial.write_text(text, encoding="utf-8")
+        model = build_detector(str(trial))
+    told = dict(config=config, options=dict(options), **(facts or facts_of_detector(model)))
+    header = {
+        **(meta or {}),
+        "densessl_version": __version__,
+        "fingerprint": backbone.to_dict(),
+        "detector": told,
+    }
+    # Copies: a tensor that is a view would drag its whole storage into the file.
+    content = {"state_dict": {key: value.detach().cpu().clone() for key, value in state.items()}, "meta": header}
+    report = load_detector(model, content)
+    report.source = f"{out}.pth"
+    save_checkpoint(f"{out}.pth", content)
+    Path(f"{out}.py").write_text(text, encoding="utf-8")
+    return report
+
+
+def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
+    """The config that fine-tunes ``name.pth`` beside it, wherever it is called from."""
+    from densessl.engine.launch import load_config
+
+    base = load_config(config)
+    config = config if "::" in config else str(Path(config).resolve())
+    kept = [*(base.get("custom_imports") or {}).get("imports", [])]
+    own = "densessl." in str(options.get("type", ""))
+    imports = list(dict.fromkeys([*kept, "densessl.compat", "densessl.transfer", *["densessl.detectors"] * own]))
+    hooks = "*_base_.custom_hooks, " if base.get("custom_hooks") else ""
+    model: dict[str, Any] = {"backbone": {"init_cfg": None}}
+    for key, value in options.items():
+        *path, last = key.split(".")
+        node = model
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = {**value, "_delete_": True} if isinstance(value, Mapping) else value
+    return f'''"""Fine-tunes {name}.pth: python tools/train.py {name}.py --data-root …"""
+
+_base_ = {_code(config)}
+
+custom_imports = dict(imports={_code(imports)}, allow_failed_imports=False)
+custom_hooks = [{hooks}dict(type="densessl.LoadDetectorHook", checkpoint="{{{{ fileDirname }}}}/{name}.pth")]
+
+model = dict(
+{"".join(f"    {key}={_code(value)},{chr(10)}" for key, value in model.items())})
+'''
+
+
+def _code(value: Any) -> str:
+    """A plain value as Python, dicts by ``dict(key=value)`` where they can be."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value):
+        return f"dict({', '.join(f'{key}={_code(entry)}' for key, entry in value.items())})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_code, value))}]"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
