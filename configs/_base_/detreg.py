@@ -22,6 +22,7 @@ custom_hooks = [
     dict(type="StepHook"),
     # The same for any batch; the drops of the official commands lie behind the ends of their runs.
     dict(type="LRHook", schedule=dict(type="constant", value=1e-4)),
+    dict(type="ExportHook"),
 ]
 demo = {
     "train_dataloader.batch_size": 2,

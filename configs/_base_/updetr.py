@@ -19,6 +19,7 @@ custom_hooks = [
     dict(type="StepHook"),
     # The same for any batch.
     dict(type="LRHook", schedule=dict(type="warmup_multistep", base=1e-4, milestones=(40,))),
+    dict(type="ExportHook"),
 ]
 demo = {
     "train_dataloader.batch_size": 2,
