@@ -28,4 +28,4 @@ train_dataloader = dict(batch_size=16, dataset=dict(patch=64))
 train_cfg = dict(by_epoch=True, max_epochs=40)
 optim_wrapper = dict(optimizer=dict(lr=2e-4))
 custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="warmup_cosine", base=2e-4, warmup_epochs=1))
+custom_hooks[1]["schedule"] = dict(type="warmup_cosine", base=2e-4, warmup_epochs=1)
