@@ -84,7 +84,11 @@ class RegionPreprocessor(BaseDataPreprocessor):
         self.std = tuple(std)
 
     def forward(self, data: Batch, training: bool = False) -> Batch:
-        """The batch on the device, images and patches normalised, in fp32."""
+        """The batch on the device, images and patches normalised, in fp32.
+
+        Raises:
+            ValueError: when data set and preprocessor were given different ``photometric``.
+        """
         numbers = None if data.regions is None else data.regions.draws.get("photometric")
         data = data.to(self.device)
         with torch.no_grad(), torch.autocast(data.views[0].device.type, enabled=False):
@@ -92,6 +96,11 @@ class RegionPreprocessor(BaseDataPreprocessor):
             image *= inside(data.geometry[0], image.shape[-2:])
             regions = data.regions
             if regions is not None and regions.patches is not None:
+                if numbers.shape[1] != self.photometric.width:
+                    raise ValueError(
+                        f"patches come with {numbers.shape[1]} photometric numbers, data_preprocessor.photometric "
+                        f"needs {self.photometric.width}: it must be that of the data set, `dataset.photometric`"
+                    )
                 patches = self.photometric(regions.patches.float() / 255, numbers)
                 regions = regions._replace(patches=normalize(patches, self.mean, self.std))
         return data._replace(views=[image], regions=regions)

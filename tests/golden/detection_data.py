@@ -107,8 +107,8 @@ def compare(case: Case, prefix: str, batch: Batch) -> None:
 def detreg_transforms(case: Case) -> None:
     """What is drawn from their generators, and what becomes of image and boxes.
 
-    Areas are compared after a crop, where theirs are
-    right; before, they take a box's far corner for its sides, and nothing reads them.
+    Areas are compared after a crop, where theirs are right; before, they take a box's far corner for its sides, and
+    nothing reads them.
     """
     image, boxes = case["image"].numpy(), case["boxes"].double().numpy()
     seeds = case["seeds"].tolist()
