@@ -118,7 +118,7 @@ class DetectorPretraining(CountingModel):
         said = (
             "resumed, so the weights stay as resumed"
             if resumed
-            else load_backbone(self.detector, checkpoint, branch=branch)
+            else load_backbone(self.detector.backbone, checkpoint, branch=branch)
         )
         return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
 
