@@ -80,7 +80,7 @@ class UPDETR(Pretext):
         figures = {"own_patch": own.float().sum() / max(1, len(own))}
         if not self.reconstruct:
             return figures
-        features = self.features.detach()
+        features = self.features = self.features.detach()  # else their graph would live on until the next step
         count = global_count(features.new_tensor(float(len(features)))).clamp(min=1)
         terms = []
         for state, layer in zip(states, matches):

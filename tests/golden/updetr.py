@@ -90,7 +90,7 @@ def updetr_model(case: Case) -> None:
         assert value.isfinite().all()
         expected = case[name]
         finite = expected.isfinite() & seeing[:, None]
-        assert finite.any()
+        assert finite.all() or not seeing.all()
         torch.testing.assert_close(value.detach()[finite], expected[finite], rtol=2e-5, atol=2e-5)
     case.value("gt_feature", model.pretext.features, 2e-5, 2e-5)
     assert total.isfinite()
