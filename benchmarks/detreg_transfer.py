@@ -57,11 +57,8 @@ def last_metrics(work_dir: Path) -> dict[str, float]:
 
 def table(runs: Sequence[Mapping]) -> str:
     """Mean and standard deviation over seeds, a row a start."""
-    head = (
-        f"{'start':10}"
-        + "".join(f"{name:>16}" for name in METRICS)
-        + f"{'minutes':>10}   {next(iter(METRICS))} of seeds"
-    )
+    first = next(iter(METRICS))
+    head = f"{'start':10}" + "".join(f"{name:>16}" for name in METRICS) + f"{'minutes':>10}   {first} of seeds"
     rows = [head]
     for start in STARTS:
         own = [run for run in runs if run["start"] == start]
@@ -73,7 +70,7 @@ def table(runs: Sequence[Mapping]) -> str:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):8.1f} +- {spread:4.1f}")
         minutes = max(run["seconds"] for run in own) / 60
-        seeds = " ".join(f"{run['seed']}: {run[next(iter(METRICS))]:.1f}" for run in own)
+        seeds = " ".join(f"{run['seed']}: {run[first]:.1f}" for run in own)
         rows.append(f"{start:10}{''.join(cells)}{minutes:10.1f}   {seeds}")
     return "\n".join(rows)
 
