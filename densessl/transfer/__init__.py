@@ -3,8 +3,8 @@ Imports no mmdet and no mmcv."""
 
 from densessl.transfer.convert import convert_detector
 from densessl.transfer.detector import LoadDetectorHook, load_detector
+from densessl.transfer.detector_files import export_detector
 from densessl.transfer.export import export_backbone, parts_in, read_backbone
-from densessl.transfer.export_detector import export_detector
 from densessl.transfer.fingerprint import Difference, Fingerprint
 from densessl.transfer.layer_decay import LayerDecayConstructor
 from densessl.transfer.load import LoadBackboneHook, build_detector, load_backbone, load_parts

@@ -10,7 +10,7 @@ from torch import Tensor
 from densessl.engine.checkpoint import load_weights
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.detector import CLASS_TENSORS, QUERIES
-from densessl.transfer.export_detector import write_detector
+from densessl.transfer.detector_files import entry_at, write_detector
 from densessl.transfer.keymaps import FAMILIES, PRE_NORM, family_of, renamed
 from densessl.transfer.report import ExportError, LoadReport
 
@@ -95,15 +95,9 @@ def _sizes(state: Mapping[str, Tensor], config: str, depth: int | None) -> dict[
         if first is not None:
             told[f"{part}.layer_cfg.ffn_cfg.feedforward_channels"] = len(first)
     model = stock_model(config)
-    return {key: value for key, value in told.items() if _at(model, key) != value}
+    return {key: value for key, value in told.items() if entry_at(model, key) != value}
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:
     depth = prefix.count(".") + 1
     return len({name.split(".")[depth] for name in state if name.startswith(f"{prefix}.")})
-
-
-def _at(model: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        model = model.get(part, {})
-    return model

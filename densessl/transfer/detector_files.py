@@ -125,7 +125,8 @@ def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
         node = model
         for part in path:
             node = node.setdefault(part, {})
-        node[last] = {**value, "_delete_": True} if isinstance(value, Mapping) else value
+        replaces = isinstance(value, Mapping) and isinstance(entry_at(base.model, key), Mapping)
+        node[last] = {**value, "_delete_": True} if replaces else value
     return f'''"""Fine-tunes {name}.pth: python tools/train.py {name}.py --data-root …"""
 
 _base_ = {_code(config)}
@@ -136,6 +137,13 @@ custom_hooks = [{hooks}dict(type="densessl.LoadDetectorHook", checkpoint="{{{{ f
 model = dict(
 {"".join(f"    {key}={_code(value)},{chr(10)}" for key, value in model.items())})
 '''
+
+
+def entry_at(model: Mapping[str, Any], key: str) -> Any:
+    """The entry of a config with that dotted name; None where there is none."""
+    for part in key.split("."):
+        model = model.get(part) if isinstance(model, Mapping) else None
+    return model
 
 
 def _code(value: Any) -> str:
