@@ -18,7 +18,7 @@ class SampleRegions(NamedTuple):
         boxes: (B, 4) float64, (x0, y0, x1, y1) in source pixels.
         levels: (B,) int64, how many groupings deep each is; 1 where the generator groups nothing.
         draws: name to (B, count) numbers, uniform in [0, 1) unless whoever made them says otherwise.
-        patches: (B, 3, h, w) uint8, what each shows, where asked for.
+        patches: (B, h, w, 3) uint8, what each shows, where asked for.
     """
 
     boxes: np.ndarray
@@ -154,5 +154,5 @@ def pack_regions(samples: Sequence[SampleRegions], geometry: Sequence[ViewGeomet
         torch.from_numpy(np.concatenate(levels)),
         owner,
         {name: torch.from_numpy(np.concatenate([row[name] for row in draws])) for name in draws[0]},
-        None if patches[0] is None else torch.from_numpy(np.concatenate(patches)),
+        None if patches[0] is None else torch.from_numpy(np.concatenate(patches)).permute(0, 3, 1, 2),
     )

@@ -131,19 +131,19 @@ def cut_patches(image: Placed, boxes: np.ndarray, side: int, backend: str = "fas
         backend: see :func:`densessl.data.placed.resize`.
 
     Returns:
-        (B, 3, side, side) uint8.
+        (B, side, side, 3) uint8.
     """
     limit = np.array(image.size)
     low = np.minimum(np.rint(boxes[:, :2]), limit - 1).astype(np.int64)
     high = np.clip(np.rint(boxes[:, 2:]).astype(np.int64), low + 1, limit)
     windows = np.concatenate([low, high - low], 1).tolist()
-    patches = np.empty((len(boxes), 3, side, side), np.uint8)
+    patches = np.empty((len(boxes), side, side, 3), np.uint8)
     if backend == "fast":  # as resize() does it, without a copy of each box and of each patch
-        pixels = torch.from_numpy(image.image.copy()).permute(2, 0, 1)[None]
-        for patch, (left, top, width, height) in zip(torch.from_numpy(patches), windows):
+        pixels = torch.from_numpy(image.image.copy())[None].permute(0, 3, 1, 2)
+        for patch, (left, top, width, height) in zip(torch.from_numpy(patches).permute(0, 3, 1, 2), windows):
             window = pixels[..., top : top + height, left : left + width]
             patch.copy_(F.interpolate(window, (side, side), mode="bilinear", align_corners=False, antialias=True)[0])
     else:
         for patch, window in zip(patches, windows):
-            patch[:] = P.resize(P.crop(image, *window), (side, side), "bilinear", backend).image.transpose(2, 0, 1)
+            patch[:] = P.resize(P.crop(image, *window), (side, side), "bilinear", backend).image
     return patches

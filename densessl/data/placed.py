@@ -74,8 +74,9 @@ def resize(
         image = np.asarray(Image.fromarray(np.ascontiguousarray(placed.image)).resize(size, _PIL[interpolation]))
     elif backend == "fast":
         pixels = torch.from_numpy(_writeable(placed.image))  # the vectorised kernel wants dense channels-last rows
+        # Permuted after the new dimension, not before: else torch takes it for channels-first and transposes twice.
         output = F.interpolate(
-            pixels.permute(2, 0, 1)[None], size[::-1], mode=interpolation, align_corners=False, antialias=True
+            pixels[None].permute(0, 3, 1, 2), size[::-1], mode=interpolation, align_corners=False, antialias=True
         )
         image = output[0].permute(1, 2, 0).contiguous().numpy()
     else:

@@ -92,7 +92,7 @@ def test_a_patch_shows_all_of_its_region_upright_and_uncut(folder):
         for patch, (x0, y0, x1, y1) in zip(regions.patches, np.rint(regions.boxes)):
             steps = (np.arange(32) + 0.5) / 32
             x, y = np.meshgrid(x0 + steps * (x1 - x0), y0 + steps * (y1 - y0))
-            error = np.abs(places(patch.transpose(1, 2, 0)) - np.stack([x, y], -1))
+            error = np.abs(places(patch) - np.stack([x, y], -1))
             assert error[3:-3, 3:-3].max() < 0.6  # a ramp bends where it is cut
 
 
@@ -106,8 +106,8 @@ def test_patches_are_pillows(resample, tolerance):
     image = Image.fromarray(pixels)
     wanted = [np.asarray(image.crop(tuple(box)).resize((24, 24), Image.Resampling.BILINEAR)) for box in boxes]
     found = cut_patches(Placed(pixels, affine.identity(), (90, 70)), boxes, 24, resample)
-    assert found.shape == (30, 3, 24, 24) and found.dtype == np.uint8
-    assert np.abs(found.transpose(0, 2, 3, 1).astype(int) - np.stack(wanted)).max() <= tolerance
+    assert found.shape == (30, 24, 24, 3) and found.dtype == np.uint8
+    assert np.abs(found.astype(int) - np.stack(wanted)).max() <= tolerance
 
 
 def test_slivers_have_a_patch():
@@ -287,7 +287,7 @@ def test_grey_and_cmyk_files_are_read(tmp_path):
     data = data_set(tmp_path, regions=dict(type="GeneratedRegions", generator=dict(type="RandomPatches")), at_least=2)
     for index in range(2):
         sample = data[0, index]
-        assert sample.views[0].shape[2] == 3 and sample.regions.patches.shape[1:] == (3, 16, 16)
+        assert sample.views[0].shape[2] == 3 and sample.regions.patches.shape[1:] == (16, 16, 3)
 
 
 def test_a_file_is_decoded_once(folder, monkeypatch):
