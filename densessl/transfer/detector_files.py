@@ -8,6 +8,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from densessl.version import __version__
 # Options of a pretraining that are its own affair: fine-tuning goes back to the stock config.
 OWN = ("backbone.frozen_stages", "backbone.norm_eval", "backbone.init_cfg", "bbox_head.num_classes", "bbox_head.loss_")
 OWN += ("train_cfg", "test_cfg", "data_preprocessor")
+LOADERS = ("LoadBackboneHook", "LoadDetectorHook")
 
 
 def export_detector(source: Source, out: str | Path, detector: str | None = None) -> LoadReport:
@@ -56,11 +58,12 @@ def export_detector(source: Source, out: str | Path, detector: str | None = None
         )
     from densessl.detectors.stock import pretraining_model, stock_model
 
-    trained = facts_of_detector(build_detector(pretraining_model(stock_model(config), described["options"])))
+    trained = build_detector(pretraining_model(stock_model(config), described["options"]))
     state = detector_state(source)
     options = {key: value for key, value in described["options"].items() if not key.startswith(OWN)}
     told = fp.of_state(_backbone(state), described.get("backbone"), described.get("normalize"))
-    return write_detector(out, state, config, options, told, trained)
+    told = replace(told, depth=told.depth or fp.of_model(trained.backbone).depth)  # three stages are too few to count
+    return write_detector(out, state, config, options, told, facts_of_detector(trained))
 
 
 def write_detector(
@@ -118,7 +121,9 @@ def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
     kept = [*(base.get("custom_imports") or {}).get("imports", [])]
     own = "densessl." in str(options.get("type", ""))
     imports = list(dict.fromkeys([*kept, "densessl.compat", "densessl.transfer", *["densessl.detectors"] * own]))
-    hooks = "*_base_.custom_hooks, " if base.get("custom_hooks") else ""
+    # Its own hooks stay, but for one that would load something else first.
+    others = [not str(hook["type"]).endswith(LOADERS) for hook in base.get("custom_hooks") or ()]
+    hooks = "".join(f"_base_.custom_hooks[{number}], " for number, other in enumerate(others) if other)
     model: dict[str, Any] = {"backbone": {"init_cfg": None}}
     for key, value in options.items():
         *path, last = key.split(".")

@@ -192,7 +192,7 @@ def test_a_config_of_ones_own_keeps_its_hooks_and_imports(tmp_path, monkeypatch)
     own = tmp_path / "own.py"
     own.write_text(
         f"_base_ = {STOCK!r}\ncustom_imports = dict(imports=['densessl.compat', 'densessl.engine'])\n"
-        "custom_hooks = [dict(type='EmptyCacheHook')]\n"
+        "custom_hooks = [dict(type='densessl.LoadBackboneHook'), dict(type='EmptyCacheHook')]\n"
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
