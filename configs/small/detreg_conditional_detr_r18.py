@@ -7,7 +7,8 @@
     python tools/train.py configs/small/detreg_conditional_detr_r18.py --data-root photos/ --regions photo_regions \
         --init r18/backbone.pth
 
-Not a published recipe: fewer queries, layers and regions, half the pixels.
+Not a published recipe: fewer queries, layers and regions, half the pixels. 8 epochs of 1,000 photos are 1,000 steps: 20
+minutes of one core, bf16.
 """
 
 _base_ = "../_base_/detreg.py"
@@ -23,9 +24,9 @@ model = dict(
     detector="{{ fileDirname }}/../transfer/voc/conditional-detr_r18_192_voc.py",
     pretext=dict(teacher=dict(depth=18, out_indices=(1,))),
 )
-# 1 process x 16 images.
-train_dataloader = dict(batch_size=16, dataset=dict(patch=64))
-train_cfg = dict(by_epoch=True, max_epochs=40)
-optim_wrapper = dict(optimizer=dict(lr=2e-4))
+# 1 process x 8 images.
+train_dataloader = dict(batch_size=8, dataset=dict(patch=64))
+train_cfg = dict(by_epoch=True, max_epochs=8)
+optim_wrapper = dict(precision="auto", optimizer=dict(lr=2e-4))  # bf16 where the device has it
 custom_hooks = _base_.custom_hooks
 custom_hooks[1]["schedule"] = dict(type="warmup_cosine", base=2e-4, warmup_epochs=1)

@@ -4,7 +4,10 @@ layout.
     CLASSES=raccoon python tools/train.py configs/transfer/voc/conditional-detr_r18_192_voc.py --data-root DIR \
         --cfg-options custom_hooks.0.checkpoint=r18.pth
 
-Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`.
+Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`. The whole detector is pretrained by
+`configs/small/detreg_conditional_detr_r18.py`; `benchmarks/detreg_transfer.py` compares the starts.
+
+Batch 8, one process, 380 steps for 150 photos: 6 minutes of one core, bf16.
 """
 
 _base_ = "retinanet_r18_256_voc.py"
@@ -87,10 +90,10 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-train_cfg = dict(max_epochs=30, val_interval=30)
+train_cfg = dict(max_epochs=20, val_interval=20)
 optim_wrapper = dict(optimizer=dict(lr=4e-4, weight_decay=1e-4), clip_grad=dict(max_norm=0.1))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=40),
-    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True, begin=0, end=30, T_max=30),
+    dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True, begin=0, end=20, T_max=20),
 ]
-default_hooks = dict(checkpoint=dict(interval=30))
+default_hooks = dict(checkpoint=dict(interval=20))
