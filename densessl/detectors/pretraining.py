@@ -21,8 +21,9 @@ class DetectorPretraining(CountingModel):
     """Any DETR of MMDetection, its class and parameter names untouched (``detector.*``), and a pretext beside it
     (``pretext.*``).
 
-    Losses are those of the detector's own head on regions as boxes of one class, and the pretext's. Under autocast the
-    head and all losses are computed in fp32; the pretext's heads and teacher run as autocast says.
+    Losses are those of the detector's own head on regions as boxes of one class, and the pretext's. The released codes'
+    heads have more classes, of which objects are one (DETReg 91, UP-DETR 2; ``bbox_head.num_classes`` in ``options``).
+    Under autocast the head and all losses are computed in fp32; the pretext's heads and teacher run as autocast says.
 
     Figures: ``regions`` an image, ``matched``, their share that was given to a query (1 unless an image has more
     regions than the detector queries), ``replaced``, the share of images that had too few regions.

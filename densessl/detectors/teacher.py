@@ -56,7 +56,8 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """Mean features (M, C) of patches (M, 3, h, w), normalised. Raises what :meth:`ready` does."""
+        """Mean features (M, C), in at least fp32, of patches (M, 3, h, w), normalised. Raises what :meth:`ready` does."""
         self.ready()
         self.network.to(patches.device)
-        return self.network(patches)[0].mean((2, 3))
+        maps = self.network(patches)[0]
+        return maps.mean((2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))

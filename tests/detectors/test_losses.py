@@ -168,9 +168,13 @@ def test_losses_under_autocast_are_those_without():
         if name.startswith("detector."):
             assert torch.equal(value, exact[name]), name
     assert found["pretext.loss_embed"].item() == pytest.approx(exact["pretext.loss_embed"].item(), rel=1e-2)
+
+
+def test_whole_steps_under_autocast(model):
     with torch.autocast("cpu", torch.bfloat16):
-        whole = model.loss(batch)
-    assert all(value.dtype == torch.float32 and value.isfinite() for value in whole.values())
+        losses = model.loss(random_batch([4, 2]))
+        assert model.pretext.teacher(random_batch([4]).regions.patches).dtype == torch.float32
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
 
 
 def test_pairs_of_bf16_are_compared_in_fp32():

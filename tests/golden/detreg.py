@@ -188,7 +188,7 @@ def detreg_embedding(case: Case) -> None:
     placed = P.Placed(image, affine.identity(), image.shape[1::-1])
     cut = cut_patches(placed, case["boxes_xyxy"].double().numpy(), 128, "pil")
     count = len(cut)
-    batch = region_batch(torch.zeros(1, 3, 8, 8), [torch.zeros(count, 4)], torch.from_numpy(cut))
+    batch = region_batch(torch.zeros(1, 3, 8, 8), [torch.zeros(count, 4)], torch.from_numpy(cut).permute(0, 3, 1, 2))
     patches = RegionPreprocessor()(batch).regions.patches
     case.value("patches_sub", patches[:, :, ::8, ::8], 1e-5, 1e-5)
     case.value("embedding", teacher(patches), 1e-5, 1e-5 * case["embedding"].abs().max().item())

@@ -46,10 +46,8 @@ def _renamed(official: str) -> str:
 
 def updetr_crit(case: Case) -> None:
     reconstruct = case["weight/loss_feature"].item() if "weight/loss_feature" in case else 0.0
-    costs = dict(type="ClassificationCost", weight=1.0)
     pretext = dict(type="UPDETR", reconstruct=reconstruct)
     model = criterion(case, DETR, pretext, {"neck.in_channels": [512]}, 1)
-    assert costs in model.config["train_cfg"]["assigner"]["match_costs"]
     images, patches = case["tgt_boxes"].shape[:2]
     batch = region_batch(torch.zeros(images, 3, 8, 8), case["tgt_boxes"], torch.zeros(images * patches, 1))
     model.pretext.groups = query_groups(case["logits"].shape[2], patches)
