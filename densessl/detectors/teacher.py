@@ -56,7 +56,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """Mean features (M, C), in at least fp32, of patches (M, 3, h, w), normalised. Raises what :meth:`ready` does."""
+        """Mean features (M, C), at least fp32, of normalised patches (M, 3, h, w). Raises what :meth:`ready` does."""
         self.ready()
         self.network.to(patches.device)
         maps = self.network(patches)[0]
