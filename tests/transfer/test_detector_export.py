@@ -196,12 +196,15 @@ def test_a_config_of_ones_own_keeps_its_hooks_and_imports(tmp_path, monkeypatch)
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a.py").write_text(config_text("a", "own.py", {"num_queries": 7, "dn_cfg": {"x": 1}}))
+    (tmp_path / "out" / "a.py").write_text(
+        config_text("a", "own.py", {"num_queries": 7, "dn_cfg": {"x": 1}, "neck": {"type": "FPN"}})
+    )
     monkeypatch.chdir("/")
     config = launch.load_config(str(tmp_path / "out" / "a.py"))
     assert [hook["type"] for hook in config.custom_hooks] == ["EmptyCacheHook", "densessl.LoadDetectorHook"]
     assert config.custom_hooks[1].checkpoint == str(tmp_path / "out" / "a.pth")
     assert config.custom_imports.imports == ["densessl.compat", "densessl.engine", "densessl.transfer"]
+    assert config.model.neck == {"type": "FPN"}, "as the pretraining's option, which replaces"
     assert config.model.num_queries == 7 and config.model.dn_cfg == {"x": 1} and config.model.type == "DETR"
 
 
