@@ -51,5 +51,5 @@ def test_every_method_has_its_row():
 def test_paths_that_are_named_exist(name):
     text = (ROOT / name).read_text()
     paths = re.findall(r"`((?:configs|densessl|docs|tests|tools|benchmarks)/[\w./-]+)`", text)
-    assert paths
+    assert paths or name not in ("README.md", "docs/methods.md", "docs/architecture.md")
     assert [path for path in paths if not (ROOT / path).exists()] == []
