@@ -9,8 +9,8 @@
 Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or an export of any run here, torchvision's
 weights, SwAV's released file (which the paper starts from).
 
-Paper: COCO 45.5 AP after 50 epochs (SwAV backbone alone 45.2, supervised 44.5); 14.6 with 1 % of COCO's labels (11.8,
-11.3) and 29.1 with 10 % (27.8, 26.3); VOC 63.5 (61.0, 59.5). About 1.5 days on 8 V100.
+Paper: COCO with 1 % of its labels 14.6 AP (SwAV backbone alone 11.8, supervised 11.3), with 10 % 29.1 (27.8, 26.3);
+with all 0.3 more than SwAV, and 2.5 more on VOC. About 1.5 days on 8 V100.
 Recipe: the released code, with one class instead of 91, of which only one is ever positive there. Regions are those of
 OpenCV's fast mode, at 128 pixels, made once and ranked anew each epoch; the released code makes them in every epoch.
 """
