@@ -19,7 +19,14 @@ TINY = """
 _base_ = "{root}/configs/small/detreg_conditional_detr_r18.py"
 view = dict(short=(48, 64), longest=80, crop_short=(64,), crop_sides=(40, 64))
 regions = dict(_delete_=True, type="GeneratedRegions", generator=dict(type="RandomBoxes", count=5))
-model = dict(options={{"encoder.num_layers": 1, "decoder.num_layers": 2, "num_queries": 12}})
+model = dict(
+    options={{
+        "encoder.num_layers": 1,
+        "decoder.num_layers": 2,
+        "num_queries": 12,
+        "decoder.layer_cfg.ffn_cfg.ffn_drop": 0.2,  # what makes resuming hard
+    }}
+)
 train_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(patch=32, limit=4))
 train_cfg = dict(max_epochs=2)
 default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
