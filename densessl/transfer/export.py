@@ -83,6 +83,8 @@ def read_backbone(source: Source, branch: str = "online") -> tuple[dict[str, Ten
     prefix = f"{branch}.backbone." if branches else "backbone."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    elif any(key.startswith("detector.backbone.") for key in state):
+        raise ExportError(f"{name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
     elif not fp.is_resnet(state) and not is_vit(state):
         raise ExportError(
             f"no backbone in {name}: expected tensors named '{branch}.backbone.*', 'backbone.*', or those of a bare "

@@ -175,11 +175,11 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
         export_detector(broken, tmp_path / "a")
     with pytest.raises(ExportError, match=r"no pretrained detector: expected tensors named 'detector\.\*'"):
         export_detector(dict(state_dict={"backbone.conv1.weight": torch.zeros(1)}), tmp_path / "a")
-    model.data_preprocessor.to("cpu")
     nameless = content(pretraining(detector=dict(launch.load_config(STOCK).model)))
     save_checkpoint(tmp_path / "nameless.pth", nameless)
     main = runpy.run_path(str(TOOL))["main"]
     asked = [str(tmp_path / "nameless.pth"), str(tmp_path / "b"), "--to", "mmdet-detector"]
+    assert main(asked[:2]) == 2 and "holds a whole detector" in capsys.readouterr().err
     assert main(asked) == 2
     assert "model.detector was given as a dict; say which config fine-tunes it" in capsys.readouterr().err
     assert not (tmp_path / "b.pth").exists()
