@@ -9,8 +9,8 @@ from densessl.data.batch import Batch
 from densessl.detectors import DetectorPretraining
 from tests.golden.detreg import DEFORMABLE, DETR, region_batch
 
-ONE = {"neck.in_channels": [512]}
-MANY = {"neck.in_channels": [128, 256, 512]}
+ONE = {"neck.in_channels": [64]}
+MANY = {"neck.in_channels": [16, 32, 64]}
 FAMILIES = {
     "detr": (DETR, ONE),
     "conditional": ("mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py", ONE),
@@ -20,7 +20,15 @@ FAMILIES = {
     "dino": ("mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py", MANY),
 }
 ONE_STAGE = ("detr", "conditional", "dab", "deformable")
-SMALL = {"encoder.num_layers": 1, "decoder.num_layers": 2, "num_queries": 20, "backbone.depth": 18}
+SMALL = {
+    "encoder.num_layers": 1,
+    "decoder.num_layers": 2,
+    "encoder.layer_cfg.ffn_cfg.feedforward_channels": 64,
+    "decoder.layer_cfg.ffn_cfg.feedforward_channels": 64,
+    "num_queries": 20,
+    "backbone.depth": 18,
+    "backbone.base_channels": 8,
+}
 DETREG = dict(type="DETReg", teacher=dict(type="ResNet", depth=18, out_indices=(1,)), allow_random_teacher=True)
 
 
