@@ -11,8 +11,8 @@ from densessl.registry import HOOKS
 class InitBackboneHook(Hook):
     """Loads the backbone of a file into the model before the first step, by its ``init_backbone``.
 
-    ``tools/train.py --init FILE`` puts it first. A resumed run keeps what it resumed, and loads what no checkpoint holds (the
-    teacher of DETReg).
+    ``tools/train.py --init FILE`` puts it first. A resumed run keeps what it resumed, and loads what no checkpoint
+    holds (the teacher of DETReg).
 
     Args:
         checkpoint: anything :func:`densessl.transfer.load_backbone` understands: an export, a checkpoint of another

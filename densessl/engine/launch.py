@@ -124,8 +124,8 @@ def is_pretraining(cfg: Config) -> bool:
 
 
 def link_views(cfg: Config) -> None:
-    """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches, and
-    the data set its ``regions``: ``--cfg-options`` may have changed them."""
+    """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches,
+    and the data set its ``regions``: ``--cfg-options`` may have changed them."""
     dataset, preprocessor = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     if "regions" in cfg:
         dataset.regions = cfg.regions

@@ -117,8 +117,8 @@ def duration(seconds: float) -> str:
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """``loss 2.314  loss_dense 1.201``: the loss first, four significant digits. What MMDetection calls ``d0.loss_cls``,
-    figures of a detector's decoder layers but the last, is left to the files."""
+    """``loss 2.314  loss_dense 1.201``: the loss first, four significant digits. Figures of a detector's
+    decoder layers but the last, which MMDetection calls ``d0.loss_cls``, are left to the files."""
     names = sorted(figures, key=lambda name: name != "loss")
     return "  ".join(f"{name} {figures[name]:.4g}" for name in names if not re.search(r"\bd\d+\.", name))
 
