@@ -89,6 +89,8 @@ def checkpoint(name: str, folder: Path) -> tuple[nn.Module, Path]:
     detector = build_detector(small_config(FAMILIES[family].config, settings, folder))
     with torch.no_grad():
         for key, value in detector.state_dict().items():
+            if key == "level_embed":  # memory as it was found, until weights are initialised
+                value.zero_()
             if value.is_floating_point():
                 value += 0.1 * torch.rand_like(value) if "running_var" in key else 0.1 * torch.randn_like(value)
     left = dict(
