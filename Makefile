@@ -15,7 +15,7 @@ setup: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "densessl needs Python 3.11, 3.12 or 3.13; none was found. PYTHON=/path/to/python make …"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[det,regions,test]'
+	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[det,seg,onnx,regions,test]'
 	touch $@
 
 # The main job on built-in photos: pretrain, export, load into a detector, check that nothing was lost.

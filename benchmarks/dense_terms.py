@@ -29,7 +29,7 @@ from densessl.engine.weights import bare_model
 from densessl.insight import dense_matching, motorcycle, relit
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
 from densessl.registry import HOOKS
-from densessl.transfer.export import read_backbone
+from densessl.transfer import read_backbone
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ("mocov2_r18", "pixpro_r18", "densecl_r18", "lcloss_r18", "densesiam_r18", "scfs_r18")

@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 
 from densessl import transfer
-from densessl.transfer.export import BRANCHES, FORMATS, open_checkpoint
+from densessl.transfer.export import FORMATS
 from densessl.transfer.parts import PARTS
+from densessl.transfer.read import BRANCHES, open_checkpoint
 
 DETECTOR = "mmdet-detector"
 

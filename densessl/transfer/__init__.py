@@ -4,11 +4,12 @@ Imports no mmdet and no mmcv."""
 from densessl.transfer.convert import convert_detector
 from densessl.transfer.detector import LoadDetectorHook, load_detector
 from densessl.transfer.detector_files import export_detector
-from densessl.transfer.export import export_backbone, parts_in, read_backbone
+from densessl.transfer.export import export_backbone
 from densessl.transfer.fingerprint import Difference, Fingerprint
 from densessl.transfer.layer_decay import LayerDecayConstructor
 from densessl.transfer.load import LoadBackboneHook, build_detector, load_backbone, load_parts
 from densessl.transfer.proof import feature_differences, part_differences
+from densessl.transfer.read import parts_in, read_backbone
 from densessl.transfer.report import ExportError, LoadError, LoadReport
 from densessl.transfer.to_timm import timm_arguments
 from densessl.transfer.vitdet import LN2d, SimpleFPN, ViTDet

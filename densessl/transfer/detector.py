@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
-from densessl.transfer.export import Opened, Source, open_checkpoint
 from densessl.transfer.fingerprint import Difference, Fingerprint, compare, compare_facts, of_model
+from densessl.transfer.read import Opened, Source, open_checkpoint
 from densessl.transfer.report import LoadError, LoadReport
 
 # What says which class is which: a pretraining knows none, so these are new wherever classes differ.

@@ -17,8 +17,8 @@ from torch import Tensor
 from densessl.engine.checkpoint import save_checkpoint
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.detector import detector_state, facts_of_detector, load_detector
-from densessl.transfer.export import Source, open_checkpoint
 from densessl.transfer.load import build_detector
+from densessl.transfer.read import Source, open_checkpoint
 from densessl.transfer.report import ExportError, LoadReport
 from densessl.version import __version__
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from densessl.branches.norm import choose
 from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
-from densessl.transfer.export import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.fingerprint import Fingerprint, compare, compare_facts, of_model
 from densessl.transfer.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
+from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.report import LoadError, LoadReport
 from densessl.transfer.vit import new_by_design, unused_by_design
 

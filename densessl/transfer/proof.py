@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from densessl.branches.branch import Branch, build_branch
 from densessl.branches.vit import ViT
 from densessl.registry import SCOPE
-from densessl.transfer.export import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.fingerprint import of_model
 from densessl.transfer.parts import part_of_model
+from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.vit import is_vit
 
 
