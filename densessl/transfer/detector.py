@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
@@ -23,16 +24,27 @@ from densessl.transfer.report import LoadError, LoadReport
 CLASS_TENSORS = re.compile(r"(bbox_head\.fc_cls|bbox_head\.cls_branches|dn_query_generator\.label_embedding)\.")
 QUERIES = "query_embedding.weight"
 POSITIONS = ("num_feats", "temperature", "normalize", "scale", "offset")
+# What a Deformable DETR in two stages has, and no other.
+TWO_STAGES = "pos_trans_fc.weight"
 # Inputs of DINO's decoder.ref_point_head over its outputs, and whose they are.
 SHAPES = {2: "mmdet-3.3", 4: "onedl-3.5.1"}
 
 
 def detector_state(source: Source) -> dict[str, Tensor]:
     """The tensors of a detector by MMDetection's names: all of a file, of a pretraining's checkpoint those under
-    ``detector.`` but for the ones of classes."""
+    ``detector.`` but for the ones of classes. What scores the proposals of a Deformable DETR is not one of them."""
     state = open_checkpoint(source).state
     inside = {key.removeprefix("detector."): value for key, value in state.items() if key.startswith("detector.")}
-    return {key: value for key, value in inside.items() if not CLASS_TENSORS.match(key)} or dict(state)
+    kept = _proposal_scorer(inside)
+    return {key: value for key, value in inside.items() if key in kept or not CLASS_TENSORS.match(key)} or dict(state)
+
+
+def _proposal_scorer(state: Mapping[str, Tensor]) -> set[str]:
+    """Names of the branch that scores the encoder's proposals, the last one, where its first row scores objects of any
+    class: in Deformable DETR. DINO takes the score of the best class instead, of which a pretraining has none."""
+    branches = [key for key in state if key.startswith("bbox_head.cls_branches.")] if TWO_STAGES in state else []
+    last = max((int(key.split(".")[2]) for key in branches), default=None)
+    return {key for key in branches if int(key.split(".")[2]) == last}
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> str | None:
@@ -65,7 +77,9 @@ def load_detector(model: nn.Module, path: Source, strict_fingerprint: bool = Tru
     """Load a pretrained detector into a stock one, which may have other classes.
 
     New are the class branches and DINO's label embedding, where the file has none or of other classes, and the queries
-    where the file has another number of them. Everything else must be in both, in the same shape.
+    where the file has another number of them. Of the branch that scores the proposals of a Deformable DETR in two
+    stages the first row is loaded; the others, by which no proposal is chosen, stay as they are. Everything else must
+    be in both, in the same shape.
 
     Args:
         model: A DETR of MMDetection, wrapped or not.
@@ -83,6 +97,11 @@ def load_detector(model: nn.Module, path: Source, strict_fingerprint: bool = Tru
     own, given = model.state_dict(), detector_state(source)
     # Old and converted files lack the step counters of batch norm, and PyTorch neither misses nor needs them.
     own = {key: value for key, value in own.items() if key in given or not key.endswith("num_batches_tracked")}
+    given |= {
+        key: torch.cat([given[key], own[key][1:].to(given[key])])
+        for key in _proposal_scorer(given) & own.keys()
+        if len(given[key]) == 1
+    }
     shapes = {key: (tuple(value.shape), tuple(own[key].shape)) for key, value in given.items() if key in own}
     differ = {key for key, (found, expected) in shapes.items() if found != expected}
     new = {key for key in own if CLASS_TENSORS.match(key) and (key not in given or key in differ)}
