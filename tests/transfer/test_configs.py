@@ -3,37 +3,17 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from densessl.transfer import LoadBackboneHook, export_backbone, load_backbone
 from tests.transfer import vits
 from tests.transfer.cases import checkpoint
+from tests.transfer.voc_coco_fixtures import write_voc
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
 SMALL = CONFIGS / "voc" / "retinanet_r18_256_voc.py"
 SMALL_VIT = CONFIGS / "voc" / "retinanet_vitdet_256_voc.py"
-BOX = """<object><name>{}</name><difficult>0</difficult>
-<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
-
-
-def write_voc(root: Path, names: list[str]) -> None:
-    """Four images with one box of each name, in VOC's layout: all of them are trainval and test."""
-    folder = root / "VOC2007"
-    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (folder / part).mkdir(parents=True)
-    random = np.random.default_rng(0)
-    ids = [f"photo-{i}" for i in range(4)]
-    for i, image in enumerate(ids):
-        pixels = random.integers(0, 255, (60, 90, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "JPEGImages" / f"{image}.jpg")
-        boxes = "".join(BOX.format(name, 5 + i, 4, 60 + i, 50) for name in names)
-        size = "<size><width>90</width><height>60</height><depth>3</depth></size>"
-        (folder / "Annotations" / f"{image}.xml").write_text(f"<annotation>{size}{boxes}</annotation>")
-    for part in ("trainval", "test"):
-        (folder / "ImageSets/Main" / f"{part}.txt").write_text("\n".join(ids) + "\n")
 
 
 def small_config(tmp_path: Path, monkeypatch, classes: str, path: Path = SMALL):
