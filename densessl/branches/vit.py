@@ -133,7 +133,7 @@ class ViT(nn.Module):
             x = x.gather(1, keep[..., None].expand(-1, -1, x.shape[2]))
         leading = leading if class_token else 0
         if leading:
-            x = torch.cat([(self.cls_token + positions[:, :1]).expand(len(x), -1, -1), x], 1)
+            x = torch.cat([(self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1), x], 1)
         outputs = []
         for index, block in enumerate(self.blocks[: self.out_indices[-1] + 1]):
             x = run(block, x, self.with_cp)
