@@ -7,6 +7,7 @@ OWNERS = {
     "mmengine": ("mmengine", "mmengine-lite", "onedl-mmengine"),
     "mmcv": ("mmcv", "mmcv-full", "mmcv-lite", "onedl-mmcv"),
     "mmdet": ("mmdet", "onedl-mmdetection"),
+    "mmseg": ("mmsegmentation", "onedl-mmsegmentation"),
 }
 
 
@@ -21,7 +22,7 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def check_distributions() -> None:
-    """Check that each of mmengine, mmcv and mmdet comes from at most one installed distribution.
+    """Check that each of mmengine, mmcv, mmdet and mmseg comes from at most one installed distribution.
 
     Raises:
         ImportError: names the import package, its owners with their versions, and the pip commands that mend it.

@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 
+from densessl.compat.stock_configs import MissingPackage, read_config
 from densessl.data.demo import write_demo_photos
 from densessl.engine.runner import DenseRunner
 
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Pretrain a backbone on unlabelled images, or train a detector: anything a config describes."
     )
-    parser.add_argument("config", help="config file, or the name of a stock config: mmdet::retinanet/retinanet_r50_…")
+    parser.add_argument("config", help="config file, or the name of a stock config: mmdet::retinanet/…, mmseg::fcn/…")
     parser.add_argument(
         "--data-root",
         help="folder of images (searched recursively), list file or COCO json; for a detector's config its data_root",
@@ -57,17 +58,13 @@ def load_config(name: str) -> Config:
 
     Raises:
         FileNotFoundError: naming the files beside the missing one.
+        MissingPackage: the config, or its ``_base_``, is of a package that is not installed.
     """
-    if "::" in name:
-        from mmengine.hub import get_config
-
-        package, _, path = name.partition("::")
-        return get_config(f"{package}::{path.removesuffix('.py')}.py")
-    if not Path(name).is_file():
+    if "::" not in name and not Path(name).is_file():
         folder = Path(name).parent
         near = sorted(path.name for path in folder.glob("*.py")) if folder.is_dir() else []
         raise FileNotFoundError(f"no config at {name}; {folder} holds {near or 'none'}")
-    return Config.fromfile(name)
+    return read_config(name)
 
 
 def prepare(args: argparse.Namespace) -> Config:
@@ -184,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = prepare(args)
         init_gloo(args.launcher)
         DenseRunner.from_cfg(cfg).train()
-    except FileNotFoundError as error:  # DataNotFound is one
+    except (FileNotFoundError, MissingPackage) as error:  # DataNotFound is one
         print_log(f"{type(error).__name__}: {error}", level=logging.ERROR)
         return 2
     return 0
