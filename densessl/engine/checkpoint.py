@@ -8,7 +8,8 @@ import os
 import pickle
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -126,16 +127,25 @@ def save_checkpoint(path: str | Path, content: dict) -> None:
         TypeError: something else is in ``content``; the message names where. ``path`` is untouched.
         OSError: the disk is full, or the like. ``path`` is untouched.
     """
-    path = Path(path)
     content = to_plain(content)
+    with written_whole(path) as temporary:
+        with open(temporary, "wb") as file:  # named by its path, the archive would have that name inside
+            torch.save(content, file)
+        torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """``path`` is at all times absent, the old file, or whole: what the block wrote under the temporary name that it is
+    given, beside ``path``, is flushed to the disk and moved into place. Where the block raises, ``path`` is untouched.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
