@@ -1,11 +1,10 @@
 """Reading and writing of weights. Nothing here, or built on it, executes anything a file holds.
 
-:func:`load_weights` is the one door for weights from anywhere; :func:`read_checkpoint` reads back what
-:func:`save_checkpoint` wrote. Both read by PyTorch's restricted unpickler, and neither has another way to fall back on.
+:func:`load_weights` is the one door for weights from anywhere, by :func:`densessl.engine.pickles.load_content`;
+:func:`read_checkpoint` reads back what :func:`save_checkpoint` wrote.
 """
 
 import os
-import pickle
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,43 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-WRAPPERS = ("state_dict", "model")
+from densessl.engine.pickles import UnsafeCheckpointError, existing, load_content, torch_load
 
-
-class UnsafeCheckpointError(ValueError):
-    """A file would have to execute code to be read, and was not."""
-
-
-class _Inert:
-    """Stands for an object of a checkpoint that is no weight. Takes any arguments and any state, and drops them."""
-
-    def __init__(self, *args, **kwargs):
-        pass
-
-    def __setstate__(self, state) -> None:
-        pass
-
-
-# What trainers leave in checkpoints beside weights: MMEngine its log buffers (with numpy arrays), research code its
-# options. These names are read as _Inert; the objects they name are neither created nor called.
-_INERT = [
-    (_Inert, name)
-    for name in (
-        "argparse.Namespace",
-        "builtins.getattr",
-        "builtins.slice",
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "numpy.dtype",
-        "numpy.ndarray",
-        "numpy.core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray._reconstruct",
-        "numpy._core.multiarray.scalar",
-    )
+WRAPPERS = ("state_dict", "model", "model_state_dict", "blobs")
+__all__ = [
+    "UnsafeCheckpointError",
+    "find_latest_checkpoint",
+    "load_content",
+    "load_weights",
+    "read_checkpoint",
+    "rename",
+    "save_checkpoint",
+    "to_plain",
+    "written_whole",
 ]
 
 
@@ -58,28 +35,19 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU.
 
     Args:
-        path: a local ``.safetensors`` file, or anything ``torch.save`` wrote.
-        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default
-            ``state_dict`` or ``model`` where the file has one, else the file itself.
+        path: as of :func:`load_content`.
+        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default one of
+            ``WRAPPERS`` where the file has one, else the file itself.
 
     Returns:
         An ordered dict, with PyTorch's ``_metadata`` if the file has it. Names are those of the file.
 
     Raises:
         FileNotFoundError: no such file.
-        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
-            common trainers. It has not been unpickled.
+        UnsafeCheckpointError: as of :func:`load_content`.
         ValueError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
     """
-    path = _existing(path)
-    if path.suffix == ".safetensors":
-        try:
-            content = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    else:
-        with torch.serialization.safe_globals(_INERT):
-            content = _torch_load(path)
+    content = load_content(path)
     found = list(content) if isinstance(content, dict) else type(content).__name__
     if key is not None:
         if not isinstance(content, dict) or key not in content:
@@ -109,7 +77,7 @@ def read_checkpoint(path: str | Path) -> dict:
         UnsafeCheckpointError: the file holds more than tensors and plain containers. It has not been unpickled.
         ValueError: the file is damaged or holds no dict.
     """
-    content = _torch_load(_existing(path))
+    content = torch_load(existing(path))
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a training checkpoint (a dict), found {type(content).__name__}")
     return content
@@ -235,33 +203,6 @@ def rename(weights: dict[str, Tensor], rules: RenameRules) -> dict[str, Tensor]:
     if hasattr(weights, "_metadata"):
         renamed._metadata = weights._metadata
     return renamed
-
-
-def _existing(path: str | Path) -> Path:
-    if re.match(r"[a-z0-9+-]+://", str(path)):
-        raise FileNotFoundError(f"{path}: expected a local file; download it first")
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    return path
-
-
-def _torch_load(path: Path):
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds the object `{name[1]}`" if name else "is damaged or holds more than plain data"
-        raise UnsafeCheckpointError(
-            f"{path} {what}; reading it could execute code, so it was not read. If you trust the file, convert it "
-            "yourself: torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW_PATH), which does run the "
-            "code it holds"
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # whatever a reader of binary files trips over
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} is not a readable checkpoint: {text[0]}") from error
 
 
 def _sync_folder(folder: Path) -> None:

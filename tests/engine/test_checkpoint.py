@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 from torch import nn
 
-from densessl.engine import checkpoint as module
+from densessl.engine import pickles
 from densessl.engine.checkpoint import (
     UnsafeCheckpointError,
     find_latest_checkpoint,
@@ -85,8 +85,8 @@ class Call:
 )
 def test_tolerated_names_stand_for_nothing(tmp_path, call):
     torch.save({"state_dict": WEIGHTS, "extra": call}, tmp_path / "w.pth")
-    with torch.serialization.safe_globals(module._INERT):
-        assert type(module._torch_load(tmp_path / "w.pth")["extra"]) is module._Inert
+    with torch.serialization.safe_globals(pickles._INERT):
+        assert type(pickles.torch_load(tmp_path / "w.pth")["extra"]) is pickles._Inert
     same(load_weights(tmp_path / "w.pth"), WEIGHTS)
     with pytest.raises(UnsafeCheckpointError):
         read_checkpoint(tmp_path / "w.pth")

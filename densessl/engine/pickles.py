@@ -1,0 +1,175 @@
+"""Opening of files from anywhere. Nothing here executes anything a file holds.
+
+What ``torch.save`` wrote is read by PyTorch's restricted unpickler, other pickles by
+:mod:`densessl.regions.safe_pickle`; there is no other way to fall back on.
+"""
+
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from tarfile import is_tarfile
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+# How every file of the older format of torch.save begins, after a few bytes of pickle.
+_LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+
+
+class UnsafeCheckpointError(ValueError):
+    """A file would have to execute code to be read, and was not."""
+
+
+class _Inert:
+    """Stands for an object of a checkpoint that is no weight. Takes any arguments and any state, and drops them."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state) -> None:
+        pass
+
+
+def _empty(*_: Any) -> OrderedDict:
+    return OrderedDict()
+
+
+# What trainers leave in checkpoints beside weights: MMEngine its log buffers (with numpy arrays), research code its
+# options, Lightning hyper-parameters. These names are read as _Inert; the objects they name are neither created nor
+# called.
+_INERT: list[tuple[Any, str]] = [
+    (_Inert, name)
+    for name in (
+        "argparse.Namespace",
+        *(f"builtins.{name}" for name in ("bool", "dict", "float", "getattr", "int", "list", "slice", "str", "tuple")),
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String")),
+        *(f"pathlib.{system}Path" for system in ("Posix", "PurePosix", "PureWindows", "Windows")),
+        "typing.Any",
+    )
+]
+# PyTorch's unpickler fills no other dicts than its own.
+_INERT += [(_empty, "collections.defaultdict")] + [
+    (OrderedDict, f"{module}.AttributeDict")
+    for module in (
+        "pytorch_lightning.utilities.parsing",
+        "lightning.pytorch.utilities.parsing",
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+    )
+]
+
+
+def load_content(path: str | Path, drop_objects: bool = False) -> Any:
+    """All that a file holds of tensors and plain containers, on the CPU; arrays of numbers become tensors.
+
+    Args:
+        path: a local ``.safetensors`` file, anything ``torch.save`` wrote, or a pickle of arrays (Detectron's, by
+            Python 2 or 3). Which it is shows in its first bytes, whatever its name.
+        drop_objects: read past objects of any class in what ``torch.save`` wrote: they become empty stand-ins, and
+            nothing is imported or called for them. Names of the operating system's modules are refused even so.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
+            common trainers. It has not been unpickled.
+        ValueError: the file is damaged.
+    """
+    path = existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if not _of_torch(path):
+        return _pickle_load(path)
+    known = list(_INERT)
+    if drop_objects and is_zipfile(path):
+        known += [(_Inert, name) for name in _unknown_names(path)]
+    with torch.serialization.safe_globals(known):
+        return torch_load(path)
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a local file. Raises FileNotFoundError where there is none, and for a URL."""
+    if re.match(r"[a-z0-9+-]+://", str(path)):
+        raise FileNotFoundError(f"{path}: expected a local file; download it first")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    return path
+
+
+def _of_torch(path: Path) -> bool:
+    """Whether ``torch.save`` wrote the file, in any of its formats. Other pickles are all the rest."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return is_zipfile(path) or start[:2] == b"PK" or _LEGACY in start or is_tarfile(path)
+
+
+def torch_load(path: Path) -> Any:
+    """What ``torch.save`` wrote. Raises as :func:`load_content`, and knows no leftovers of trainers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"holds the object `{name[1]}`" if name else "is damaged or holds more than plain data"
+        raise UnsafeCheckpointError(
+            f"{path} {what}; reading it could execute code, so it was not read. To take its tensors and none of its "
+            "objects, which runs nothing: python tools/convert.py FILE OUT --drop-objects"
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever a reader of binary files trips over
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path} is not a readable checkpoint: {text[0]}") from error
+
+
+def _unknown_names(path: Path) -> list[str]:
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # damaged, or no checkpoint: reading it says so
+        return []
+
+
+def _pickle_load(path: Path) -> Any:
+    from densessl.regions.safe_pickle import RefusedPickle, load_arrays
+
+    try:
+        return _tensors(load_arrays(path))
+    except RefusedPickle as error:
+        if " names " in str(error):
+            raise UnsafeCheckpointError(
+                f"{error}. Save the weights as a pickle of plain numpy arrays by the code that made the file"
+            ) from error
+        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(f"{path} {error}") from error
+
+
+def _tensors(value: Any) -> Any:
+    """What a pickle held, with its arrays of numbers as tensors."""
+    if isinstance(value, dict):
+        return {key: _tensors(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tensors(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise UnsafeCheckpointError("holds an array of objects, expected numbers: it was not read")
+        if value.dtype.kind in "biuf":
+            return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+    return value
