@@ -35,7 +35,7 @@ REMEDIES = {
     },
     "depth": "set backbone.depth={}",
     "width": "set backbone.base_channels={}",
-    "stem": {"7x7": "set backbone.deep_stem=False", "deep": "set backbone.deep_stem=True"},
+    "stem": {"7x7": "set backbone.deep_stem=False (type ResNet, not ResNetV1c)", "deep": "set backbone.deep_stem=True"},
     "shortcut": {"conv": "set backbone.avg_down=False", "avgpool": "set backbone.avg_down=True"},
     "stride": {"3x3": "set backbone.style='pytorch'", "1x1": "set backbone.style='caffe'"},
     "norm": {

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from mmengine.hooks import Hook
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from densessl.branches.norm import choose
@@ -208,12 +208,11 @@ def _others(model: nn.Module, backbone: nn.Module) -> dict[str, int]:
 
 
 def build_detector(config: str | Mapping[str, Any]) -> nn.Module:
-    """The detector of an MMDet config: a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its ``model``.
+    """The detector of an MMDet config: a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its ``model``; or
+    the segmentor of an mmseg config, whose ``default_scope`` says so.
 
     Its weights are as the layers' constructors leave them: no ``init_cfg`` is followed and nothing is downloaded.
     """
-    from mmdet.registry import MODELS
-
     from densessl.engine.launch import load_config
 
     cfg = dict(model=dict(config)) if isinstance(config, Mapping) else load_config(config)
