@@ -1,9 +1,11 @@
 """Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import safe_open
 from torch import Tensor
 
 from densessl.engine.checkpoint import load_weights, read_checkpoint
@@ -38,12 +40,20 @@ def open_checkpoint(source: Source) -> Opened:
     else:
         state = load_weights(source)
         try:
-            meta = read_checkpoint(source).get("meta")
-        except (
-            ValueError
-        ):  # safetensors, or a trainer that leaves objects beside the weights: load_weights read past them
+            meta = safetensors_meta(source) if name.endswith(".safetensors") else read_checkpoint(source).get("meta")
+        except ValueError:  # a trainer that leaves objects beside the weights: load_weights read past them
             meta = None
     return Opened(state, meta if isinstance(meta, Mapping) else {}, name)
+
+
+def safetensors_meta(path: str | Path) -> Any:
+    """What an export wrote beside the tensors; None in files of others.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    with safe_open(Path(path).expanduser(), "pt") as file:
+        return json.loads((file.metadata() or {}).get("densessl", "null"))
 
 
 def read_backbone(source: Source, branch: str = "online") -> tuple[dict[str, Tensor], Fingerprint]:
