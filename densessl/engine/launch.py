@@ -13,7 +13,12 @@ from mmengine.logging import print_log
 
 from densessl.compat.stock_configs import MissingPackage, read_config
 from densessl.data.demo import write_demo_photos
+from densessl.engine.checkpoint import UnsafeCheckpointError
 from densessl.engine.runner import DenseRunner
+
+
+class SettingError(ValueError):
+    """Words of the command line, or entries of the config, that do not fit. The message says all there is to know."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,8 +43,18 @@ def parser() -> argparse.ArgumentParser:
         const="auto",
         help="continue from the last checkpoint of the work dir, or from the given one",
     )
-    parser.add_argument("--init", metavar="FILE", help="pretraining: start from the backbone in this file")
+    parser.add_argument(
+        "--init",
+        metavar="FILE",
+        help="start from the weights in this file, whichever code wrote it; 'none' (detectors): from random numbers",
+    )
+    parser.add_argument("--seed", type=int, help="of all random numbers of the run (randomness.seed)")
     parser.add_argument("--regions", metavar="STORE", help="pretraining: store of regions, made by tools/regions.py")
+    detector = parser.add_argument_group("detectors and segmentors")
+    detector.add_argument("--labels", help="a part of the train set: 1%%, 10%%, 30-shot (boxes a class), 100-images")
+    detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
+    detector.add_argument("--steps", type=int, metavar="N", help="the config's schedule in so many optimiser steps")
+    detector.add_argument("--evaluations", type=int, metavar="K", help="of a run of --steps, evenly spread (default 1)")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument(
         "--cfg-options",
@@ -68,51 +83,63 @@ def load_config(name: str) -> Config:
 
 
 def prepare(args: argparse.Namespace) -> Config:
-    """The full config of a run.
+    """The full config of a run, as far as it can be told without its data.
 
     Order matters: ``--demo`` shrinks the config, ``--cfg-options`` have the last word, and what follows from other
     entries (views of the preprocessor, workers, backend) is resolved at the end.
+
+    Raises:
+        SettingError: a word of the command line does not go with the config.
     """
     cfg = load_config(args.config)
     stem = Path(args.config.split("::")[-1]).stem + ("_demo" if args.demo else "")
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or str(Path("work_dirs", stem))
     cfg.launcher = args.launcher
     pretraining = is_pretraining(cfg)
-    if args.demo:
-        if not pretraining:
-            raise ValueError(f"--demo is for pretraining configs; {args.config} has neither `views` nor `view`")
-        cfg.merge_from_dict(dict(cfg.get("demo", {})))
-        cfg.train_dataloader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
-        cfg.train_dataloader.dataset.pop("root", None)
-    if args.data_root:
-        set_data_root(cfg, args.data_root)
+    if pretraining:
+        prepare_pretraining(cfg, args)
+    else:
+        from densessl.transfer.prepare import prepare_transfer
+
+        prepare_transfer(cfg, args)
+    if args.seed is not None:
+        cfg.randomness = {**(cfg.get("randomness") or {}), "seed": args.seed}
     cfg.merge_from_dict(args.cfg_options)
-    if args.init:
-        if not pretraining:
-            raise ValueError("--init is for pretraining configs; a detector's backbone is its LoadBackboneHook's")
-        cfg.custom_hooks = [dict(type="InitBackboneHook", checkpoint=args.init), *cfg.get("custom_hooks", [])]
-    if args.regions:
-        if "regions" not in cfg:
-            raise ValueError(f"--regions is for configs whose method looks at regions; {args.config} has no `regions`")
-        cfg.regions.path = args.regions
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if pretraining:
+        if args.init:
+            cfg.custom_hooks = [dict(type="InitBackboneHook", checkpoint=args.init), *cfg.get("custom_hooks", [])]
         link_views(cfg)
         cfg.train_dataloader.num_workers = workers(cfg.train_dataloader.get("num_workers", "auto"))
         cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
         cfg.train_dataloader.pin_memory = torch.cuda.is_available()
-    else:
-        imports = cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False)
-        imports["imports"] = [*imports["imports"], "densessl.compat"]
-        cfg.custom_imports = imports
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", ConfigDict())
         cfg.env_cfg["dist_cfg"] = dict(backend="gloo")
         wrapper = cfg.get("model_wrapper_cfg") or dict(type="mmengine.MMDistributedDataParallel")
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)  # MMEngine's default is the local GPU
     return cfg
+
+
+def prepare_pretraining(cfg: Config, args: argparse.Namespace) -> None:
+    """Change the config of a pretraining, in place, by the words that are for one."""
+    for word in ("labels", "labels_seed", "steps", "evaluations"):
+        if getattr(args, word) is not None:
+            raise SettingError(
+                f"--{word.replace('_', '-')} is for detectors' and segmentors' configs; {args.config} pretrains"
+            )
+    if args.regions and "regions" not in cfg:
+        raise SettingError(f"--regions is for configs whose method looks at regions; {args.config} has no `regions`")
+    if args.demo:
+        cfg.merge_from_dict(dict(cfg.get("demo", {})))
+        cfg.train_dataloader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
+        cfg.train_dataloader.dataset.pop("root", None)
+    if args.data_root:
+        cfg.train_dataloader.dataset.source = args.data_root
+    if args.regions:
+        cfg.regions.path = args.regions
 
 
 def is_pretraining(cfg: Config) -> bool:
@@ -133,33 +160,6 @@ def link_views(cfg: Config) -> None:
         dataset.photometric = preprocessor.photometric = cfg.photometric
 
 
-def set_data_root(cfg: Config, root: str) -> None:
-    """Point every data set of the config at ``root``.
-
-    In a pretraining config that is the ``source``. In a detector's config, every ``data_root`` is replaced, and in
-    evaluators the paths that began with the old one.
-    """
-    if is_pretraining(cfg):
-        cfg.train_dataloader.dataset.source = root
-        return
-    old = cfg.get("data_root")
-
-    def replace(node):
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key == "data_root" and isinstance(value, str):
-                    node[key] = os.path.join(root, "")
-                elif isinstance(value, str) and old and value.startswith(old):
-                    node[key] = os.path.join(root, value[len(old) :].lstrip("/"))
-                else:
-                    replace(value)
-        elif isinstance(node, list | tuple):
-            for value in node:
-                replace(value)
-
-    replace(cfg._cfg_dict)
-
-
 def workers(number: int | str) -> int:
     """Loader workers per process: ``"auto"`` is the cores of this machine over its processes, at most 16."""
     if number != "auto":
@@ -175,13 +175,29 @@ def init_gloo(launcher: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code: 0 done, 2 where config or data are not where they were said to be."""
+    """Run. Returns the exit code: 0 done, 2 where anything in config, data or weights does not fit, which the message
+    says without a traceback."""
     args = parser().parse_args(argv)
     try:
         cfg = prepare(args)
+        said = []
+        if not is_pretraining(cfg):
+            from densessl.transfer.prepare import complete
+
+            said = complete(cfg, args)
         init_gloo(args.launcher)
-        DenseRunner.from_cfg(cfg).train()
-    except (FileNotFoundError, MissingPackage) as error:  # DataNotFound is one
+        runner = DenseRunner.from_cfg(cfg)
+        for line in said:
+            runner.logger.info(line)
+        runner.train()
+    except misfits() as error:
         print_log(f"{type(error).__name__}: {error}", level=logging.ERROR)
         return 2
     return 0
+
+
+def misfits() -> tuple[type[Exception], ...]:
+    """What is raised where config, data or weights do not fit; DataNotFound is a FileNotFoundError."""
+    from densessl.transfer.report import ExportError, LoadError
+
+    return FileNotFoundError, MissingPackage, SettingError, UnsafeCheckpointError, ExportError, LoadError

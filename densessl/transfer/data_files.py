@@ -1,0 +1,255 @@
+"""The files that a config's data sets name: where they are, and all that is missing of them at once."""
+
+import difflib
+import inspect
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from densessl.data.sources import DataNotFound
+
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+EVALUATORS = ("val_evaluator", "test_evaluator")
+EVALUATOR_FILES = ("ann_file", "seg_prefix")
+REMOTE = re.compile(r"[a-zA-Z0-9]{2,}:")  # s3://, petrel:, http://; a single letter is a drive
+CHUNK = 1 << 20  # bytes of an annotation file read at once
+
+
+class Leaf(NamedTuple):
+    """A data set that reads files, under whatever wraps it.
+
+    Attributes:
+        key: Where the config has it: ``"train_dataloader.dataset.datasets.0"``.
+        cfg: Its entry; changing it changes the config.
+        kind: Its class, None where the registries know none of that name.
+    """
+
+    key: str
+    cfg: dict[str, Any]
+    kind: type | None
+
+    @property
+    def formats(self) -> set[str]:
+        """Names of its class and of those it derives from."""
+        return {base.__name__ for base in self.kind.__mro__} if self.kind else set()
+
+    def path(self, *parts: str) -> Path:
+        """A path as MMEngine joins it: absolute parts win over ``data_root``."""
+        return Path(os.path.join(self.cfg.get("data_root") or "", *parts))
+
+    def default(self, argument: str, fallback: Any = None) -> Any:
+        """An argument's value, that of the signature where the config has none."""
+        if argument in self.cfg:
+            return self.cfg[argument]
+        for base in self.kind.__mro__ if self.kind else ():
+            found = inspect.signature(base.__init__).parameters.get(argument)
+            if found is not None and found.default is not inspect.Parameter.empty:
+                return found.default
+        return fallback
+
+
+class Wanted(NamedTuple):
+    """A file or folder that a config names, and what is wrong with it: "" where nothing is."""
+
+    path: Path
+    key: str
+    wrong: str
+    folder: bool = True
+
+
+def leaves(cfg: Config, loader: str) -> list[Leaf]:
+    """The data sets that a loader reads, in order; none where the config has no such loader."""
+    node = (cfg.get(loader) or {}).get("dataset")
+    scope = cfg.get("default_scope") or "mmengine"
+
+    def walk(node: Mapping[str, Any], key: str) -> Iterator[Leaf]:
+        if "datasets" in node:
+            for number, each in enumerate(node["datasets"]):
+                yield from walk(each, f"{key}.datasets.{number}")
+        elif isinstance(node.get("dataset"), Mapping):
+            yield from walk(node["dataset"], f"{key}.dataset")
+        else:
+            yield Leaf(key, node, _class(node.get("type"), scope))
+
+    return list(walk(node, f"{loader}.dataset")) if node else []
+
+
+def _class(name: Any, scope: str) -> type | None:
+    if not isinstance(name, str):
+        return name
+    with DefaultScope.overwrite_default_scope(scope), DATASETS.switch_scope_and_registry(None) as registry:
+        return registry.get(name)
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Put ``root`` for every ``data_root`` of a config, in place, and for the old one where evaluators name files."""
+    roots = {leaf.cfg.get("data_root") for loader in LOADERS for leaf in leaves(cfg, loader)}
+    olds = sorted({old for old in (cfg.get("data_root"), *roots) if old}, key=len, reverse=True)
+
+    def replace(node: Any) -> None:
+        for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
+            if key == "data_root" and isinstance(value, str):
+                node[key] = os.path.join(root, "")
+            elif isinstance(value, str):
+                old = next((old for old in olds if value.startswith(old)), None)
+                if old is not None and isinstance(node, Mapping):
+                    node[key] = os.path.join(root, value[len(old) :].lstrip("/"))
+            elif isinstance(value, Mapping | list):
+                replace(value)
+
+    replace(cfg._cfg_dict)
+
+
+def check_data(cfg: Config) -> None:
+    """Look for everything that the data sets and evaluators of a config name, before any of it is needed.
+
+    Files and folders must exist, folders of images and labels must hold something, and of each list of images the
+    first one must be there. Remote files are not looked for.
+
+    Raises:
+        DataNotFound: lists all that is missing, and shows the layout that is expected.
+    """
+    wanted = _by_path(_wanted(cfg))
+    wrong = [each for each in wanted if each.wrong]
+    if not wrong:
+        return
+    roots = [leaf.cfg.get("data_root") for loader in LOADERS for leaf in leaves(cfg, loader)]
+    roots = list(dict.fromkeys(os.path.abspath(root) for root in roots if root))
+    lines = [f"{len(wrong)} of the {len(wanted)} files and folders that the config names are not as they should be:"]
+    lines += [f"  {each.path}: {each.wrong} ({each.key})" for each in wrong]
+    lines += ["Expected:", *_tree(wanted, roots)]
+    elsewhere = _elsewhere(wrong, roots[0]) if len(roots) == 1 else None
+    if elsewhere:
+        lines.append(f"All of it is in {elsewhere}: did you mean --data-root {elsewhere}?")
+    else:
+        lines.append("Say where the data is by --data-root DIR, which takes the place of the config's data_root.")
+    raise DataNotFound("\n".join(lines))
+
+
+def _by_path(wanted: Iterable[Wanted]) -> list[Wanted]:
+    """Each path once, with all the entries that name it; of what may be wrong with it the first."""
+    found: dict[Path, Wanted] = {}
+    for each in wanted:
+        old = found.get(each.path, each)
+        keys = dict.fromkeys([*old.key.split(", "), each.key])
+        found[each.path] = old._replace(key=", ".join(keys), wrong=old.wrong or each.wrong)
+    return list(found.values())
+
+
+def _wanted(cfg: Config) -> Iterator[Wanted]:
+    for loader in LOADERS:
+        for leaf in leaves(cfg, loader):
+            backend = (leaf.cfg.get("backend_args") or {}).get("backend", "local")
+            if backend == "local" and not REMOTE.match(str(leaf.cfg.get("data_root") or "")):
+                yield from _of_leaf(leaf)
+    for evaluator in EVALUATORS:
+        node = cfg.get(evaluator) or []
+        for number, each in enumerate([node] if isinstance(node, Mapping) else node):
+            for key in EVALUATOR_FILES:
+                if each.get(key) and not REMOTE.match(each[key]):
+                    where = f"{evaluator}.{key}" if isinstance(node, Mapping) else f"{evaluator}.{number}.{key}"
+                    yield _place(Path(each[key]), where, folder=key != "ann_file")
+
+
+def _of_leaf(leaf: Leaf) -> Iterator[Wanted]:
+    prefixes = {key: value for key, value in leaf.default("data_prefix", {}).items() if isinstance(value, str)}
+    listed = leaf.path(leaf.cfg["ann_file"]) if leaf.cfg.get("ann_file") else None
+    if listed is not None:
+        yield _place(listed, f"{leaf.key}.ann_file", folder=listed.is_dir() or not listed.suffix)
+    if "XMLDataset" in leaf.formats:
+        root = prefixes.get("sub_data_root", "")
+        folders = {part: (root, leaf.default(part)) for part in ("img_subdir", "ann_subdir")}
+        suffixes = dict(img_subdir=".jpg", ann_subdir=".xml")
+    else:
+        folders = {f"data_prefix.{key}": (value,) for key, value in prefixes.items()}
+        suffixes = {}
+        if "BaseSegDataset" in leaf.formats:
+            ends = dict(img_path="img_suffix", seg_map_path="seg_map_suffix")
+            suffixes = {f"data_prefix.{key}": leaf.default(end) for key, end in ends.items() if key in prefixes}
+    first = _first_of(listed, leaf)
+    places = {key: _place(leaf.path(*parts), f"{leaf.key}.{key}", suffixes.get(key)) for key, parts in folders.items()}
+    yield from places.values()
+    if first is not None:
+        # A file name in COCO's format is that of an image, but in the panoptic kind may be that of a map.
+        alike = {key: place.path / (first + suffixes.get(key, "")) for key, place in places.items() if not place.wrong}
+        absent = {key: path for key, path in alike.items() if not path.is_file()}
+        if suffixes or len(absent) == len(alike):
+            for key, path in list(absent.items())[: None if suffixes else 1]:
+                yield Wanted(path, f"{leaf.key}.{key}", f"missing, though {listed.name} lists it", folder=False)
+
+
+def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True) -> Wanted:
+    """What is wrong with a file or a folder, which must hold a file: with that ending, if it is given."""
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
+        return Wanted(path, key, f"missing; there is {near[0]}" if near else "missing", folder)
+    if path.is_dir() != folder:
+        return Wanted(path, key, "a file, expected a folder" if folder else "a folder, expected a file", folder)
+    if not folder:
+        return Wanted(path, key, "", folder)
+    files = (name for _, _, names in os.walk(path, followlinks=True) for name in names)
+    if not any(name.endswith(suffix or "") for name in files):
+        return Wanted(path, key, f"holds no *{suffix}" if suffix else "empty")
+    return Wanted(path, key, "")
+
+
+def _first_of(listed: Path | None, leaf: Leaf) -> str | None:
+    """The first image that a file of annotations lists; None where it does not tell in a way known here."""
+    if listed is None or not listed.is_file():
+        return None
+    if listed.suffix == ".txt" and leaf.formats & {"XMLDataset", "BaseSegDataset"}:
+        with open(listed, encoding="utf-8") as lines:
+            return next((line.strip() for line in lines if line.strip()), None)
+    if listed.suffix == ".json" and "CocoDataset" in leaf.formats:
+        return _first_match(listed, re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")'))
+    return None
+
+
+def _first_match(path: Path, pattern: re.Pattern[bytes]) -> str | None:
+    """The JSON string of the first match in a file, which may be of hundreds of megabytes and is not parsed."""
+    before = b""
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            found = pattern.search(before + chunk)
+            if found:
+                return json.loads(found[1])
+            before = chunk[-4096:]
+    return None
+
+
+def _tree(wanted: Iterable[Wanted], roots: list[str]) -> list[str]:
+    """The layout as an indented tree for each root, folders with a slash, with a note at what is wrong."""
+    lines, rest = [], {os.path.abspath(each.path): each for each in wanted}
+    for root in [*roots, "/"]:
+        inside = {path: each for path, each in rest.items() if Path(path).is_relative_to(root) and path != root}
+        rest = {path: each for path, each in rest.items() if path not in inside}
+        if inside:
+            lines.append(f"  {os.path.join(root, '')}{'' if os.path.isdir(root) else '   <- missing'}")
+        shown: set[tuple[str, ...]] = set()
+        for path, each in sorted(inside.items()):
+            parts = Path(path).relative_to(root).parts
+            for depth in range(1, len(parts) + 1):
+                if parts[:depth] not in shown:
+                    shown.add(parts[:depth])
+                    last = depth == len(parts)
+                    note = f"   <- {each.wrong}" if last and each.wrong else ""
+                    lines.append("    " + "  " * depth + parts[depth - 1] + "/" * (not last or each.folder) + note)
+    return lines
+
+
+def _elsewhere(wrong: Iterable[Wanted], root: str) -> str | None:
+    """The folder above or one below ``root`` in which everything that is missing is."""
+    inside = [Path(os.path.abspath(each.path)) for each in wrong]
+    if not all(path.is_relative_to(root) for path in inside):
+        return None
+    names = [path.relative_to(root) for path in inside]
+    below = sorted(entry.path for entry in os.scandir(root) if entry.is_dir()) if os.path.isdir(root) else []
+    candidates = itertools.chain([os.path.dirname(root)], below)
+    return next((each for each in candidates if all(Path(each, name).exists() for name in names)), None)

@@ -1,0 +1,136 @@
+"""What the command line changes in the config of a detector or a segmentor: where its data is, what it starts from, how
+many labels it sees, and how long it trains."""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from densessl.engine.checkpoint import UnsafeCheckpointError
+from densessl.engine.launch import SettingError
+from densessl.transfer.data_files import check_data, set_data_root
+from densessl.transfer.labels import parse_labels, set_labels
+from densessl.transfer.read import open_checkpoint
+from densessl.transfer.schedule import set_steps
+
+HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
+NONE = "none"  # of --init: random numbers
+
+
+def prepare_transfer(cfg: Config, args: argparse.Namespace) -> None:
+    """Change ``cfg``, in place, by the words that need no data: ``--data-root`` and ``--init``.
+
+    Raises:
+        SettingError: A word does not go with this config or with another word, or the file of ``--init`` is damaged.
+        FileNotFoundError, UnsafeCheckpointError: as :func:`densessl.engine.checkpoint.load_weights`, of ``--init``.
+    """
+    for word, value in {"--demo": args.demo, "--regions": args.regions}.items():
+        if value:
+            raise SettingError(f"{word} is for pretraining configs; {args.config} has neither `views` nor `view`")
+    if args.evaluations is not None and args.steps is None:
+        raise SettingError("--evaluations is of a run of --steps N; without it train_cfg.val_interval says when")
+    if args.labels_seed is not None and args.labels is None:
+        raise SettingError("--labels-seed is of --labels; --seed is that of the run")
+    if args.labels is not None:
+        parse_labels(args.labels)  # a slip of the pen is told before files are read
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    imports = dict(cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False))
+    own = ["densessl.compat", *(["densessl.transfer"] if args.init else [])]
+    cfg.custom_imports = imports | dict(imports=list(dict.fromkeys([*imports["imports"], *own])))
+    if args.init:
+        set_init(cfg, args.init)
+
+
+def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Change ``cfg``, in place, by what needs its data: all of it is looked for, then ``--steps`` and ``--labels``.
+
+    The length of a schedule is that of all labels, however few are chosen: so the schedules of all fractions are equal.
+
+    Returns:
+        Lines for the log.
+
+    Raises:
+        DataNotFound: See :func:`densessl.transfer.data_files.check_data`.
+        SettingError: See :func:`densessl.transfer.schedule.set_steps` and :func:`densessl.transfer.labels.set_labels`.
+    """
+    check_data(cfg)
+    said = []
+    if args.steps is not None:
+        said.append(set_steps(cfg, args.steps, 1 if args.evaluations is None else args.evaluations))
+    if args.labels is not None:
+        said += set_labels(cfg, args.labels, args.labels_seed or 0, Path(cfg.work_dir, "labels"))
+        if "max_epochs" in cfg.train_cfg:
+            said.append(
+                f"--labels: an epoch has as many steps fewer, and there are {cfg.train_cfg.max_epochs} as before; "
+                "--steps N keeps the length"
+            )
+    frozen = cfg.model.get("backbone", {}).get("frozen_stages", -1)
+    if args.init == NONE and isinstance(frozen, int) and frozen >= 0:
+        said.append(
+            f"--init none: model.backbone.frozen_stages={frozen} keeps layers at random numbers; "
+            "model.backbone.frozen_stages=-1 trains them"
+        )
+    return said
+
+
+def set_init(cfg: Config, file: str) -> None:
+    """Let training start from a file, or from random numbers (``"none"``), in place.
+
+    The first of the config's loading hooks gets the file, others are left out; without any, one is added. For a file
+    with a whole detector it is a LoadDetectorHook. Nothing else is loaded: ``init_cfg`` with weights, the older
+    ``pretrained`` and ``load_from`` become None.
+    """
+    kind = "LoadDetectorHook" if file != NONE and _has_detector(file) else "LoadBackboneHook"
+    hooks = list(cfg.get("custom_hooks") or [])
+    places = [i for i, hook in enumerate(hooks) if _name(hook).endswith(HOOKS)]
+    hook = dict(hooks[places[0]]) if places else {}
+    if file == NONE:
+        kind = _name(hook) if places else kind
+    elif _name(hook) != kind:
+        hook = {}  # settings of another hook
+    hook.update(type=f"densessl.{kind}", checkpoint=None if file == NONE else file)
+    at = places[0] if places else len(hooks)
+    cfg.custom_hooks = [*hooks[:at], hook, *(each for i, each in enumerate(hooks[at:], at) if i not in places)]
+    cfg.load_from = None
+    for node in _dicts(cfg.model):
+        if isinstance(node.get("init_cfg"), Mapping) and node["init_cfg"].get("type") == "Pretrained":
+            node["init_cfg"] = None
+        if isinstance(node.get("pretrained"), str):
+            node["pretrained"] = None
+
+
+def _has_detector(file: str) -> bool:
+    """Whether a file has a whole detector that was pretrained here, or converted: its ``meta`` says so."""
+    path = Path(file).expanduser()
+    try:
+        meta = open_checkpoint(file).meta
+    except UnsafeCheckpointError:
+        raise
+    except FileNotFoundError as error:
+        names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, names, n=3)
+        beside = f"; near it are {near}" if near else ""
+        raise FileNotFoundError(f"--init: {error}{beside}. Random numbers are --init none") from error
+    except ValueError as error:
+        raise SettingError(f"--init: {error}") from error
+    described = meta.get("densessl")
+    return "detector" in meta or (isinstance(described, Mapping) and "detector" in described)
+
+
+def _name(hook: Mapping[str, Any]) -> str:
+    kind = hook.get("type", "")
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
+def _dicts(node: Any) -> Iterator[dict[str, Any]]:
+    """A config's entry and all dicts in it."""
+    if isinstance(node, Mapping):
+        yield node
+        node = node.values()
+    if not isinstance(node, str) and hasattr(node, "__iter__"):
+        for each in list(node):
+            yield from _dicts(each)
