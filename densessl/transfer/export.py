@@ -1,9 +1,12 @@
-"""From a training checkpoint to a file that MMDetection, torchvision or timm opens.
+"""From a training checkpoint to a file that MMDetection or another library opens.
 
-    file ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …, "neck.lateral_convs.0.conv.weight": …,
-                               "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
-    file ``--to torchvision``  {"conv1.weight": …}, which has the backbone only
-    file ``--to timm``         {"patch_embed.proj.weight": …} or {"conv1.weight": …}, likewise
+    ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …, "neck.lateral_convs.0.conv.weight": …,
+                          "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
+    ``--to torchvision``  {"conv1.weight": …}: this and all that follow have the backbone only
+    ``--to timm``         {"patch_embed.proj.weight": …} or {"conv1.weight": …}
+    ``--to detectron2``   a pickle of numpy arrays, {"model": {"stem.conv1.weight": …}, …}
+    ``--to safetensors``  {"conv1.weight": …}, and the first one's ``meta`` as text in the file's metadata
+    ``--to onnx``         a graph
 
 The first works as it is in three places of a stock MMDet config: ``densessl.LoadBackboneHook``, which checks and
 reports; ``load_from = FILE``; and ``backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE, prefix="backbone")``.
@@ -11,23 +14,27 @@ Neck and head are in it where the pretraining had them. That of a ViT has its te
 without taking more room, under ``"model"``, where MMDetection's ``projects/ViTDet`` looks for them.
 """
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
 
-from densessl.engine.checkpoint import save_checkpoint
-from densessl.transfer import fingerprint as fp
+from densessl.engine.checkpoint import save_checkpoint, written_whole
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.parts import PARTS
 from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.report import ExportError
+from densessl.transfer.to_detectron2 import detectron2_settings, write_detectron2
+from densessl.transfer.to_onnx import onnx_signature, write_onnx
 from densessl.transfer.to_timm import timm_arguments
+from densessl.transfer.to_torchvision import check_torchvision
 from densessl.version import __version__
 
-FORMATS = ("mmdet", "torchvision", "timm")
+FORMATS = ("mmdet", "torchvision", "timm", "detectron2", "safetensors", "onnx")
+SUFFIXES = {"detectron2": ".pkl", "safetensors": ".safetensors"}  # whatever reads these goes by it
 
 
 def export_backbone(
@@ -37,28 +44,35 @@ def export_backbone(
     branch: str = "online",
     meta: Mapping[str, Any] | None = None,
     parts: Collection[str] | None = None,
+    size: int | None = None,
 ) -> Fingerprint:
     """Write the backbone of a checkpoint to ``out``, atomically, and with it the neck and the head it was trained with.
 
     Args:
         source: A checkpoint's path, or a dict like one. At the end of a run, for instance:
             ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))``.
-        out: The file to write; its folder is made. It opens with ``torch.load(weights_only=True)``.
-        to: ``"mmdet"``, ``"torchvision"`` or ``"timm"`` (see the module's docstring).
+        out: The file to write; its folder is made. What is for ``torch.load`` opens with ``weights_only=True``.
+        to: One of ``FORMATS`` (see the module's docstring).
         branch: ``"online"`` or ``"target"``.
         meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
-            The other formats have none.
+            torchvision's, timm's and detectron2's have none.
         parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
             the checkpoint has. The other formats have the backbone only, whatever there is.
+        size: Of a ViT's ONNX graph, see :func:`densessl.transfer.to_onnx.write_onnx`.
 
     Returns:
-        The fingerprint of the backbone, as written to the file.
+        The fingerprint of the backbone.
 
     Raises:
-        ExportError: No such branch or part; a tensor is not finite; or torchvision or timm has no such network.
+        ExportError: No such branch or part; a tensor is not finite; or the format has no such network. Nothing is
+            written then.
     """
     if to not in FORMATS:
         raise ExportError(f"to: found {to!r}, expected one of {FORMATS}")
+    if Path(out).suffix != SUFFIXES.get(to, Path(out).suffix):
+        raise ExportError(f"out: found {Path(out).name!r}, expected a name that ends in {SUFFIXES[to]!r} for {to}")
+    if size is not None and to != "onnx":
+        raise ExportError(f"size: found {size} for {to}, expected none: only graphs for onnx have one")
     source = open_checkpoint(source)
     backbone, fingerprint = read_backbone(source, branch)
     states = {"backbone": backbone, **(parts_in(source, branch) if to == "mmdet" else {})}
@@ -71,42 +85,53 @@ def export_backbone(
     if diverged:
         raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
     # Copies: a tensor that is a view would drag its whole storage into the file.
-    named = {key: value.detach().cpu().clone() for key, value in named.items()}
+    named = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in named.items()}
     bare = {key.removeprefix("backbone."): value for key, value in named.items() if key.startswith("backbone.")}
-    if to == "mmdet":
-        configs = part_configs(source.meta)
-        header = {
-            **(meta or {}),
-            "densessl_version": __version__,
-            "branch": branch,
-            "fingerprint": fingerprint.to_dict(),
-            "parts": {part: configs.get(part) for part in states},
-        }
-        again = {"model": bare} if fingerprint.arch == "vit" else {}
-        save_checkpoint(out, {"state_dict": named, **again, "meta": header})
-    else:
-        if to == "timm":
-            timm_arguments(bare, fingerprint)
-        if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
-            _check_torchvision(bare, fingerprint)
-        save_checkpoint(out, bare)
+    configs = part_configs(source.meta)
+    header = {
+        **(meta or {}),
+        "densessl_version": __version__,
+        "torch_version": str(torch.__version__),
+        "branch": branch,
+        "fingerprint": fingerprint.to_dict(),
+        "parts": {part: configs.get(part) for part in states},
+    }
+    match to:
+        case "mmdet":
+            again = {"model": bare} if fingerprint.arch == "vit" else {}
+            save_checkpoint(out, {"state_dict": named, **again, "meta": header})
+        case "torchvision" | "timm":
+            if to == "timm":
+                timm_arguments(bare, fingerprint)
+            if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
+                check_torchvision(bare, fingerprint)
+            save_checkpoint(out, bare)
+        case "detectron2":
+            write_detectron2(out, bare, fingerprint)
+        case "safetensors":
+            with written_whole(out) as temporary:
+                save_file(bare, temporary, {"format": "pt", "densessl": json.dumps(header)})
+        case "onnx":
+            write_onnx(out, bare, fingerprint, header, size)
     return fingerprint
 
 
-def _check_torchvision(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
-    """Raise unless torchvision's ResNet of that depth takes every tensor, lacks only ``fc``, and computes the same."""
-    import torchvision
+def how_to_open(out: str | Path, to: str, source: Source, branch: str = "online") -> str:
+    """What the user of an exported file has to know of it that the file does not say itself, in lines; it can be empty.
 
-    if fingerprint.arch != "resnet" or fingerprint.depth is None:
-        raise ExportError(f"torchvision has no such network as this one: {fingerprint.to_dict()}")
-    with torch.device("meta"):
-        model = getattr(torchvision.models, f"resnet{fingerprint.depth}")()
-    wanted = {key: value.shape for key, value in model.state_dict().items() if not key.startswith("fc.")}
-    wrong = sorted(
-        key for key in wanted.keys() | state.keys() if wanted.get(key) != getattr(state.get(key), "shape", 0)
-    )
-    differences, _ = fp.compare(fp.of_model(model), fingerprint)
-    if wrong or differences:
-        said = "; ".join(f"{d.field}: found {d.expected}, torchvision has {d.found}" for d in differences)
-        names = f"{len(wrong)} tensors differ in name or shape: {wrong[:5]}" if wrong else ""
-        raise ExportError(f"torchvision's resnet{fingerprint.depth} is another network: " + (said or names))
+    Args:
+        out, to, source, branch: As of :func:`export_backbone`, which has written the file.
+    """
+    state, fingerprint = read_backbone(source, branch)
+    match to:
+        case "torchvision":
+            return f"for torchvision.models.{check_torchvision(state, fingerprint)}(), which has an fc besides"
+        case "timm":
+            name, arguments = timm_arguments(state, fingerprint)
+            told = ", ".join([f'"{name}"', *(f"{key}={value!r}" for key, value in arguments.items())])
+            return f"for timm.create_model({told}), load_state_dict with strict=True"
+        case "detectron2":
+            return f"detectron2's config has to say\n{detectron2_settings(out, state, fingerprint)}"
+        case "onnx":
+            return onnx_signature(out)
+    return ""

@@ -1,7 +1,7 @@
 """That a detector computes what the pretraining did: both run on one fixed image, and their features are compared."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from densessl.branches.branch import Branch, build_branch
 from densessl.branches.vit import ViT
 from densessl.registry import SCOPE
-from densessl.transfer.fingerprint import of_model
+from densessl.transfer.fingerprint import Fingerprint, compare, of_model
 from densessl.transfer.parts import part_of_model
 from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
+from densessl.transfer.report import ExportError
 from densessl.transfer.vit import is_vit
 
 
@@ -36,6 +37,29 @@ def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[
     for part, state in states.items():
         getattr(built, part).load_state_dict(state)
     return built.eval()
+
+
+def require_same_network(
+    model: nn.Module, state: Mapping[str, Tensor], fingerprint: Fingerprint, owner: str, kind: str
+) -> None:
+    """Check that a network has exactly the given tensors by name and shape, and computes the same with them as far as
+    both fingerprints tell.
+
+    Args:
+        model: It may be on the meta device.
+        owner, kind: Whose network it is and which, for the error.
+
+    Raises:
+        ExportError: It is another network.
+    """
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    given = {key: value.shape for key, value in state.items()}
+    wrong = sorted(key for key in own.keys() | given.keys() if own.get(key) != given.get(key))
+    differences, _ = compare(of_model(model), fingerprint)
+    if wrong or differences:
+        names = [f"{len(wrong)} tensors differ in name or shape: {wrong[:5]}"] * bool(wrong and not differences)
+        facts = [f"{field}: found {found}, {owner} has {own}" for field, own, found, _ in differences]
+        raise ExportError(f"{owner}'s {kind} is another network: " + "; ".join(facts + names))
 
 
 def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:

@@ -143,5 +143,5 @@ def test_tool_tries_the_file_in_a_detector(tmp_path, capsys):
     assert "39/39 backbone tensors loaded; 0 unexpected; not used: cls_token; rel_pos: 6 new; neck: " in said
     assert "not verified" not in said
     assert "features: equal bit for bit {'blocks.0': 0.0, 'blocks.1': 0.0, 'blocks.2': 0.0}" in said
-    assert tool(tmp_path / "epoch_1.pth", tmp_path / "vit.pth", "--into", base) == 1
+    assert tool(tmp_path / "epoch_1.pth", tmp_path / "vit.pth", "--into", base) == 2
     assert "image_size: found 96, expected 64: set backbone.pretrain_img_size=64" in capsys.readouterr().err
