@@ -69,10 +69,8 @@ def test_the_command_line_starts_a_run_from_a_file(given, photos, tmp_path, monk
             assert torch.equal(state[f"target.backbone.{name}"], value), name
 
 
-def test_it_is_for_pretraining_configs(monkeypatch):
+def test_it_comes_first(monkeypatch):
     monkeypatch.chdir(ROOT)
     cfg = prepare(parser().parse_args([CONFIG, "--init", "file.pth"]))
     assert cfg.custom_hooks[0] == dict(type="InitBackboneHook", checkpoint="file.pth")
     assert [hook["type"] for hook in cfg.custom_hooks[1:]] == ["StepHook", "LRHook", "ExportHook"]
-    with pytest.raises(ValueError, match="--init is for pretraining configs"):
-        prepare(parser().parse_args(["configs/transfer/voc/retinanet_r18_256_voc.py", "--init", "file.pth"]))

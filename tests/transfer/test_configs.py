@@ -17,7 +17,8 @@ SMALL_VIT = CONFIGS / "voc" / "retinanet_vitdet_256_voc.py"
 
 
 def small_config(tmp_path: Path, monkeypatch, classes: str, path: Path = SMALL):
-    from densessl.engine.launch import load_config, set_data_root
+    from densessl.engine.launch import load_config
+    from densessl.transfer.data_files import set_data_root
 
     monkeypatch.setenv("CLASSES", classes)
     config = load_config(str(path))
