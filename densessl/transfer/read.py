@@ -1,49 +1,92 @@
 """Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import safe_open
 from torch import Tensor
 
-from densessl.engine.checkpoint import load_weights, read_checkpoint
+from densessl.engine.checkpoint import WRAPPERS, load_content, to_plain
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
+from densessl.transfer.layouts import UNKNOWN, Facts
 from densessl.transfer.parts import PARTS, part_of_state
+from densessl.transfer.public import take
 from densessl.transfer.report import ExportError
-from densessl.transfer.vit import REST, is_vit
+from densessl.transfer.vit import REST
 
 BRANCHES = ("online", "target")
 
 
 class Opened(NamedTuple):
-    """A checkpoint that has been read: all its named tensors, its ``meta`` (empty where it is not plain data), and what
-    to call it. Whatever takes a path takes this too, and does not read again."""
+    """A checkpoint that has been read.
+
+    Whatever takes a path takes this too, and does not read again.
+
+    Attributes:
+        state: Its named tensors: of what it has under one of ``WRAPPERS``, else of all, where a tensor in nested dicts
+            has their keys before its name, with dots between.
+        meta: As far as it is plain data.
+        name: What to call it.
+        rest: Tensors beside the state: the optimiser's, for instance.
+    """
 
     state: Mapping[str, Tensor]
     meta: Mapping[str, Any]
     name: str
+    rest: Mapping[str, Tensor] = {}
 
 
 Source = str | Path | Mapping[str, Any] | Opened
 
 
-def open_checkpoint(source: Source) -> Opened:
-    """Read a file once. A dict is taken for what reading a file gave."""
+def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
+    """Read a file once. A dict is taken for what reading a file gave.
+
+    Args:
+        drop_objects: See :func:`densessl.engine.pickles.load_content`.
+
+    Raises:
+        FileNotFoundError, UnsafeCheckpointError, ValueError: as of that function, or no tensor is in it.
+    """
     if isinstance(source, Opened):
         return source
-    name = str(source)
     if isinstance(source, Mapping):
-        state, meta, name = source.get("state_dict", source), source.get("meta"), "the given state"
+        name, content, meta = "the given state", source, source.get("meta")
     else:
-        state = load_weights(source)
-        try:
-            meta = safetensors_meta(source) if name.endswith(".safetensors") else read_checkpoint(source).get("meta")
-        except ValueError:  # a trainer that leaves objects beside the weights: load_weights read past them
-            meta = None
-    return Opened(state, meta if isinstance(meta, Mapping) else {}, name)
+        name, content = str(source), load_content(source, drop_objects)
+        meta = content.get("meta") if isinstance(content, Mapping) else None
+        meta = safetensors_meta(source) if name.endswith(".safetensors") else to_plain(meta, drop=True)
+    found = list(content) if isinstance(content, Mapping) else type(content).__name__
+    inner = [key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)][:1]
+    rest = tensors_in(content, without=inner)
+    state, rest = (tensors_in(content[inner[0]]), rest) if inner else (rest, {})
+    if not state or not isinstance(content, Mapping):
+        raise ValueError(f"{name}: expected named tensors, found {found}")
+    return Opened(state, meta if isinstance(meta, Mapping) else {}, name, rest)
+
+
+def tensors_in(content: Any, without: Collection[str] = ()) -> dict[str, Tensor]:
+    """All tensors in dicts and lists, at any depth, by their keys and indices with dots between.
+
+    Args:
+        without: Keys of the outermost that are passed over.
+    """
+    if isinstance(content, Mapping):
+        entries = [(str(key), value) for key, value in content.items() if key not in without]
+    elif isinstance(content, list | tuple):
+        entries = [(str(index), value) for index, value in enumerate(content)]
+    else:
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in entries:
+        if isinstance(value, Tensor):
+            found[key] = value
+        else:
+            found |= {f"{key}.{inside}": tensor for inside, tensor in tensors_in(value).items()}
+    return found
 
 
 def safetensors_meta(path: str | Path) -> Any:
@@ -56,52 +99,61 @@ def safetensors_meta(path: str | Path) -> Any:
         return json.loads((file.metadata() or {}).get("densessl", "null"))
 
 
-def read_backbone(source: Source, branch: str = "online") -> tuple[dict[str, Tensor], Fingerprint]:
+def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, Tensor], Fingerprint]:
     """The backbone in a file, with unprefixed names, and what is known about it.
 
     Args:
         source: A path, or what reading it gave. Understood are checkpoints of densessl (``online.backbone.*`` …), files
-            written by :func:`export_backbone`, detectors (``backbone.*``), and bare backbones (torchvision, timm).
+            written by :func:`export_backbone`, and public checkpoints of the :mod:`densessl.transfer.layouts`.
             Nothing in a file is executed.
-        branch: ``"online"`` or ``"target"``. Only checkpoints of densessl have branches.
+        branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers: of densessl's
+            checkpoints the online one.
 
     Raises:
-        ExportError: No backbone is found; the message says which branches there are.
-        FileNotFoundError, ValueError: as :func:`densessl.engine.checkpoint.load_weights`.
+        ExportError: No backbone is found, or not that branch; the message says what there is.
+        FileNotFoundError, ValueError: as of :func:`open_checkpoint`.
     """
-    if branch not in BRANCHES:
-        raise ExportError(f"branch: found {branch!r}, expected one of {BRANCHES}")
-    state, meta, name = open_checkpoint(source)
-    branches = [b for b in BRANCHES if any(key.startswith(f"{b}.backbone.") for key in state)]
-    if branches and branch not in branches:
-        raise ExportError(f"{name} has no {branch!r} backbone; its branches are {branches}")
-    prefix = f"{branch}.backbone." if branches else "backbone."
-    if any(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    elif any(key.startswith("detector.backbone.") for key in state):
-        raise ExportError(f"{name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
-    elif not fp.is_resnet(state) and not is_vit(state):
-        raise ExportError(
-            f"no backbone in {name}: expected tensors named '{branch}.backbone.*', 'backbone.*', or those of a bare "
-            f"ResNet or ViT; found {sorted(state)[:5]}"
-        )
-    state = {key: value for key, value in state.items() if not REST.fullmatch(key)}
-    if "fingerprint" in meta:
-        return state, Fingerprint.from_dict(meta["fingerprint"])
-    configs = part_configs(meta)
-    return state, fp.of_state(state, configs.get("backbone"), configs.get("normalize"))
+    source = open_checkpoint(source)
+    tensors, branch, facts = by_our_names(source, branch)
+    state = {key: value for key, value in part_of_state(tensors, "backbone", branch).items() if not REST.fullmatch(key)}
+    if "fingerprint" in source.meta:
+        return state, Fingerprint.from_dict(source.meta["fingerprint"])
+    configs = part_configs(source.meta)
+    config, normalize = configs.get("backbone") or facts.config(state), configs.get("normalize") or facts.pixels
+    return state, fp.of_state(state, config, normalize)
 
 
-def parts_in(source: Source, branch: str = "online") -> dict[str, dict[str, Tensor]]:
+def parts_in(source: Source, branch: str | None = None) -> dict[str, dict[str, Tensor]]:
     """The neck and the head in a file, by ``"neck"`` and ``"head"``, with unprefixed names: those it has, and of a head
     the shared convolutions.
 
     Args:
         source, branch: as of :func:`read_backbone`.
     """
-    state = open_checkpoint(source).state
-    found = {part: part_of_state(state, part, branch) for part in PARTS if part != "backbone"}
-    return {part: tensors for part, tensors in found.items() if tensors}
+    tensors, branch, _ = by_our_names(source, branch)
+    found = {part: part_of_state(tensors, part, branch) for part in PARTS if part != "backbone"}
+    return {part: state for part, state in found.items() if state}
+
+
+def by_our_names(source: Source, branch: str | None = None) -> tuple[Mapping[str, Tensor], str, Facts]:
+    """The tensors of a file by the names that densessl or MMDetection give them, whose branch they are of, and what the
+    layout of the file tells.
+
+    Args, raises: as of :func:`read_backbone`.
+    """
+    source = open_checkpoint(source)
+    if branch not in (None, *BRANCHES):
+        raise ExportError(f"branch: found {branch!r}, expected one of {BRANCHES}")
+    branches = [b for b in BRANCHES if any(key.startswith(f"{b}.backbone.") for key in source.state)]
+    if branches:
+        branch = branch or "online"
+        if branch not in branches:
+            raise ExportError(f"{source.name} has no {branch!r} backbone; its branches are {branches}")
+        return source.state, branch, UNKNOWN
+    if any(key.startswith("detector.backbone.") for key in source.state):
+        raise ExportError(f"{source.name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
+    taken = take(source.state, source.name, branch)
+    return taken.tensors, taken.branch, taken.layout.facts
 
 
 def part_configs(meta: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -110,7 +110,7 @@ def test_relative_positions_of_a_fine_tuned_detector_are_expected_where_the_file
 
 
 def test_a_bare_file_of_mae_or_sim_is_its_encoder():
-    """Their decoders and targets, and timm's classifier, are no part of it; what it was trained with is not told."""
+    """Their decoders and targets, and timm's classifier, are no part of it; of these widths they have no heads."""
     _, online = checkpoint(final_norm=True)
     state = dict(online.state_dict())
     for extra in ("mask_token", "decoder_pos_embed", "decoder_blocks.0.attn.qkv.weight", "mm_blocks.0.norm1.bias"):
@@ -119,7 +119,7 @@ def test_a_bare_file_of_mae_or_sim_is_its_encoder():
         state[extra] = torch.ones(2)
     found, fingerprint = read_backbone({"state_dict": state})
     assert found.keys() == online.state_dict().keys()
-    assert (fingerprint.arch, fingerprint.depth, fingerprint.heads, fingerprint.eps) == ("vit", 3, None, None)
+    assert (fingerprint.arch, fingerprint.depth, fingerprint.heads, fingerprint.eps) == ("vit", 3, None, 1e-6)
     report = load_backbone(vitdet(), {"state_dict": state})
     assert report.coverage == 1 and not report.unexpected and report.unused == ["cls_token", "norm.weight", "norm.bias"]
     assert report.unverified == ["eps", "heads"]
