@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densessl.engine.checkpoint import written_whole
+from densessl.engine.launch import misfits
 from densessl.transfer.compare.cells import CompareError, write_json
-from densessl.transfer.compare.curve import draw_curves, draw_fractions
-from densessl.transfer.compare.grid import ALL, NONE, Grid
+from densessl.transfer.compare.curve import draw_curves, draw_fractions, save
+from densessl.transfer.compare.grid import ALL, Grid
 from densessl.transfer.compare.run import Results, read_results, run_grid
 from densessl.transfer.compare.table import report, summary
+from densessl.transfer.prepare import NONE
 
 EVALUATIONS = 5
 STOPPED = 130  # exit status after Ctrl-C, as of shells
@@ -112,9 +114,9 @@ def write_results(results: Results, out: Path, metrics: Sequence[str] = ()) -> s
     write_json(out / "results.json", summary(results, metrics))
     if results.records:
         key = results.metrics(metrics)[0]
-        draw_curves(results, key, out / "steps.png")
+        save(draw_curves(results, key), out / "steps.png")
         if len(results.labels) > 1:
-            draw_fractions(results, key, out / "labels.png")
+            save(draw_fractions(results, key), out / "labels.png")
     return text
 
 
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return STOPPED
-    except (CompareError, FileNotFoundError) as error:
+    except (CompareError, *misfits()) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:

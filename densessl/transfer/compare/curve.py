@@ -1,6 +1,5 @@
 """Pictures: a metric against steps, and against the fraction of the labels."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from densessl.transfer.compare.results import label, value
 from densessl.transfer.compare.run import Results
 from densessl.transfer.compare.statistics import spread, standard_error
 from densessl.transfer.compare.table import heading
+from densessl.transfer.labels import parse_labels
 
 # Told apart without colour: by dashes, markers and, in grey, by lightness.
 STYLES = [
@@ -23,9 +23,9 @@ STYLES = [
 WIDTH, HEIGHT = 4.2, 3.4  # of a panel, in inches
 
 
-def draw_curves(results: Results, key: str, path: Path) -> None:
+def draw_curves(results: Results, key: str):
     """A metric against optimiser steps: a panel for each fraction of the labels, a line for each start, which is the
-    mean over seeds, with a band of ± one standard error."""
+    mean over seeds, with a band of ± one standard error. Gives a Figure of matplotlib."""
     figure, panels = _panels(len(results.labels))
     for panel, labels in zip(panels, results.labels):
         for init, style in zip(results.inits, _styles(len(results.inits))):
@@ -36,12 +36,12 @@ def draw_curves(results: Results, key: str, path: Path) -> None:
                     points.setdefault(line["step"], []).append(number)
             _line(panel, sorted(points.items()), init, style)
         panel.set(title=heading(labels), xlabel="optimiser steps")
-    _finish(figure, panels, label(key), path)
+    return _finished(figure, panels, label(key))
 
 
-def draw_fractions(results: Results, key: str, path: Path) -> None:
+def draw_fractions(results: Results, key: str):
     """A metric at the last evaluation against how many labels there were, on a logarithmic axis where all fractions are
-    percentages, or all numbers of images or shots."""
+    percentages, or all numbers of images or shots. Gives a Figure of matplotlib."""
     figure, (panel,) = _panels(1)
     places, unit = places_of(results.labels)
     order = sorted(range(len(places)), key=places.__getitem__)
@@ -53,16 +53,15 @@ def draw_fractions(results: Results, key: str, path: Path) -> None:
     panel.set_xticks(places, results.labels)
     panel.minorticks_off()
     panel.set(xlabel="labels")
-    _finish(figure, [panel], label(key), path)
+    return _finished(figure, [panel], label(key))
 
 
 def places_of(labels: Sequence[str]) -> tuple[list[float], str]:
     """Where fractions lie on the axis, and their common unit: ``["1%", "10%"]`` at 1 and 10, in ``%``; ``all`` is 100%.
     Of several units they lie side by side, and the unit is empty."""
-    found = [re.fullmatch(r"([\d.]+)(\D*)", "100%" if text == ALL else text) for text in labels]
-    units = {match and match[2] for match in found}
-    if len(units) == 1 and None not in units and all(float(match[1]) > 0 for match in found):
-        return [float(match[1]) for match in found], found[0][2] or "images"
+    found = [parse_labels("100%" if text == ALL else text) for text in labels]
+    if len({spec.form for spec in found}) == 1:
+        return [float(spec.amount) for spec in found], found[0].form
     return [float(number) for number in range(len(labels))], ""
 
 
@@ -86,14 +85,21 @@ def _line(panel, points: Sequence[tuple[float, list[float]]], name: str, style: 
 
 
 def _styles(count: int) -> list[dict]:
-    return [STYLES[i % len(STYLES)] for i in range(count)]
+    """A second round has hollow markers."""
+    hollow = dict(markerfacecolor="white")
+    return [STYLES[i % len(STYLES)] | (hollow if i // len(STYLES) % 2 else {}) for i in range(count)]
 
 
-def _finish(figure, panels, name: str, path: Path) -> None:
+def _finished(figure, panels, name: str):
     panels[0].set_ylabel(f"{name}, mean ± standard error over seeds")
     for panel in panels:
         panel.grid(alpha=0.3, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].legend(frameon=False, handlelength=3.5)
+    return figure
+
+
+def save(figure, path: Path) -> None:
+    """Write a Figure as PNG."""
     with written_whole(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -14,12 +14,15 @@ from typing import Any
 
 from mmengine.config import Config
 
+from densessl.engine.launch import SettingError, load_config, parser
 from densessl.transfer.compare.cells import CHECKPOINTS, RUN, Cell, CompareError, file_hash
 from densessl.transfer.compare.results import read_run, read_step_seconds
+from densessl.transfer.data_files import check_data, leaves, set_data_root
 from densessl.transfer.detector_files import LOADERS
+from densessl.transfer.labels import parse_labels
+from densessl.transfer.prepare import NONE
 
 TRAINER = Path(__file__).parents[3] / "tools/train.py"
-NONE = "none"  # the start that loads nothing
 ALL = "all"  # labels, where the grid names no fraction
 TIMED_STEPS = 30
 # Entries of a config that change what a run prints and keeps, but not what it computes.
@@ -80,6 +83,11 @@ def check(grid: Grid) -> None:
     for name, values in (("seeds", grid.seeds), ("labels", grid.labels)):
         if not values or len(set(values)) < len(values):
             wrong.append(f"--{name}: expected one or more, all different, found {list(values)}")
+    for labels in grid.labels:
+        try:
+            parse_labels("100%" if labels == ALL else labels)
+        except SettingError as error:
+            wrong.append(str(error))
     for name in ("steps", "minutes", "evaluations"):
         number = getattr(grid, name)
         if number is not None and number <= 0:
@@ -129,9 +137,6 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
         FileNotFoundError: The config; or images or annotations, all that is missing.
         MissingPackage: The config is of a package that is not installed.
     """
-    from densessl.engine.launch import load_config, parser
-    from densessl.transfer.data_files import check_data, leaves, set_data_root
-
     cfg = load_config(grid.config)
     if grid.cfg_options:
         cfg.merge_from_dict(parser().parse_args([grid.config, "--cfg-options", *grid.cfg_options]).cfg_options)

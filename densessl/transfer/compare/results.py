@@ -62,7 +62,7 @@ def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def read_loads(output: str) -> list[str]:
     """The lines in which a run says what it loaded, or that it loaded nothing."""
     found = re.findall(r"Load(?:Backbone|Detector)Hook: (.*)", output)
-    return [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|random initialisation", line)]
+    return [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
 
 
 def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
