@@ -68,7 +68,7 @@ class TwoBranch(CountingModel):
         super().advance()
         self.target.after_step(self.online, self.step, self.horizon)
 
-    def init_backbone(self, checkpoint: str, branch: str = "online", resumed: bool = False) -> str:
+    def init_backbone(self, checkpoint: str, branch: str | None = None, resumed: bool = False) -> str:
         """Load the backbone of a file into the online branch, and from there into the target; a resumed run keeps its
         own. Returns what to tell of it.
 

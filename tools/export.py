@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from densessl import transfer
 from densessl.transfer.export import FORMATS, how_to_open
 from densessl.transfer.parts import PARTS
-from densessl.transfer.read import BRANCHES, Opened, open_checkpoint
+from densessl.transfer.read import BRANCHES, Opened, by_our_names, open_checkpoint
 
 DETECTOR = "mmdet-detector"
 LOADABLE = ("mmdet", "torchvision", "timm", "safetensors")  # by --into
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint")
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--to", choices=(*FORMATS, DETECTOR), default="mmdet")
-    parser.add_argument("--branch", choices=BRANCHES, default="online")
+    parser.add_argument("--branch", choices=BRANCHES, help="by default the online one, or the one its paper transfers")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="what to write; by default all there is")
     parser.add_argument("--size", type=int, metavar="SIDE", help="of a ViT's graph for onnx: its images, in pixels")
     parser.add_argument("--into", metavar="CONFIG", help="try it: an MMDetection config file, or mmdet::NAME")
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{report}\n{report.source}, and beside it the config that fine-tunes it")
             return 0
         source = open_checkpoint(args.checkpoint)
+        args.branch = by_our_names(source, args.branch)[1]
         export(source, args)
         return 0 if args.into is None or fits(source, args) else 2
     except (OSError, ValueError, transfer.LoadError) as error:

@@ -19,7 +19,7 @@ class Pretext(nn.Module):
     def attach(self, detector: nn.Module) -> None:
         """Make what depends on the detector: widths, numbers of queries."""
 
-    def init_backbone(self, checkpoint: str, branch: str) -> list[str]:
+    def init_backbone(self, checkpoint: str, branch: str | None) -> list[str]:
         """Load the backbone of a file into frozen networks of its own; what to tell of each."""
         return []
 

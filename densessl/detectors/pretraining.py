@@ -106,7 +106,7 @@ class DetectorPretraining(CountingModel):
             figures["replaced"] = batch.draws[0]["replaced"].mean()
         return figures
 
-    def init_backbone(self, checkpoint: str, branch: str = "online", resumed: bool = False) -> str:
+    def init_backbone(self, checkpoint: str, branch: str | None = None, resumed: bool = False) -> str:
         """Load the backbone of a file into the detector, which keeps its own in a resumed run, and into what frozen
         networks the pretext has. Returns what to tell of it.
 

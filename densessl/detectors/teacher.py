@@ -29,7 +29,7 @@ class Teacher:
         if checkpoint:
             self.load(checkpoint)
 
-    def load(self, checkpoint: str, branch: str = "online") -> str:
+    def load(self, checkpoint: str, branch: str | None = None) -> str:
         """Load the backbone of a file, unless there is one of its own. Returns what to tell of it."""
         from densessl.transfer import load_backbone
 

@@ -17,7 +17,7 @@ class InitBackboneHook(Hook):
     Args:
         checkpoint: anything :func:`densessl.transfer.load_backbone` understands: an export, a checkpoint of another
             run, torchvision's weights. It must fill the whole backbone.
-        branch: of a checkpoint of densessl, "online" or "target".
+        branch: "online", "target", or None for the one that the method's paper transfers.
 
     Raises:
         densessl.transfer.LoadError: the file has another network; nothing was loaded then.
@@ -25,7 +25,7 @@ class InitBackboneHook(Hook):
 
     priority = "HIGHEST"  # and first in the list: whatever else looks at the weights before training sees these
 
-    def __init__(self, checkpoint: str, branch: str = "online"):
+    def __init__(self, checkpoint: str, branch: str | None = None):
         self.checkpoint = checkpoint
         self.branch = branch
 

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from densessl.engine.checkpoint import save_checkpoint, written_whole
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.parts import PARTS
-from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
+from densessl.transfer.read import Source, by_our_names, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.report import ExportError
 from densessl.transfer.to_detectron2 import detectron2_settings, write_detectron2
 from densessl.transfer.to_onnx import onnx_signature, write_onnx
@@ -41,7 +41,7 @@ def export_backbone(
     source: Source,
     out: str | Path,
     to: str = "mmdet",
-    branch: str = "online",
+    branch: str | None = None,
     meta: Mapping[str, Any] | None = None,
     parts: Collection[str] | None = None,
     size: int | None = None,
@@ -53,7 +53,7 @@ def export_backbone(
             ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))``.
         out: The file to write; its folder is made. What is for ``torch.load`` opens with ``weights_only=True``.
         to: One of ``FORMATS`` (see the module's docstring).
-        branch: ``"online"`` or ``"target"``.
+        branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
         meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
             torchvision's, timm's and detectron2's have none.
         parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
@@ -74,6 +74,7 @@ def export_backbone(
     if size is not None and to != "onnx":
         raise ExportError(f"size: found {size} for {to}, expected none: only graphs for onnx have one")
     source = open_checkpoint(source)
+    branch = by_our_names(source, branch)[1]
     backbone, fingerprint = read_backbone(source, branch)
     states = {"backbone": backbone, **(parts_in(source, branch) if to == "mmdet" else {})}
     if to == "mmdet" and parts is not None:
@@ -116,7 +117,7 @@ def export_backbone(
     return fingerprint
 
 
-def how_to_open(out: str | Path, to: str, source: Source, branch: str = "online") -> str:
+def how_to_open(out: str | Path, to: str, source: Source, branch: str | None = None) -> str:
     """What the user of an exported file has to know of it that the file does not say itself, in lines; it can be empty.
 
     Args:

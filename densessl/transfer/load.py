@@ -23,7 +23,7 @@ def load_backbone(
     path: Source,
     min_coverage: float = 1.0,
     strict_fingerprint: bool = True,
-    branch: str = "online",
+    branch: str | None = None,
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
@@ -36,7 +36,7 @@ def load_backbone(
             (anything :func:`densessl.transfer.read_backbone` understands).
         min_coverage: The least share of the backbone's tensors, 0 to 1, that the file must fill.
         strict_fingerprint: Raise where the fingerprints differ. With ``False`` the report still says so.
-        branch: Of a checkpoint of densessl, ``"online"`` or ``"target"``.
+        branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
 
     Returns:
         The report; ``print(report)`` shows one line, and more where something deserves it.
@@ -53,7 +53,7 @@ def load_parts(
     path: Source,
     min_coverage: float | Mapping[str, float] = 1.0,
     strict_fingerprint: bool = True,
-    branch: str = "online",
+    branch: str | None = None,
     parts: Collection[str] | None = None,
 ) -> dict[str, LoadReport]:
     """Load a backbone, and the neck and the shared convolutions of a head where the file has them.

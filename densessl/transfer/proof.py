@@ -1,5 +1,6 @@
 """That a detector computes what the pretraining did: both run on one fixed image, and their features are compared."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ def fixed_image(side: int = 96) -> Tensor:
     return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def source_branch(checkpoint: Source, branch: str = "online", parts: Collection[str] = ()) -> Branch | None:
+def source_branch(checkpoint: Source, branch: str | None = None, parts: Collection[str] = ()) -> Branch | None:
     """The branch in a file, of the backbone and the given other parts, built anew from their configs, in evaluation
     mode; None where the file does not tell them."""
     checkpoint = open_checkpoint(checkpoint)
@@ -93,7 +94,7 @@ def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[
     return {name.partition(".")[0]: out for name, out in seen.items()}
 
 
-def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "online") -> dict[str, float] | None:
+def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | None = None) -> dict[str, float] | None:
     """Compare a loaded backbone with the branch it came from.
 
     A ViT that does without its class token is compared with what the pretrained one computes without it, and one with
@@ -105,8 +106,8 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "
 
     Returns:
         The largest absolute difference in each stage, or block of a ViT, that both run: all zero if the transfer is
-        exact. None if the checkpoint does not tell its backbone's config, or one of the two is neither a ResNet nor
-        a plain ViT.
+        exact, infinite where the two are of different sizes (a dilated stage). None if the checkpoint does not tell its
+        backbone's config, or one of the two is neither a ResNet nor a plain ViT.
     """
     source = source_branch(checkpoint, branch)
     if source is None:
@@ -116,7 +117,12 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str = "
         images = fixed_image(_side_without_windows(backbone))
         options = dict(class_token=getattr(backbone, "cls_token", None) is not None)
     ours, theirs = stage_features(source.backbone, images, **options), stage_features(backbone, images)
-    return {name: (ours[name] - theirs[name]).abs().max().item() for name in ours if name in theirs} or None
+    return {name: largest_difference(ours[name], theirs[name]) for name in ours if name in theirs} or None
+
+
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Of two maps of any shape; infinite where their shapes differ."""
+    return (ours - theirs).abs().max().item() if ours.shape == theirs.shape else math.inf
 
 
 def _side_without_windows(backbone: nn.Module) -> int:
@@ -128,7 +134,7 @@ def _side_without_windows(backbone: nn.Module) -> int:
 
 @torch.no_grad()
 def part_differences(
-    model: nn.Module, checkpoint: Source, branch: str = "online", parts: Collection[str] = ("neck", "head")
+    model: nn.Module, checkpoint: Source, branch: str | None = None, parts: Collection[str] = ("neck", "head")
 ) -> dict[str, float] | None:
     """Compare a detector's neck, and the towers of its head, with those they were loaded from.
 
@@ -158,4 +164,4 @@ def part_differences(
             for block in getattr(head, f"{tower}_convs"):
                 item = block(item)
             found[f"{tower}.{i}"] = (maps[i], item)
-    return {level: (a - b).abs().max().item() for level, (a, b) in found.items()}
+    return {level: largest_difference(a, b) for level, (a, b) in found.items()}

@@ -122,7 +122,7 @@ def test_a_bare_file_of_mae_or_sim_is_its_encoder():
     assert (fingerprint.arch, fingerprint.depth, fingerprint.heads, fingerprint.eps) == ("vit", 3, None, 1e-6)
     report = load_backbone(vitdet(), {"state_dict": state})
     assert report.coverage == 1 and not report.unexpected and report.unused == ["cls_token", "norm.weight", "norm.bias"]
-    assert report.unverified == ["eps", "heads"]
+    assert report.unverified == ["heads", "channel_order", "mean", "std"]
 
 
 def test_the_names_of_sims_released_file_and_of_mmdets_vitdet():
