@@ -1,0 +1,179 @@
+"""Does it pay? Backbones pretrained on unlabelled photos against random numbers, fine-tuned on two data sets.
+
+    python benchmarks/proof.py --data DIR --jobs 2
+
+DIR holds `photos/` (any images), `raccoon_voc/` (in Pascal VOC's layout, one class `raccoon`) and `coco128/` (COCO's
+layout, {train,val}2017). A ResNet-18 is pretrained by each method on the photos and on the images of both training
+splits, without their labels, at 128 pixels for 24 epochs; a small RetinaNet is then fine-tuned from each and from
+random numbers: on `raccoon_voc` with 10 % and with all of the labels, on `coco128` with all objects as one class. The
+schedule of a data set is the same for every start.
+
+Finished cells are small files in `benchmarks/proof/`, and are not run again: the command spans as many sittings as it
+takes. `--only pixpro raccoon` runs a part; `--show` runs nothing and prints what is there. Backbones stay in
+`benchmarks/proof/runs/pretrain/`, which is too large to keep with the rest.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from densessl.transfer.compare import (
+    Cell,
+    CompareError,
+    Grid,
+    Results,
+    read_results,
+    run_cells,
+    run_grid,
+    write_results,
+)
+from densessl.transfer.compare.cells import RUN, read_record, record_path
+from densessl.transfer.compare.grid import cell_name, config_text
+
+ROOT = Path(__file__).parents[1]
+OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere
+SMALLER = ["views.0.size=128", "train_cfg.max_epochs=24"]
+# Config and changes to it, by name.
+METHODS = {
+    "mocov2": ("configs/small/mocov2_r18.py", SMALLER),
+    "densecl": ("configs/small/densecl_r18.py", SMALLER),
+    "pixpro": ("configs/small/pixpro_instance_r18.py", []),
+}
+SEEDS = (0, 1, 2)
+CLOCKS = {"time", "step_time", "data_time", "images_per_second"}
+VOC, COCO = "configs/transfer/voc/retinanet_r18_256_voc.py", "configs/transfer/coco/retinanet_r18_256_object.py"
+# Config, data, labels, steps and classes, by name.
+TRANSFERS = {
+    "raccoon_10pct": (VOC, "raccoon_voc", "10%", 250, "raccoon"),
+    "raccoon": (VOC, "raccoon_voc", "all", 400, "raccoon"),
+    "coco128_object": (COCO, "coco128", "all", 400, None),
+}
+
+
+def images(data: Path) -> list[str]:
+    """What is pretrained on, relative to ``data``, in an order of its own: photos, and both training splits."""
+    split = (data / "raccoon_voc/VOC2007/ImageSets/Main/trainval.txt").read_text().split()
+    found = [path for path in (data / "photos").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    found += [data / f"raccoon_voc/VOC2007/JPEGImages/{name}.jpg" for name in split]
+    found += (data / "coco128/train2017").glob("*.jpg")
+    return sorted(path.relative_to(data).as_posix() for path in found)
+
+
+def pretraining(name: str, listed: Path, digest: str) -> Cell:
+    """The run of a method on the images of a list."""
+    from densessl.engine.launch import load_config, parser
+
+    config, options = METHODS[name]
+    words = [config, *(["--cfg-options", *options] if options else [])]
+    cfg = load_config(config)
+    cfg.merge_from_dict(parser().parse_args(words).cfg_options)
+    return Cell(
+        name=f"pretrain/{name}",
+        identity=dict(config=hashlib.sha256(config_text(cfg).encode()).hexdigest(), images=digest),
+        command=[sys.executable, "tools/train.py", "--data-root", str(listed), "--work-dir", RUN, *words],
+        read=read_figures,
+        keeps=("backbone.pth",),
+    )
+
+
+def read_figures(run: Path) -> dict:
+    """What a pretraining logged at its end: losses and figures to watch, by name."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    if not lines or not (run / "backbone.pth").is_file():
+        raise ValueError(f"{run} has no log or no backbone.pth")
+    return {key: value for key, value in lines[-1].items() if key not in CLOCKS}
+
+
+def pretrain(data: Path, names: Sequence[str], redo: bool) -> None:
+    """Pretrain by each method whose run is not done.
+
+    Raises:
+        CompareError: A run failed; or a backbone is no longer there, and without ``redo``.
+    """
+    listed, found = OUT / "runs" / "images.txt", images(data)
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text("".join(f"{data.resolve() / name}\n" for name in found))
+    digest = hashlib.sha256("\n".join(found).encode()).hexdigest()
+    for name in names:
+        record = record_path(OUT, f"pretrain/{name}")
+        if record.is_file() and not backbone(name).is_file() and is_needed(name):
+            if not redo:
+                raise CompareError(f"{backbone(name)} is not there any more; --redo trains it, and what began from it")
+            record.unlink()
+    cells = [pretraining(name, listed, digest) for name in names]
+    _, failures = run_cells(cells, OUT, redo=redo, finished=lambda cell, outcome: print(cell.name, outcome, flush=True))
+    if failures:
+        raise CompareError("\n".join(map(str, failures)))
+
+
+def is_needed(name: str) -> bool:
+    """Whether a fine-tuning that starts from a method is not done."""
+    return not all(
+        record_path(OUT / part, cell_name(name, labels, seed)).is_file()
+        for part, (_, _, labels, *_) in TRANSFERS.items()
+        for seed in SEEDS
+    )
+
+
+def backbone(name: str) -> Path:
+    return OUT / "runs/pretrain" / name / "backbone.pth"
+
+
+def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
+    """The fine-tunings on a data set, from random numbers and from each method that is pretrained."""
+    config, folder, labels, steps, classes = TRANSFERS[name]
+    os.environ.pop("CLASSES", None)
+    os.environ |= {"CLASSES": classes} if classes else {}
+    records = {start: read_record(OUT, f"pretrain/{start}") for start in METHODS}
+    grid = Grid(
+        config=config,
+        inits={"random": None, **{start: str(backbone(start)) for start, record in records.items() if record}},
+        out=OUT / name,
+        seeds=SEEDS,
+        labels=(labels,),
+        steps=steps,
+        evaluations=5,
+        data_root=str(data / folder),
+        hashes={start: record["files"]["backbone.pth"] for start, record in records.items() if record},
+        threads=1,
+    )
+    return run_grid(grid, jobs, redo=redo)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 all is done, 1 some run failed, 2 nothing could be run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="of photos/, raccoon_voc/ and coco128/")
+    parser.add_argument(
+        "--only", nargs="+", choices=(*METHODS, *TRANSFERS), help="parts; by default all, in this order"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at once, of one thread each")
+    parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings, not refuse")
+    parser.add_argument("--show", action="store_true", help="run nothing, and print what is there")
+    args = parser.parse_args(argv)
+    if not (args.show or args.data):
+        parser.error("--data or --show is needed")
+    data = args.data and Path(os.path.relpath(args.data, ROOT))
+    os.chdir(ROOT)
+    parts = args.only or [*METHODS, *TRANSFERS]
+    failed = False
+    try:
+        if not args.show:
+            pretrain(data, [name for name in METHODS if name in parts], args.redo)
+        for name in TRANSFERS:
+            if name in parts and (not args.show or (OUT / name / "grid.json").is_file()):
+                results = read_results(OUT / name) if args.show else transfer(data, name, args.jobs, args.redo)
+                failed |= bool(results.failures)
+                print(write_results(results, OUT / name))
+    except (CompareError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
