@@ -102,9 +102,9 @@ def read_step_seconds(run: Path, steps: int) -> float:
 
 
 def value(evaluation: Mapping[str, Any], key: str) -> float | None:
-    """A metric as it is shown, of those of :data:`METRICS` in percent; None where it was not measured: MMDetection says
-    -1 where there was nothing to find."""
-    found = evaluation.get(key)
+    """A metric as it is shown, of those of :data:`METRICS` in percent; None where it was not measured. MMDetection says
+    -1 where there was nothing to find, and leaves COCO's metrics out where nothing was found, which is 0."""
+    found = evaluation.get(key, 0.0 if key.startswith("coco/") else None)
     if found is None or not math.isfinite(found) or (found == -1 and key in METRICS):
         return None
     return found * METRICS.get(key, (key, 1))[1]

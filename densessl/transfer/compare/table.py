@@ -24,19 +24,21 @@ def report(results: Results, wanted: Sequence[str] = ()) -> str:
         return f"{results.config}: no run is done yet, of {results.missing}\n"
     keys = results.metrics(wanted)
     first, *others = results.inits
-    schedule = f"{results.steps} steps" if results.steps else "the config's own schedule"
-    parts = [f"# {results.config}", f"{schedule}; figures of the last evaluation{_percent(keys)}."]
+    schedule = f"{results.steps} steps" if results.steps else "The config's own schedule"
+    said = f"{schedule}; the last evaluation{_percent(keys)}: mean ± standard deviation over seeds."
+    if others:
+        said += f" Differences to {first} are paired by seed: mean ± standard error (on how many seeds better). {RULE}"
+    parts = [f"# {results.config}", said]
     if results.missing:
         parts.append(f"{results.missing} of {results.missing + len(results.records)} runs are not done.")
     for labels in results.labels:
-        parts += [f"## {heading(labels)}", "Mean ± standard deviation over seeds."]
+        parts.append(f"## {heading(labels)}")
         names = [label(key) for key in keys]
         rows = [[init, *_spreads(results, keys, init, labels)] for init in results.inits]
         parts.append(markdown(["start", "seeds", *names], rows))
         if others:
             rows = [[init, *_differences(results, keys, init, labels)] for init in others]
-            parts += [f"Less {first}, paired by seed: mean ± standard error (on how many seeds better).", RULE]
-            parts.append(markdown(["start", *names], rows))
+            parts.append(markdown([f"less {first}", *names], rows))
     if len(results.seeds) == 1:
         parts.append("One seed: no deviation and no standard error is known, and no difference can be called real.")
     return "\n\n".join([*parts, *loads(results), *commands(results)]) + "\n"

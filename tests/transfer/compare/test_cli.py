@@ -39,7 +39,7 @@ def test_a_comparison(toy, compare, capsys):
     out, text = toy.folder / "out", capsys.readouterr().out
     assert {path.name for path in out.iterdir()} >= {"cells", "results.md", "results.json", "steps.png", "labels.png"}
     assert (out / "results.md").read_text() in text
-    assert "| ours  | +5.0 ± 0.0 (3/3) * |" in text
+    assert "| ours        | +5.0 ± 0.0 (3/3) * |" in text
     assert json.loads((out / "results.json").read_text())["results"][0]["by_seed"] == pytest.approx(
         {"0": 10.0, "1": 11.0, "2": 12.0}
     )

@@ -92,6 +92,7 @@ def test_percent():
     assert value(line, "coco/bbox_mAP") == pytest.approx(27) and value(line, "mIoU") == 41.2
     assert value(line, "coco/bbox_mAP_75") is None and value(line, "pascal_voc/mAP") is None
     assert value(line, "own") == -1.0 and value(line, "absent") is None
+    assert value(line, "coco/segm_mAP") == 0.0  # as MMDetection does where nothing was detected
 
 
 def test_metrics_of_interest():

@@ -45,8 +45,8 @@ def test_the_text_has_means_deviations_and_paired_differences(results):
             both = both[~np.isnan(both)]
             star = " *" if abs(both.mean()) > 2 * stats.sem(both) else ""
             shown = f"{both.mean():+.1f} ± {stats.sem(both):.1f} ({(both > 0).sum()}/{len(both)}){star}"
-            assert f"| {init:6} | {shown}" in part
-    assert "1 of 24 runs are not done" in text and "Less random" in text
+            assert f"| {init:11} | {shown}" in part
+    assert "1 of 24 runs are not done" in text and "less random" in text
     assert text.count("- ours: ours loaded") == 1 and text.count("\npython ") == 23
 
 
@@ -72,7 +72,7 @@ def test_one_seed_has_no_deviation(results):
 
 def test_one_start_is_compared_with_nothing(results):
     text = report(Results("c.py", ("random",), ("all",), (0, 1), None, results.records))
-    assert "Less random" not in text and "the config's own schedule" in text
+    assert "less random" not in text and "The config's own schedule" in text
 
 
 def test_nothing_is_done_yet(results):
