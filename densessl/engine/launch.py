@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init",
         metavar="FILE",
-        help="start from the weights in this file, whichever code wrote it; 'none' (detectors): from random numbers",
+        help="start from the weights in this file, whichever code wrote it; 'none': from random numbers",
     )
     parser.add_argument("--seed", type=int, help="of all random numbers of the run (randomness.seed)")
     parser.add_argument("--regions", metavar="STORE", help="pretraining: store of regions, made by tools/regions.py")
@@ -109,7 +109,7 @@ def prepare(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if pretraining:
-        if args.init:
+        if args.init and args.init != "none":
             cfg.custom_hooks = [dict(type="InitBackboneHook", checkpoint=args.init), *cfg.get("custom_hooks", [])]
         link_views(cfg)
         cfg.train_dataloader.num_workers = workers(cfg.train_dataloader.get("num_workers", "auto"))
@@ -180,11 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         cfg = prepare(args)
-        said = []
-        if not is_pretraining(cfg):
-            from densessl.transfer.prepare import complete
-
-            said = complete(cfg, args)
+        said = complete(cfg, args)
         init_gloo(args.launcher)
         runner = DenseRunner.from_cfg(cfg)
         for line in said:
@@ -194,6 +190,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_log(f"{type(error).__name__}: {error}", level=logging.ERROR)
         return 2
     return 0
+
+
+def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """What of a config needs files: see :func:`densessl.transfer.prepare.complete`. Returns lines for the log."""
+    from densessl.transfer import prepare
+
+    if not is_pretraining(cfg):
+        return prepare.complete(cfg, args)
+    if args.init and args.init != prepare.NONE:
+        prepare.open_init(args.init)  # a damaged file is told before the data is read
+    return []
 
 
 def misfits() -> tuple[type[Exception], ...]:

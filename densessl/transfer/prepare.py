@@ -13,7 +13,7 @@ from densessl.engine.checkpoint import UnsafeCheckpointError
 from densessl.engine.launch import SettingError
 from densessl.transfer.data_files import check_data, set_data_root
 from densessl.transfer.labels import parse_labels, set_labels
-from densessl.transfer.read import open_checkpoint
+from densessl.transfer.read import Opened, open_checkpoint
 from densessl.transfer.schedule import set_steps
 
 HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
@@ -84,7 +84,7 @@ def set_init(cfg: Config, file: str) -> None:
     with a whole detector it is a LoadDetectorHook. Nothing else is loaded: ``init_cfg`` with weights, the older
     ``pretrained`` and ``load_from`` become None.
     """
-    kind = "LoadDetectorHook" if file != NONE and _has_detector(file) else "LoadBackboneHook"
+    kind = "LoadDetectorHook" if file != NONE and _has_detector(open_init(file)) else "LoadBackboneHook"
     hooks = list(cfg.get("custom_hooks") or [])
     places = [i for i, hook in enumerate(hooks) if _name(hook).endswith(HOOKS)]
     hook = dict(hooks[places[0]]) if places else {}
@@ -103,11 +103,17 @@ def set_init(cfg: Config, file: str) -> None:
             node["pretrained"] = None
 
 
-def _has_detector(file: str) -> bool:
-    """Whether a file has a whole detector that was pretrained here, or converted: its ``meta`` says so."""
+def open_init(file: str) -> Opened:
+    """Read the file of ``--init``.
+
+    Raises:
+        SettingError: It is damaged, or holds no weights.
+        FileNotFoundError: There is none; the message has the nearest names.
+        UnsafeCheckpointError: It would have to execute code to be read.
+    """
     path = Path(file).expanduser()
     try:
-        meta = open_checkpoint(file).meta
+        return open_checkpoint(file)
     except UnsafeCheckpointError:
         raise
     except FileNotFoundError as error:
@@ -117,8 +123,12 @@ def _has_detector(file: str) -> bool:
         raise FileNotFoundError(f"--init: {error}{beside}. Random numbers are --init none") from error
     except ValueError as error:
         raise SettingError(f"--init: {error}") from error
-    described = meta.get("densessl")
-    return "detector" in meta or (isinstance(described, Mapping) and "detector" in described)
+
+
+def _has_detector(opened: Opened) -> bool:
+    """Whether a file has a whole detector that was pretrained here, or converted: its ``meta`` says so."""
+    described = opened.meta.get("densessl")
+    return "detector" in opened.meta or (isinstance(described, Mapping) and "detector" in described)
 
 
 def _name(hook: Mapping[str, Any]) -> str:

@@ -57,6 +57,8 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
     iters = steps * accumulated
     epochs, total = _length(cfg.train_cfg)
     schedulers = list(_schedulers(cfg.get("param_scheduler")))
+    for each in schedulers:
+        _kind(each)  # before anything is built
     if any(bool(each.get("by_epoch", True)) != epochs for each in schedulers):
         epoch_length = epoch_length or iters_per_epoch(cfg)
     unit = epoch_length or 1  # where all count in the same unit, the unit does not matter
