@@ -102,6 +102,7 @@ LAYOUTS = [
         r"backbone\.bottom_up\.|backbone\.(?=(?:stem|res\d)\.)|roi_heads\.(?=res5\.)",
         facts=UNKNOWN,
     ),
+    Layout("Detectron2's ViTDet", (r"backbone\.net\.(?:pos_embed|blocks\.)",), r"backbone\.net\.", facts=UNKNOWN),
     # A student and a teacher.
     Layout(
         "SCFS",
