@@ -23,7 +23,7 @@ from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.report import ExportError
 from densessl.transfer.vit import unused_by_design
 
-# torchvision's names and detectron2's (its tools/convert-torchvision-to-d2.py). The stem's have a prefix besides.
+# torchvision's names and detectron2's (its tools/convert-torchvision-to-d2.py). densessl.transfer.names leads back.
 RESNET = [
     ("downsample.0.", "shortcut."),
     ("downsample.1.", "shortcut.norm."),
@@ -53,15 +53,6 @@ def detectron2_name(name: str, arch: str) -> str:
     for ours, theirs in RESNET:
         name = name.replace(ours, theirs)
     return name if name.startswith("res") else STEM + name
-
-
-def name_from_detectron2(name: str) -> str:
-    """The inverse of :func:`detectron2_name`."""
-    if name.startswith(VIT):
-        return name.removeprefix(VIT)
-    for ours, theirs in reversed(RESNET):  # so that shortcut.norm comes before shortcut
-        name = name.replace(theirs, ours)
-    return name.removeprefix(STEM)
 
 
 def write_detectron2(out: str | Path, state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
