@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{report}\n{report.source}, and beside it the config that fine-tunes it")
             return 0
         source = open_checkpoint(args.checkpoint)
-        args.branch = by_our_names(source, args.branch)[1]
+        args.branch = by_our_names(source, args.branch).branch
         export(source, args)
         return 0 if args.into is None or fits(source, args) else 2
     except (OSError, ValueError, transfer.LoadError) as error:

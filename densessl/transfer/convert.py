@@ -1,5 +1,7 @@
-"""Official checkpoints of DETRs as files for MMDetection, by the tables of :mod:`densessl.transfer.keymaps`."""
+"""Public checkpoints as files for MMDetection and others: whole DETRs by the tables of
+:mod:`densessl.transfer.keymaps`, backbones by those of :mod:`densessl.transfer.layouts`."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densessl.engine.checkpoint import load_weights
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.detector import CLASS_TENSORS, QUERIES
 from densessl.transfer.detector_files import entry_at, write_detector
+from densessl.transfer.export import export_backbone
 from densessl.transfer.keymaps import FAMILIES, PRE_NORM, family_of, renamed
+from densessl.transfer.parts import PARTS, part_of_state
+from densessl.transfer.public import grouped
+from densessl.transfer.read import Source, by_our_names, open_checkpoint
 from densessl.transfer.report import ExportError, LoadReport
 
 # COCO's category ids are 1 to 90 without these ten; MMDetection numbers the eighty that are left from 0, in order.
@@ -20,8 +25,40 @@ COCO_IDS = [number for number in range(1, 91) if number not in {12, 26, 29, 30, 
 PIXELS = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channel_order="RGB")
 
 
+def convert_backbone(
+    source: Source, out: str | Path, to: str = "mmdet", branch: str | None = None, size: int | None = None
+) -> list[str]:
+    """Write the backbone of a public checkpoint, with what its layout tells about it, as an export.
+
+    Args:
+        source: A file of one of the :mod:`densessl.transfer.layouts`, or of densessl.
+        out, to, branch, size: As of :func:`densessl.transfer.export_backbone`.
+
+    Returns:
+        Lines for its user: the layout, what was taken, what was left out, and the fingerprint.
+
+    Raises:
+        ExportError, ValueError, FileNotFoundError: as of that function.
+    """
+    source = open_checkpoint(source)
+    found = by_our_names(source, branch)
+    fingerprint = export_backbone(source, out, to, found.branch, dict(converted_from=found.layout.name), size=size)
+    taken = Counter({part: len(part_of_state(found.tensors, part, found.branch)) for part in PARTS})
+    said = "" if branch or len(found.branches) < 2 else f", by default, of {list(found.branches)}"
+    return [
+        f"{source.name}: layout of {found.layout.name}",
+        f"taken: {_counts(taken)} of the {found.branch} branch{said}",
+        f"left out: {_counts(found.dropped + grouped(source.rest)) or 'nothing'}",
+        f"{out}: {fingerprint}",
+    ]
+
+
+def _counts(counter: Counter) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counter.most_common() if count)
+
+
 def convert_detector(
-    source: str | Path,
+    source: Source,
     out: str | Path,
     family: str = "auto",
     coco_classes: bool = False,
@@ -46,7 +83,8 @@ def convert_detector(
         ExportError: The family is not known, has pre-norm layers, or its classes are not COCO's.
         LoadError: Names or shapes that MMDetection's detector does not have. Nothing is written then.
     """
-    weights = load_weights(source)
+    source = open_checkpoint(source)
+    weights, source = source.state, source.name
     if PRE_NORM in weights:
         raise ExportError(
             f"{source} has {PRE_NORM!r}: its transformer was trained with pre-norm layers. MMDetection's normalise "

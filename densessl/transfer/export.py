@@ -74,7 +74,7 @@ def export_backbone(
     if size is not None and to != "onnx":
         raise ExportError(f"size: found {size} for {to}, expected none: only graphs for onnx have one")
     source = open_checkpoint(source)
-    branch = by_our_names(source, branch)[1]
+    branch = by_our_names(source, branch).branch
     backbone, fingerprint = read_backbone(source, branch)
     states = {"backbone": backbone, **(parts_in(source, branch) if to == "mmdet" else {})}
     if to == "mmdet" and parts is not None:

@@ -84,6 +84,7 @@ class Layout(NamedTuple):
         return {"online": self.online} | ({"target": self.target} if self.target else {})
 
 
+OURS = Layout("densessl", (r"(?:online|target)\.backbone\.",), r"online\.", r"target\.", UNKNOWN)  # taken as it is
 ONE = r"(?:conv1|bn1|layer\d|layers|patch_embed|cls_token|pos_embed)\b"  # begins a network in the first place of a list
 LAYOUTS = [
     # Detectors.
@@ -94,7 +95,7 @@ LAYOUTS = [
         facts=UNKNOWN,
         whole=True,
     ),
-    Layout("official code of a DETR", (r"backbone\.0\.body\.", r"transformer\."), r"backbone\.0\.body\."),
+    Layout("the official code of a DETR", (r"backbone\.0\.body\.", r"transformer\."), r"backbone\.0\.body\."),
     Layout("CCOP", (r"backbone_q\.bottom_up\.",), r"backbone_q\.", r"backbone_k\.", rules=BOTTOM_UP),
     Layout(
         "a detector of Detectron2",

@@ -27,14 +27,14 @@ class Taken(NamedTuple):
         layout: The file's.
         branch: Whose tensors these are.
         branches: Those that the file has.
-        tensors: ``backbone.*`` and, where there is one, ``neck.*``, by MMDetection's names.
+        tensors: ``backbone.*`` and, where there is one, ``neck.*``, by MMDetection's names; of densessl's files all.
         dropped: How many tensors were left out, by the beginning of their names.
     """
 
     layout: Layout
     branch: str
     branches: tuple[str, ...]
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     dropped: Counter
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from densessl.engine.checkpoint import WRAPPERS, load_content, to_plain
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
-from densessl.transfer.layouts import UNKNOWN, Facts
+from densessl.transfer.layouts import OURS
 from densessl.transfer.parts import PARTS, part_of_state
-from densessl.transfer.public import take
+from densessl.transfer.public import Taken, grouped, take
 from densessl.transfer.report import ExportError
 from densessl.transfer.vit import REST
 
@@ -114,11 +114,13 @@ def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, 
         FileNotFoundError, ValueError: as of :func:`open_checkpoint`.
     """
     source = open_checkpoint(source)
-    tensors, branch, facts = by_our_names(source, branch)
-    state = {key: value for key, value in part_of_state(tensors, "backbone", branch).items() if not REST.fullmatch(key)}
+    taken = by_our_names(source, branch)
+    state = part_of_state(taken.tensors, "backbone", taken.branch)
+    state = {key: value for key, value in state.items() if not REST.fullmatch(key)}
     if "fingerprint" in source.meta:
         return state, Fingerprint.from_dict(source.meta["fingerprint"])
     configs = part_configs(source.meta)
+    facts = taken.layout.facts
     config, normalize = configs.get("backbone") or facts.config(state), configs.get("normalize") or facts.pixels
     return state, fp.of_state(state, config, normalize)
 
@@ -130,14 +132,13 @@ def parts_in(source: Source, branch: str | None = None) -> dict[str, dict[str, T
     Args:
         source, branch: as of :func:`read_backbone`.
     """
-    tensors, branch, _ = by_our_names(source, branch)
-    found = {part: part_of_state(tensors, part, branch) for part in PARTS if part != "backbone"}
+    taken = by_our_names(source, branch)
+    found = {part: part_of_state(taken.tensors, part, taken.branch) for part in PARTS if part != "backbone"}
     return {part: state for part, state in found.items() if state}
 
 
-def by_our_names(source: Source, branch: str | None = None) -> tuple[Mapping[str, Tensor], str, Facts]:
-    """The tensors of a file by the names that densessl or MMDetection give them, whose branch they are of, and what the
-    layout of the file tells.
+def by_our_names(source: Source, branch: str | None = None) -> Taken:
+    """The tensors of a file by the names that densessl (``online.backbone.*`` …) or MMDetection give them.
 
     Args, raises: as of :func:`read_backbone`.
     """
@@ -149,11 +150,12 @@ def by_our_names(source: Source, branch: str | None = None) -> tuple[Mapping[str
         branch = branch or "online"
         if branch not in branches:
             raise ExportError(f"{source.name} has no {branch!r} backbone; its branches are {branches}")
-        return source.state, branch, UNKNOWN
+        parts = tuple(f"{branch}.{part}." for part in PARTS)
+        dropped = grouped(source.state, [key for key in source.state if key.startswith(parts)])
+        return Taken(OURS, branch, tuple(branches), source.state, dropped)
     if any(key.startswith("detector.backbone.") for key in source.state):
         raise ExportError(f"{source.name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
-    taken = take(source.state, source.name, branch)
-    return taken.tensors, taken.branch, taken.layout.facts
+    return take(source.state, source.name, branch)
 
 
 def part_configs(meta: Mapping[str, Any]) -> Mapping[str, Any]:

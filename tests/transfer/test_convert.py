@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from densessl.branches.resnet import ResNet
 from densessl.engine.checkpoint import load_weights
 from densessl.transfer import ExportError, LoadError, build_detector, convert_detector, load_detector
 from densessl.transfer.convert import coco_rows
@@ -196,10 +197,36 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path, change, mes
     assert not list(tmp_path.glob("new*"))
 
 
-def test_a_file_of_no_known_family_is_refused_with_the_families(tmp_path, capsys):
+def test_a_file_of_no_known_family_is_refused_with_the_families(tmp_path):
     torch.save(dict(model={"encoder.weight": torch.zeros(1)}), tmp_path / "a.pth")
+    with pytest.raises(ExportError, match=r"no family known here, \['dino', .*'detr'\]; it has \['encoder.weight'\]"):
+        convert_detector(tmp_path / "a.pth", tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "timm", "--branch", "online"], r"--to, --branch: .*a\.pth has a whole detector; --backbone takes"),
+        (["--backbone", "--coco-classes"], r"--coco-classes: .*a\.pth has a backbone, and these are for DETRs"),
+    ],
+)
+def test_words_for_the_other_kind_of_file_are_refused(tmp_path, words, message, capsys):
+    torch.save(dict(model={theirs: torch.zeros(1) for theirs, _, _ in KEYMAPS["detr"]}), tmp_path / "a.pth")
     main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
-    assert main([str(tmp_path / "a.pth"), str(tmp_path / "new")]) == 2
-    assert re.search(
-        r"no family known here, \['dino', .*'detr'\]; it has \['encoder.weight'\]", capsys.readouterr().err
-    )
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "a.pth"), str(tmp_path / "new"), *words])
+    assert re.search(message, capsys.readouterr().err) and not list(tmp_path.glob("new*"))
+
+
+def test_the_backbone_of_a_detector_alone(tmp_path, capsys):
+    """Also where the transformer has pre-norm layers, with which the whole is refused."""
+    own = ResNet(50, width=8).state_dict()
+    state = {f"backbone.0.body.{key}": value for key, value in own.items() if not key.endswith("num_batches_tracked")}
+    state |= {theirs: torch.zeros(1) for theirs, _, _ in KEYMAPS["updetr_pre"] if not theirs.startswith("backbone.")}
+    torch.save(dict(model=state), tmp_path / "updetr.pth")
+    main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
+    assert main([str(tmp_path / "updetr.pth"), str(tmp_path / "new.pth")]) == 2
+    assert main([str(tmp_path / "updetr.pth"), str(tmp_path / "new.pth"), "--backbone"]) == 0
+    assert "layout of the official code of a DETR" in (said := capsys.readouterr().out) and "transformer (" in said
+    written = load_weights(tmp_path / "new.pth")
+    assert all(torch.equal(written[f"backbone.{key}"], value) for key, value in own.items())
