@@ -2,7 +2,8 @@
 
 ``NAME.pth``   {"state_dict": {"backbone.conv1.weight": …, "encoder.layers.0.…": …}, "meta": {"fingerprint": {…},
                "detector": {"config": "mmdet::…", "options": {…}, "positional_encoding.offset": …, …}}}
-``NAME.py``    the stock config as ``_base_``, what the weights need of it, and ``densessl.LoadDetectorHook``
+``NAME.py``    the stock config as ``_base_``, what the weights need of it, and ``densessl.LoadDetectorHook``; of a
+               config of one's own the whole, so that the two files can be moved: they need no third
 """
 
 import json
@@ -113,11 +114,36 @@ def write_detector(
 
 
 def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
-    """The config that fine-tunes ``name.pth`` beside it, wherever it is called from."""
+    """The config that fine-tunes ``name.pth`` beside it, wherever the two lie and it is called from.
+
+    Args:
+        name: Without suffix.
+        config: ``mmdet::NAME``, which becomes its ``_base_``, or a file, which is written out.
+        options: Changes to its ``model`` by dotted name.
+    """
+    from densessl.engine.launch import load_config
+
+    head = f'"""Fine-tunes {name}.pth: python tools/train.py {name}.py --data-root …"""\n\n'
+    if "::" in config:
+        return head + _changes(name, config, options)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "whole.py")
+        file.write_text(_changes(name, str(Path(config).resolve()), options), encoding="utf-8")
+        whole = load_config(str(file))
+    whole.custom_hooks[-1].checkpoint = _beside(name)
+    return head + whole.pretty_text
+
+
+def _beside(name: str) -> str:
+    """What MMEngine reads as the weights in the config's own folder."""
+    return f"{{{{ fileDirname }}}}/{name}.pth"
+
+
+def _changes(name: str, config: str, options: Mapping[str, Any]) -> str:
+    """A config based on another, as text."""
     from densessl.engine.launch import load_config
 
     base = load_config(config)
-    config = config if "::" in config else str(Path(config).resolve())
     kept = [*(base.get("custom_imports") or {}).get("imports", [])]
     own = "densessl." in str(options.get("type", ""))
     imports = list(dict.fromkeys([*kept, "densessl.compat", "densessl.transfer", *["densessl.detectors"] * own]))
@@ -132,12 +158,10 @@ def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
             node = node.setdefault(part, {})
         replaces = isinstance(value, Mapping) and isinstance(entry_at(base.model, key), Mapping)
         node[last] = {**value, "_delete_": True} if replaces else value
-    return f'''"""Fine-tunes {name}.pth: python tools/train.py {name}.py --data-root …"""
-
-_base_ = {_code(config)}
+    return f'''_base_ = {_code(config)}
 
 custom_imports = dict(imports={_code(imports)}, allow_failed_imports=False)
-custom_hooks = [{hooks}dict(type="densessl.LoadDetectorHook", checkpoint="{{{{ fileDirname }}}}/{name}.pth")]
+custom_hooks = [{hooks}dict(type="densessl.LoadDetectorHook", checkpoint="{_beside(name)}")]
 
 model = dict(
 {"".join(f"    {key}={_code(value)},{chr(10)}" for key, value in model.items())})

@@ -188,24 +188,45 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
     assert "bbox_head.fc_cls: 2 new" in said and f"{tmp_path / 'b.pth'}, and beside it the config" in said
 
 
-def test_a_config_of_ones_own_keeps_its_hooks_and_imports(tmp_path, monkeypatch):
+def test_a_config_of_ones_own_is_written_out_and_keeps_its_hooks_and_imports(tmp_path, monkeypatch):
     own = tmp_path / "own.py"
     own.write_text(
         f"_base_ = {STOCK!r}\ncustom_imports = dict(imports=['densessl.compat', 'densessl.engine'])\n"
         "custom_hooks = [dict(type='densessl.LoadBackboneHook'), dict(type='EmptyCacheHook')]\n"
+        "data_root = 'mine/'\n"
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.py").write_text(
         config_text("a", "own.py", {"num_queries": 7, "dn_cfg": {"x": 1}, "neck": {"type": "FPN"}})
     )
+    base = launch.load_config("own.py")
+    own.unlink()
+    (tmp_path / "out").rename(tmp_path / "moved")
     monkeypatch.chdir("/")
-    config = launch.load_config(str(tmp_path / "out" / "a.py"))
+    config = launch.load_config(str(tmp_path / "moved" / "a.py"))
     assert [hook["type"] for hook in config.custom_hooks] == ["EmptyCacheHook", "densessl.LoadDetectorHook"]
-    assert config.custom_hooks[1].checkpoint == str(tmp_path / "out" / "a.pth")
+    assert config.custom_hooks[1].checkpoint == str(tmp_path / "moved" / "a.pth")
     assert config.custom_imports.imports == ["densessl.compat", "densessl.engine", "densessl.transfer"]
     assert config.model.neck == {"type": "FPN"}, "as the pretraining's option, which replaces"
     assert config.model.num_queries == 7 and config.model.dn_cfg == {"x": 1} and config.model.type == "DETR"
+    same = base.keys() - {"model", "custom_hooks", "custom_imports"}
+    assert len(same) > 10 and all(config[key] == base[key] for key in same) and config.keys() == base.keys()
+    assert config.model.encoder == base.model.encoder
+
+
+def test_the_files_of_a_config_of_ones_own_can_be_moved(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(f"_base_ = {STOCK!r}\nmodel = dict(num_queries=9)\n")
+    (tmp_path / "out").mkdir()
+    model = pretraining(detector=str(own))
+    export_detector(content(model), tmp_path / "out" / "a")
+    own.unlink()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert str(tmp_path) not in (tmp_path / "moved" / "a.py").read_text()
+    config = launch.load_config(str(tmp_path / "moved" / "a.py"))
+    report = load_detector(build_detector(str(tmp_path / "moved" / "a.py")), config.custom_hooks[-1].checkpoint)
+    assert report.applied and report.coverage == 1 and report.new == {"bbox_head.fc_cls": 2}
 
 
 def write_coco(root: Path) -> None:
