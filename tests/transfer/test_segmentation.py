@@ -1,5 +1,6 @@
 """Semantic segmentation by MMSegmentation: configs by name, the weights they take, and the protocols on tiny data."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,15 +11,15 @@ from PIL import Image
 from torch import nn
 
 from densessl.compat.stock_configs import EXTRAS, MissingPackage, stock_config
-from densessl.engine.launch import load_config, main, parser, prepare
+from densessl.engine.launch import complete, load_config, main, parser, prepare
 from densessl.transfer import LoadBackboneHook, LoadError, build_detector, export_backbone, load_backbone
 from densessl.transfer.cityscapes import prepare_cityscapes
 from tests.transfer.cases import checkpoint
 from tests.transfer.cityscapes_fixtures import write_cityscapes
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
-CITYSCAPES = str(CONFIGS / "cityscapes" / "fcn_r50-d8_40k_cityscapes-769x769.py")
-VOC = str(CONFIGS / "voc" / "fcn_r50-d8_20k_voc12aug-512x512.py")
+CITYSCAPES = str(CONFIGS / "cityscapes" / "fcn_r50-d8_769_40k.py")
+VOC = str(CONFIGS / "voc" / "fcn_r50-d8_512_20k.py")
 STOCK = {
     CITYSCAPES: "mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769",
     VOC: "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512",
@@ -145,7 +146,10 @@ def test_a_protocol_trains_from_an_export_and_evaluates(path, precision, tmp_pat
         prepare_cityscapes(data)
     content, *_ = checkpoint(18, width=8)
     export_backbone(content, tmp_path / "r18.pth")
-    config = prepare(parser().parse_args([path, "--data-root", str(data), "--work-dir", str(tmp_path / "run")]))
+    words = ["--data-root", str(data), "--init", str(tmp_path / "r18.pth"), "--steps", "2"]
+    args = parser().parse_args([path, *words, "--work-dir", str(tmp_path / "run")])
+    config = prepare(args)
+    complete(config, args)
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.num_workers, loader.persistent_workers = 0, False
         for dataset in loader.dataset.get("datasets", [loader.dataset]):
@@ -159,9 +163,6 @@ def test_a_protocol_trains_from_an_export_and_evaluates(path, precision, tmp_pat
         config.model.test_cfg.update(crop_size=(33, 33), stride=(22, 22))
     config.merge_from_dict(
         {
-            "custom_hooks.0.checkpoint": str(tmp_path / "r18.pth"),
-            "train_cfg.max_iters": 2,
-            "train_cfg.val_interval": 2,
             "model.backbone.depth": 18,
             "model.backbone.base_channels": 8,
             "model.backbone.stem_channels": 8,
@@ -180,6 +181,17 @@ def test_a_protocol_trains_from_an_export_and_evaluates(path, precision, tmp_pat
     assert not torch.equal(runner.model.backbone.conv1.weight, content["state_dict"]["online.backbone.conv1.weight"])
     scores = runner.val_loop.run()
     assert all(0 <= scores[key] <= 100 for key in ("mIoU", "mAcc", "aAcc"))
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"), [(CITYSCAPES, "*_gtFine_labelTrainIds.png"), (VOC, "SegmentationClassAug")], ids=["maps", "sbd"]
+)
+def test_what_is_to_be_made_first_is_listed(path, wanted, tmp_path, capsys):
+    data = DATA[path](tmp_path / "data")
+    if path == VOC:
+        shutil.rmtree(data / "SegmentationClassAug")
+    assert main([path, "--data-root", str(data), "--work-dir", str(tmp_path)]) == 2
+    assert wanted in "".join(capsys.readouterr())
 
 
 def test_a_stock_config_is_known_by_name_and_a_wrong_name_has_neighbours():

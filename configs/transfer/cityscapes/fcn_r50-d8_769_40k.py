@@ -2,7 +2,7 @@
 
     pip install 'densessl[seg]'
     python tools/cityscapes.py data/cityscapes
-    python tools/train.py configs/transfer/cityscapes/fcn_r50-d8_40k_cityscapes-769x769.py --launcher pytorch \
+    python tools/train.py configs/transfer/cityscapes/fcn_r50-d8_769_40k.py --launcher pytorch \
         --data-root data/cityscapes --init r50.pth
 
 Against MMSegmentation's stock config: the plain ResNet that was pretrained, whose stem is one 7x7 convolution, instead

@@ -1,12 +1,12 @@
 """Mask R-CNN R50-FPN, 24k steps, on Cityscapes as the papers of DetCo and RegionCL transfer to it (protocol "CS-inst").
 
     python tools/cityscapes.py data/cityscapes
-    python tools/train.py configs/transfer/cityscapes/mask-rcnn_r50_fpn_24k_cityscapes.py --launcher pytorch \
+    python tools/train.py configs/transfer/cityscapes/mask-rcnn_r50_fpn_24k.py --launcher pytorch \
         --data-root data/cityscapes --init r50.pth
 
 Against MMDet's stock config: no supervised weights, neither ImageNet's nor COCO's; synchronised BN in backbone and FPN,
-all of it trained; detectron2's schedule, short sides and L1 loss of boxes. The heads have no norm, the box head two
-linear layers. Reconstructed: warm-up over 1000 steps, detectron2's default.
+all of it trained; detectron2's schedule, short sides, L1 loss of boxes, and no weight decay for norm layers. The heads
+have no norm, the box head two linear layers. Reconstructed: warm-up over 1000 steps, detectron2's default.
 
 Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluation, `cityscapes/mAP`, which needs
 `pip install 'densessl[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
@@ -49,6 +49,7 @@ if find_spec("cityscapesscripts"):
     val_evaluator.append(dict(type="CityScapesMetric", seg_prefix=data_root + "gtFine/val", outfile_prefix=None))
 test_evaluator = val_evaluator
 
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))  # lr 0.01 is the stock config's
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=24000, val_interval=8000)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),

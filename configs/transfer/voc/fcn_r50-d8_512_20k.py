@@ -2,7 +2,7 @@
 (protocol "VOC-FCN").
 
     pip install 'densessl[seg]'
-    python tools/train.py configs/transfer/voc/fcn_r50-d8_20k_voc12aug-512x512.py --launcher pytorch \
+    python tools/train.py configs/transfer/voc/fcn_r50-d8_512_20k.py --launcher pytorch \
         --data-root data/VOCdevkit/VOC2012 --init r50.pth
 
 SegmentationClassAug/ and ImageSets/Segmentation/aug.txt are made from SBD by MMSegmentation's voc_aug.py
