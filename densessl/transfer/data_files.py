@@ -111,7 +111,7 @@ def check_data(cfg: Config) -> None:
     """Look for everything that the data sets and evaluators of a config name, before any of it is needed.
 
     Files and folders must exist, folders of images and labels must hold something, and of each list of images the
-    first one must be there. Remote files are not looked for.
+    first one must be there. Not looked for are remote files, and the test set of a config without validation.
 
     Raises:
         DataNotFound: lists all that is missing, and shows the layout that is expected.
@@ -144,12 +144,13 @@ def _by_path(wanted: Iterable[Wanted]) -> list[Wanted]:
 
 
 def _wanted(cfg: Config) -> Iterator[Wanted]:
-    for loader in LOADERS:
+    evaluates = bool(cfg.get("val_dataloader"))
+    for loader in LOADERS if evaluates else LOADERS[:1]:
         for leaf in leaves(cfg, loader):
             backend = (leaf.cfg.get("backend_args") or {}).get("backend", "local")
             if backend == "local" and not REMOTE.match(str(leaf.cfg.get("data_root") or "")):
                 yield from _of_leaf(leaf)
-    for evaluator in EVALUATORS:
+    for evaluator in EVALUATORS if evaluates else ():
         node = cfg.get(evaluator) or []
         for number, each in enumerate([node] if isinstance(node, Mapping) else node):
             for key in EVALUATOR_FILES:
