@@ -1,13 +1,15 @@
 """From a pretrained branch to a detector: export, fingerprint, load with a report, and what a ViT needs to become one.
 Imports no mmdet and no mmcv."""
 
+from densessl.transfer.c4 import Res5Head
 from densessl.transfer.convert import convert_detector
 from densessl.transfer.detector import LoadDetectorHook, load_detector
 from densessl.transfer.detector_files import export_detector
-from densessl.transfer.export import export_backbone
+from densessl.transfer.export import export_backbone, how_to_open
 from densessl.transfer.fingerprint import Difference, Fingerprint
 from densessl.transfer.layer_decay import LayerDecayConstructor
 from densessl.transfer.load import LoadBackboneHook, build_detector, load_backbone, load_parts
+from densessl.transfer.precise_bn import PreciseBNHook, set_precise_statistics
 from densessl.transfer.proof import feature_differences, part_differences
 from densessl.transfer.read import parts_in, read_backbone
 from densessl.transfer.report import ExportError, LoadError, LoadReport
@@ -24,6 +26,8 @@ __all__ = [
     "LoadDetectorHook",
     "LoadError",
     "LoadReport",
+    "PreciseBNHook",
+    "Res5Head",
     "SimpleFPN",
     "ViTDet",
     "build_detector",
@@ -31,11 +35,13 @@ __all__ = [
     "export_backbone",
     "export_detector",
     "feature_differences",
+    "how_to_open",
     "load_backbone",
     "load_detector",
     "load_parts",
     "part_differences",
     "parts_in",
     "read_backbone",
+    "set_precise_statistics",
     "timm_arguments",
 ]

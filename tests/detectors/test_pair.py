@@ -13,7 +13,7 @@ from densessl.detectors.pair import pair_contrast
 from densessl.detectors.stock import build
 from densessl.engine.launch import load_config
 
-CONFIG = str(Path(__file__).parents[2] / "configs/transfer/coco/pair_detr_r50_50e_coco.py")
+CONFIG = str(Path(__file__).parents[2] / "configs/transfer/coco/pair-detr_r50_50e.py")
 OWN = ("decoder_tl.", "bbox_head.tl_reg_ffn.", "bbox_head.tl_fc_reg.", "bbox_head.con_proj.")
 
 

@@ -118,7 +118,7 @@ def test_the_coco_config_has_the_protocols_norms_and_freezes_nothing():
     from mmengine.registry import DefaultScope
     from torch.nn import Conv2d, SyncBatchNorm
 
-    config = Config.fromfile(CONFIGS / "coco" / "mask_rcnn_r50_fpn_1x_coco.py")
+    config = Config.fromfile(CONFIGS / "coco" / "mask-rcnn_r50_fpn_4conv1fc_1x.py")
     assert config.model.backbone.init_cfg is None
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(config.model)

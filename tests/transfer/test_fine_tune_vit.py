@@ -13,7 +13,7 @@ from tests.objectives.toy import toy_model
 from tests.transfer.cases import NORMALIZE
 from tests.transfer.vits import VITDET, vitdet
 
-CONFIG = Path(__file__).parents[2] / "configs" / "transfer" / "coco" / "mask-rcnn_vitdet-b_100e_coco.py"
+CONFIG = Path(__file__).parents[2] / "configs" / "transfer" / "coco" / "mask-rcnn_vitdet-b_100e.py"
 ADAMW = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1))
 VIT = dict(type="ViT", image_size=64, patch_size=16, dim=32, depth=3, heads=2, mlp_ratio=2, freeze_patch_embed=True)
 SIM = dict(type="SIM", patch_size=16, dim=16, heads=2, mlp_ratio=2, projector_depth=1, decoder_depth=1)

@@ -85,16 +85,16 @@ def test_a_backbone_without_its_last_stage_loads_and_the_rest_is_reported():
 @pytest.mark.det
 def test_a_c4_detector_gets_its_last_stage_in_the_box_head():
     content, online, _ = checkpoint(50)
-    detector = build_detector(str(CONFIGS / "voc" / "faster_rcnn_r50_c4_voc0712.py"))
+    detector = build_detector(str(CONFIGS / "voc" / "faster-rcnn_r50_c4_24k.py"))
     report = load_backbone(detector, content)
-    assert report.summary == "318/318 backbone tensors loaded; 0 unexpected; rpn_head: 6 new; roi_head: 4 new"
+    assert report.summary == "318/318 backbone tensors loaded; 0 unexpected; rpn_head: 6 new; roi_head: 9 new"
     assert not report.unverified
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     for module in (detector.backbone, detector.roi_head.shared_head):
         module.eval()
     with torch.no_grad():
         shared, *_ = detector.backbone(images)
-        assert torch.equal(detector.roi_head.shared_head(shared), online(images)[3])
+        assert torch.equal(detector.roi_head.shared_head.layer4(shared), online(images)[3])
 
     block = detector.roi_head.shared_head.layer4[0]
     block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)

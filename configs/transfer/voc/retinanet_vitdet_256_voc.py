@@ -2,10 +2,10 @@
 
     python tools/export.py work_dirs/sim_vit_tiny/epoch_50.pth vit.pth --to mmdet
     CLASSES=raccoon python tools/train.py configs/transfer/voc/retinanet_vitdet_256_voc.py --data-root DIR \
-        --cfg-options custom_hooks.0.checkpoint=vit.pth
+        --init vit.pth
 
-Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Against ViTDet: windows as large as the views
-of the pretraining, in every second block; a pyramid from stride 8; the learning rate falls by 0.8 a layer.
+Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Against ViTDet: windows as large as the
+views of the pretraining, in every second block; a pyramid from stride 8; the learning rate falls by 0.8 a layer.
 """
 
 _base_ = "retinanet_r18_256_voc.py"

@@ -2,8 +2,8 @@
 2203.16527), as the papers of MAE and SIM transfer to it.
 
     python tools/export.py work_dirs/sim_vit_b/epoch_1600.pth vit_b.pth --to mmdet
-    python tools/train.py configs/transfer/coco/mask-rcnn_vitdet-b_100e_coco.py --launcher pytorch \
-        --cfg-options custom_hooks.0.checkpoint=vit_b.pth
+    python tools/train.py configs/transfer/coco/mask-rcnn_vitdet-b_100e.py --data-root coco \
+        --init vit_b.pth --launcher pytorch
 
 Windows of 14x14 cells but in the third, sixth, ninth and last block; a pyramid made of the last map alone; two
 convolutions in the RPN, four in the box head; layer norm in pyramid and heads. SIM's own settings for COCO are not
@@ -16,7 +16,7 @@ MoCo v3 47.9 / 42.7.
 
 _base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "mmdet::common/lsj-100e_coco-instance.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 norm_cfg = dict(type="densessl.LN2d", eps=1e-6)

@@ -1,7 +1,7 @@
 """Pair DETR, ResNet-50, 50 epochs of COCO: a reconstruction (Iranmanesh et al., arXiv 2210.16476).
 
-    python tools/train.py configs/transfer/coco/pair_detr_r50_50e_coco.py --data-root coco/ \
-        --cfg-options custom_hooks.0.checkpoint=r50.pth
+    python tools/train.py configs/transfer/coco/pair-detr_r50_50e.py --data-root coco --init r50.pth \
+        --launcher pytorch
 
 A supervised detector: Conditional DETR with a second decoder for the top left corner, and a contrast that tells the
 pairs. The paper claims convergence 1.5 times as fast as Conditional DETR's. There is no released code: temperature,
@@ -15,7 +15,7 @@ same way: `decoder_tl` and the head's `tl_*` and `con_proj` are what the other d
 
 _base_ = "mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.detectors", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.detectors", "densessl.engine", "densessl.transfer"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(

@@ -1,0 +1,19 @@
+"""DAB-DETR, ResNet-50, 50 epochs of COCO: MMDet's stock config with a backbone, or a whole detector, from a file.
+
+    python tools/train.py configs/transfer/coco/dab-detr_r50_50e.py --data-root coco --init r50.pth --launcher pytorch
+
+`--init detector.pth` takes whole detectors of DETReg or UP-DETR too; class layers start anew. As in the stock config,
+the first stage is frozen and norm layers keep their statistics: that suits a pretrained backbone. For one from random
+numbers, which would have no norms at all, add `--cfg-options model.backbone.frozen_stages=-1
+model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
+
+Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4 and a tenth of it for the backbone, dropped at 40. Stock, with a supervised
+backbone: 42.3.
+"""
+
+_base_ = "mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py"
+
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
+
+model = dict(backbone=dict(init_cfg=None))

@@ -1,0 +1,19 @@
+"""DETR, ResNet-50, 150 epochs of COCO: MMDet's stock config with a backbone, or a whole detector, from a file.
+
+    python tools/train.py configs/transfer/coco/detr_r50_150e.py --data-root coco --init r50.pth --launcher pytorch
+
+`--init detector.pth` takes whole detectors too, such as UP-DETR's; class layers start anew. As in the stock config,
+the first stage is frozen and norm layers keep their statistics: that suits a pretrained backbone. For one from random
+numbers, which would have no norms at all, add `--cfg-options model.backbone.frozen_stages=-1
+model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
+
+Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4 and a tenth of it for the backbone, dropped at 100. Stock, with a supervised
+backbone: 39.9. `detr_r50_300e.py` is UP-DETR's schedule; numbers of the two must not be mixed.
+"""
+
+_base_ = "mmdet::detr/detr_r50_8xb2-150e_coco.py"
+
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
+
+model = dict(backbone=dict(init_cfg=None))

@@ -1,0 +1,55 @@
+"""The box head of C4 detectors as papers of self-supervised pretraining fine-tune it."""
+
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from densessl.registry import MODELS
+
+# What MMDetection gives such a head: He's normal for convolutions, and ones for norms. A pretrained file replaces it.
+INIT = [dict(type="Kaiming", layer="Conv2d"), dict(type="Constant", val=1, layer=["_BatchNorm", "GroupNorm"])]
+
+
+@MODELS.register_module()
+class Res5Head(BaseModule):
+    """``roi_head.shared_head``: the last stage of a ResNet on the features of regions, and one norm more behind it.
+
+    The norm is that of MoCo's fine-tuning (He et al., CVPR 2020, arXiv 1911.05722, ``Res5ROIHeadsExtraNorm`` of its
+    release), which the papers after it keep: features that were trained without labels have another scale than those
+    trained with them, and with a norm behind them one learning rate does for both.
+
+    Keys ``layer4.*`` are the ResNet's own, so that a whole backbone's file fills them; ``norm.*`` are new.
+
+    Args:
+        depth: of the ResNet, 50, 101 or 152 where the stage has bottlenecks, 18 or 34 where it has not.
+        style: ``"pytorch"`` has the stride in the 3x3 convolution, as torchvision and densessl, ``"caffe"`` in the 1x1.
+        norm_cfg: of the stage and of the norm behind it.
+        init_cfg: as of any module of MMDetection.
+
+    Raises:
+        ValueError: a depth that ResNets do not have.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        style: str = "pytorch",
+        norm_cfg: dict[str, Any] = dict(type="SyncBN", requires_grad=True),  # noqa: B006
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = INIT,
+    ):
+        from mmcv.cnn import build_norm_layer
+        from mmdet.models.backbones import ResNet
+        from mmdet.models.layers import ResLayer
+
+        super().__init__(init_cfg)
+        if depth not in ResNet.arch_settings:
+            raise ValueError(f"Res5Head: depth={depth}, expected one of {list(ResNet.arch_settings)}")
+        block, stages = ResNet.arch_settings[depth]
+        channels = 256 * block.expansion
+        self.layer4 = ResLayer(block, channels, 512, stages[3], stride=2, style=style, norm_cfg=norm_cfg)
+        self.norm: nn.Module = build_norm_layer(norm_cfg, 512 * block.expansion)[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, C, H, W) of N regions to (N, 2C, H / 2, W / 2); C is 1024 of a ResNet-50."""
+        return self.norm(self.layer4(x))
