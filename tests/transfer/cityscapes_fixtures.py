@@ -24,9 +24,10 @@ OBJECTS = [
 
 
 def instance_ids(shift: int = 0) -> np.ndarray:
-    """The map (HEIGHT, WIDTH) of an image whose objects are so many pixels further down."""
+    """The map (HEIGHT, WIDTH) of an image whose objects are so many pixels further down; there is no group in the
+    first."""
     ids = np.full((HEIGHT, WIDTH), BACKGROUND[0], np.uint16)
-    for (x, y, width, height), value, _ in OBJECTS:
+    for (x, y, width, height), value, _ in OBJECTS if shift else OBJECTS[:-1]:
         ids[y + shift : y + shift + height, x : x + width] = value
     return ids
 

@@ -1,8 +1,7 @@
 """Cityscapes made ready without cityscapesscripts, and the instance protocol on it."""
 
 import json
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -94,17 +93,17 @@ def test_training_ids_are_numbered_as_the_classes_of_segmentation(ready):
 
 
 @pytest.mark.det
-def test_the_command_keeps_maps_that_are_there_and_says_what_it_made(tmp_path):
+def test_the_command_keeps_maps_that_are_there_and_says_what_it_made(tmp_path, capsys):
     root = write_cityscapes(tmp_path)
     kept = root / "gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelTrainIds.png"
     kept.write_bytes(b"mine")
-    done = subprocess.run(
-        [sys.executable, "tools/cityscapes.py", str(root), "--workers", "2"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{annotations(root, 'train')}: 4 images, 16 instances, 2 groups of them" in done.stdout
+    main = runpy.run_path(str(ROOT / "tools" / "cityscapes.py"))["main"]
+    assert main([str(root), "--workers", "2"]) == 0
+    assert f"{annotations(root, 'train')}: 4 images, 16 instances, 2 groups of them" in capsys.readouterr().out
     assert kept.read_bytes() == b"mine"
     assert len(list(root.rglob("*_labelTrainIds.png"))) == 6
+    assert main([str(root / "gtFine")]) == 2
+    assert "has no images of Cityscapes" in capsys.readouterr().err
 
 
 @pytest.mark.det
