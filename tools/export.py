@@ -11,8 +11,8 @@ A whole detector is handed over by ``python tools/export.py work_dirs/x/epoch_5.
 writes ``detreg.pth`` and ``detreg.py``: the stock config with what the weights need, that
 ``python tools/train.py detreg.py --data-root coco/`` fine-tunes.
 
-Exit codes: 0 done; 2 something does not fit, and standard error says what: the checkpoint and the format, or, with
-``--into``, the file that was written and the detector.
+Exit codes: 0 done; 2 something does not fit or is not installed, and standard error says what: the checkpoint and the
+format, or, with ``--into``, the file that was written and the detector.
 """
 
 import argparse
@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--detector", metavar="CONFIG", help="of a whole detector: the config, if it does not tell it")
     args = parser.parse_args(argv)
     if args.into and args.to not in LOADABLE:
-        parser.error(
-            f"--into: a file for {args.to} cannot be tried in a detector, expected --to {' or '.join(LOADABLE)}"
-        )
+        parser.error(f"--into tries files for {', '.join(LOADABLE)} in a detector, found --to {args.to}")
     try:
         if args.to == DETECTOR:
             report = transfer.export_detector(args.checkpoint, args.out, args.detector)
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.branch = by_our_names(source, args.branch).branch
         export(source, args)
         return 0 if args.into is None or fits(source, args) else 2
-    except (OSError, ValueError, transfer.LoadError) as error:
+    except (OSError, ValueError, ImportError, transfer.LoadError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
 

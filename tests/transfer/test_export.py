@@ -1,3 +1,4 @@
+import json
 import os
 import runpy
 import subprocess
@@ -7,10 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+import densessl
+from densessl.branches.resnet import ResNet
 from densessl.engine.checkpoint import UnsafeCheckpointError, save_checkpoint
 from densessl.transfer import ExportError, Fingerprint, export_backbone, read_backbone
 from densessl.transfer.proof import feature_differences, stage_features
+from densessl.transfer.read import open_checkpoint
 from tests.transfer.cases import NORMALIZE, checkpoint
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
@@ -101,6 +107,36 @@ def test_errors_say_what_there_is(tmp_path):
     assert not os.listdir(tmp_path)
 
 
+@torch.no_grad()
+def test_safetensors_have_bare_names_and_say_what_they_are(tmp_path):
+    content, online, _ = checkpoint(50, width=8)
+    content["state_dict"]["online.backbone.conv1.weight"] = online.conv1.weight.to(memory_format=torch.channels_last)
+    fingerprint = export_backbone(content, tmp_path / "a.safetensors", to="safetensors", meta={"recipe": "pixpro"})
+    loaded = ResNet(50, (0, 1, 2, 3), width=8).eval()
+    loaded.load_state_dict(load_file(tmp_path / "a.safetensors"), strict=True)
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    assert all(torch.equal(a, b) for a, b in zip(loaded(images), online(images), strict=True))
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        told = file.metadata()
+    assert told["format"] == "pt" and json.loads(told["densessl"])["densessl_version"] == densessl.__version__
+
+    state, read = read_backbone(tmp_path / "a.safetensors")
+    assert read == fingerprint and read.channel_order == "RGB" and state.keys() == online.state_dict().keys()
+    meta = open_checkpoint(tmp_path / "a.safetensors").meta
+    assert (meta["branch"], meta["recipe"], meta["torch_version"]) == ("online", "pixpro", str(torch.__version__))
+    assert not any(feature_differences(loaded, tmp_path / "a.safetensors").values()), "its config is known, too"
+    with pytest.raises(ExportError, match=r"found 'a.pth', expected a name that ends in '.safetensors'"):
+        export_backbone(content, tmp_path / "a.pth", to="safetensors")
+
+
+def test_safetensors_of_others_tell_nothing(tmp_path):
+    _, online, _ = checkpoint(width=8)
+    for number, metadata in enumerate((None, {"format": "pt", "fingerprint": "theirs"})):
+        save_file(dict(online.state_dict()), tmp_path / f"{number}.safetensors", metadata)
+        assert open_checkpoint(tmp_path / f"{number}.safetensors").meta == {}
+        assert read_backbone(tmp_path / f"{number}.safetensors")[1].mean is None
+
+
 class Trap:
     """Creates a file when it is unpickled."""
 
@@ -156,6 +192,10 @@ def test_tool_says_why_it_cannot_export(tmp_path, capsys):
     assert "ExportError: torchvision's resnet18 is another network" in capsys.readouterr().err
     assert tool(tmp_path / "epoch_2.pth", tmp_path / "tv.pth") == 2
     assert "epoch_2.pth" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        tool(tmp_path / "epoch_1.pth", tmp_path / "tv.pkl", "--to", "detectron2", "--into", "mmdet::x.py")
+    assert stopped.value.code == 2
+    assert "--into tries files for mmdet, torchvision, timm, safetensors" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["epoch_1.pth"]
 
 
