@@ -43,9 +43,10 @@ STRIDE_3X3, STRIDE_1X1 = dict(type="ResNet", style="pytorch"), dict(type="ResNet
 LARGE = {768: 12, 1024: 16, 1280: 16}  # ViTs of these widths have as many heads everywhere
 DEIT, MOCO_V3 = {192: 3, 384: 6, **LARGE}, {384: 12, **LARGE}
 RGB = dict(channel_order="RGB")
-IMAGENET = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], **RGB)
+MEAN = [123.675, 116.28, 103.53]
+IMAGENET = dict(mean=MEAN, std=[58.395, 57.12, 57.375], **RGB)
 # The standard deviation is in the first convolution.
-MSRA = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], channel_order="BGR")
+MSRA = dict(mean=MEAN[::-1], std=[1.0, 1.0, 1.0], channel_order="BGR")
 
 UNKNOWN = Facts()
 OFFICIAL = Facts(STRIDE_3X3, DEIT, IMAGENET)
@@ -146,8 +147,8 @@ LAYOUTS = [
     Layout("Fast-MoCo", (r"backbone\.", r"bbone_ema\."), r"backbone\.", r"bbone_ema\."),
     Layout("SiameseIM", (r"blocks\.", r"mm_blocks\."), ""),
     Layout("MAE", (r"blocks\.", r"decoder_blocks\."), ""),
-    # SwAV's pixels have a standard deviation of 0.228 where others have 0.229, and its transfers the usual one.
-    Layout("SwAV", ("conv1", "prototypes"), "", facts=OFFICIAL._replace(pixels=dict(IMAGENET, std=None))),
+    # SwAV divided by 0.228 where others have 0.229, and its transfers by 0.229: not told.
+    Layout("SwAV", ("conv1", "prototypes"), "", facts=OFFICIAL._replace(pixels=dict(mean=MEAN, **RGB))),
     Layout(
         "VISSL",
         (r"(?:classy_state_dict\.base_model\.model\.)?(?:trunk\.)?_feature_blocks\.",),
