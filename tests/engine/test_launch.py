@@ -154,6 +154,38 @@ def test_the_published_recipes_effective_batch():
         assert cfg.custom_hooks[1]["reference_batch"] == 1024 and cfg.custom_hooks[1]["schedule"]["base"] == 4.0
 
 
+@pytest.mark.parametrize(
+    "words", [["--labels", "10%"], ["--labels-seed", "1"], ["--steps", "9"], ["--evaluations", "2"], ["--regions", "x"]]
+)
+def test_words_of_other_configs_are_refused(words, capsys):
+    assert main([CONFIG, *words]) == 2
+    text = "".join(capsys.readouterr())
+    assert f"SettingError: {words[0]} is for" in text and CONFIG in text
+
+
+def test_a_seed_is_that_of_the_run_and_random_numbers_need_no_hook():
+    cfg = config(CONFIG, "--seed", "3", "--init", "none")
+    assert cfg.randomness.seed == 3
+    assert "InitBackboneHook" not in [hook["type"] for hook in cfg.custom_hooks]
+
+
+def test_weights_that_do_not_fit_end_the_process(photos, tmp_path, capsys):
+    (tmp_path / "damaged.pth").write_bytes(b"no checkpoint")
+    assert train(photos, tmp_path / "one", "--init", str(tmp_path / "damaged.pth")) == 2
+    assert "damaged.pth is not a readable checkpoint" in "".join(capsys.readouterr())
+    torch.save({"backbone.conv1.weight": torch.ones(8, 3, 7, 7)}, tmp_path / "part.pth")
+    assert train(photos, tmp_path / "two", "--init", str(tmp_path / "part.pth")) == 2
+    assert "LoadError" in "".join(capsys.readouterr())
+    assert not list(tmp_path.rglob("epoch_*.pth"))
+
+
+def test_launching_needs_no_detector(tmp_path):
+    """Neither mmdet nor mmcv is imported, whatever the process did before."""
+    code = "import sys, densessl.engine.launch as launch; launch.parser(); launch.misfits()"
+    code += "; sys.exit(any(name.partition('.')[0] in ('mmdet', 'mmcv', 'mmseg') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
 @pytest.mark.det
 def test_a_stock_detector_config_gets_data_root_and_operators():
     cfg = config("mmdet::retinanet/retinanet_r50_fpn_1x_coco", "--data-root", "somewhere/coco")
