@@ -97,7 +97,8 @@ def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[
 def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | None = None) -> dict[str, float] | None:
     """Compare a loaded backbone with the branch it came from.
 
-    A ViT that does without its class token is compared with what the pretrained one computes without it, and one with
+    A ResNet some of whose stages dilate instead of striding is compared with the pretrained one made to do the same. A
+    ViT that does without its class token is compared with what the pretrained one computes without it, and one with
     windows on an image of one window: on others it is another function, by design.
 
     Args:
@@ -106,8 +107,8 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | N
 
     Returns:
         The largest absolute difference in each stage, or block of a ViT, that both run: all zero if the transfer is
-        exact, infinite where the two are of different sizes (a dilated stage). None if the checkpoint does not tell its
-        backbone's config, or one of the two is neither a ResNet nor a plain ViT.
+        exact, infinite where the two are of different sizes. None if the checkpoint does not tell its backbone's
+        config, or one of the two is neither a ResNet nor a plain ViT.
     """
     source = source_branch(checkpoint, branch)
     if source is None:
@@ -116,8 +117,21 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | N
     if isinstance(source.backbone, ViT) and is_vit(backbone.state_dict()):
         images = fixed_image(_side_without_windows(backbone))
         options = dict(class_token=getattr(backbone, "cls_token", None) is not None)
+    dilate_like(source.backbone, backbone)
     ours, theirs = stage_features(source.backbone, images, **options), stage_features(backbone, images)
     return {name: largest_difference(ours[name], theirs[name]) for name in ours if name in theirs} or None
+
+
+def dilate_like(backbone: nn.Module, other: nn.Module) -> None:
+    """Give the convolutions in a ResNet's stages, in place, the geometry that they have in another one's, where those
+    are dilated. Weights stay; stages that are not dilated do, too, and so does what is no ResNet."""
+    own = dict(backbone.named_modules())
+    for name, stage in other.named_children():
+        convs = {f"{name}.{key}": conv for key, conv in stage.named_modules() if isinstance(conv, nn.Conv2d)}
+        if re.fullmatch("layer[1-4]", name) and any(max(conv.dilation) > 1 for conv in convs.values()):
+            for key in convs.keys() & own.keys():
+                for field in ("stride", "padding", "dilation"):
+                    setattr(own[key], field, getattr(convs[key], field))
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:

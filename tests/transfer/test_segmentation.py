@@ -12,7 +12,14 @@ from torch import nn
 
 from densessl.compat.stock_configs import EXTRAS, MissingPackage, stock_config
 from densessl.engine.launch import complete, load_config, main, parser, prepare
-from densessl.transfer import LoadBackboneHook, LoadError, build_detector, export_backbone, load_backbone
+from densessl.transfer import (
+    LoadBackboneHook,
+    LoadError,
+    build_detector,
+    export_backbone,
+    feature_differences,
+    load_backbone,
+)
 from densessl.transfer.cityscapes import prepare_cityscapes
 from tests.transfer.cases import checkpoint
 from tests.transfer.cityscapes_fixtures import write_cityscapes
@@ -118,6 +125,18 @@ def test_the_segmentor_takes_every_tensor_and_computes_dilated_features_with_the
             wanted = getattr(reference, f"layer{stage}")(wanted)
             assert torch.equal(maps, wanted)
     assert found[3].shape == (1, 2048, 9, 9)  # stride 8
+
+
+def test_features_are_proved_equal_where_stages_are_dilated(segmentor):
+    content, *_ = checkpoint(50)
+    load_backbone(segmentor, content)
+    assert feature_differences(segmentor.backbone, content) == dict.fromkeys(
+        ["layer1", "layer2", "layer3", "layer4"], 0
+    )
+    with torch.no_grad():
+        segmentor.backbone.layer4[2].conv2.weight[0, 0, 0, 0] += 1
+    found = feature_differences(segmentor.backbone, content)
+    assert found["layer3"] == 0 and 0 < found["layer4"] < float("inf")
 
 
 def test_the_pixels_that_a_segmentor_feeds_are_verified(segmentor):
