@@ -178,11 +178,17 @@ def test_the_instance_protocol_trains_and_evaluates_by_cocos_metrics(ready, tmp_
     config.merge_from_dict(
         {
             **loaders,
+            "custom_hooks.1.batches": 1,
             "train_dataloader.dataset.dataset.pipeline.2.scales": [(96, 64)],
             "val_dataloader.dataset.pipeline.1.scale": (96, 64),
             "model.backbone.depth": 18,
             "model.backbone.base_channels": 8,
             "model.neck.in_channels": [8, 16, 32, 64],
+            "model.train_cfg.rcnn.sampler.num": 8,
+            "model.train_cfg.rpn_proposal.max_per_img": 20,
+            "model.roi_head.bbox_head.fc_out_channels": 16,
+            "model.roi_head.mask_head.conv_out_channels": 16,
+            "model.test_cfg.rpn.max_per_img": 20,
             "model.test_cfg.rcnn.score_thr": 0.0,
             "model.test_cfg.rcnn.max_per_img": 5,
             "val_evaluator": [item for item in config.val_evaluator if item["type"] == "CocoMetric"],
