@@ -25,6 +25,7 @@ from densessl.transfer.prepare import NONE
 TRAINER = Path(__file__).parents[3] / "tools/train.py"
 ALL = "all"  # labels, where the grid names no fraction
 TIMED_STEPS = 30
+SHOWN = 20  # lines of two configs' difference
 # Entries of a config that change what a run prints and keeps, but not what it computes.
 OWN_AFFAIRS = ("work_dir", "experiment_name", "visualizer", "vis_backends", "log_processor", "log_level", "auto_resume")
 OWN_AFFAIRS += (
@@ -164,15 +165,19 @@ def explain(folder: Path, key: str, found: Any, wanted: Any) -> str:
     if key != "config" or not (found and text_path(folder, found).exists()):
         return said
     texts = [text_path(folder, digest).read_text(encoding="utf-8").splitlines() for digest in (found, wanted)]
-    lines = difflib.unified_diff(*texts, n=0, lineterm="")
-    return "\n".join(["", *(f"    {line}" for line in lines if not line.startswith(("---", "+++", "@@")))])
+    diff = difflib.unified_diff(*texts, n=0, lineterm="")
+    lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+    rest = [f"and {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
+    return "".join(f"\n    {line}" for line in lines[:SHOWN] + rest)
 
 
 def init_hashes(grid: Grid) -> dict[str, str | None]:
-    """SHA-256 of each start's file; None of random numbers."""
-    return {
-        name: None if file is None else grid.hashes.get(name) or file_hash(file) for name, file in grid.inits.items()
-    }
+    """SHA-256 of each start's file; None of random numbers. What is said of a file counts where it is not here."""
+    hashes: dict[str, str | None] = dict.fromkeys(grid.inits)
+    for name, file in grid.inits.items():
+        if file is not None:
+            hashes[name] = file_hash(file) if Path(file).is_file() else grid.hashes[name]
+    return hashes
 
 
 def identity(fixed: Mapping[str, Any], init: str | None, labels: str, seed: int) -> dict[str, Any]:

@@ -101,6 +101,10 @@ def test_where_things_lie_and_what_is_logged_decides_nothing(toy):
 def test_a_hash_stands_for_a_file_that_is_not_here(toy):
     run_grid(toy.small(), say=quiet)
     digest = record(toy, "ours_all_seed0")["identity"]["init"]
+    with pytest.raises(CompareError, match="init: "):
+        run_grid(
+            toy.small(inits={"random": None, "ours": str(toy.folder / "slow.pth")}, hashes={"ours": digest}), say=quiet
+        )
     (toy.folder / "good.pth").unlink()
     assert run_grid(toy.small(hashes={"ours": digest}), say=quiet).missing == 0
     with pytest.raises(CompareError, match=r"--init ours: nothing at .*good\.pth; nearest in .*"):
