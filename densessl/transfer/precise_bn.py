@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -119,7 +120,8 @@ class PreciseBNHook(Hook):
 
 def _due(loop: Any, done: int, last: int) -> bool:
     """Whether a validation, or the end, comes after so many steps or epochs: the condition of MMEngine's loops."""
-    return done == last or (done >= loop.val_begin and done % loop.val_interval == 0)
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
+    return done == last or (done >= loop.val_begin and done % interval == 0)
 
 
 def _drawn_anew(loader: DataLoader, seed: int) -> DataLoader:
