@@ -47,6 +47,12 @@ def test_every_method_has_its_row():
     assert [path.name for path in configs if path.name not in table] == []
 
 
+def test_every_protocol_of_transfer_has_its_row():
+    pages = "".join((DOCS / name).read_text() for name in ("transfer.md", "detectors.md"))
+    paths = [path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/transfer").glob("[!_]*/*.py")]
+    assert paths and [path for path in paths if f"`{path}`" not in pages] == []
+
+
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))])
 def test_paths_that_are_named_exist(name):
     text = (ROOT / name).read_text()
