@@ -58,7 +58,7 @@ _INERT: list[tuple[Any, str]] = [
         "omegaconf.dictconfig.DictConfig",
         "omegaconf.listconfig.ListConfig",
         *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String")),
-        *(f"pathlib.{system}Path" for system in ("Posix", "PurePosix", "PureWindows", "Windows")),
+        *(f"{at}.{system}Path" for at in ("pathlib", "pathlib._local") for system in ("Posix", "PurePosix", "Windows")),
         "typing.Any",
     )
 ]

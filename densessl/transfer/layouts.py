@@ -148,7 +148,12 @@ LAYOUTS = [
     Layout("SiameseIM", (r"blocks\.", r"mm_blocks\."), ""),
     Layout("MAE", (r"blocks\.", r"decoder_blocks\."), ""),
     # SwAV divided by 0.228 where others have 0.229, and its transfers by 0.229: not told.
-    Layout("SwAV", ("conv1", "prototypes"), "", facts=OFFICIAL._replace(pixels=dict(mean=MEAN, **RGB))),
+    Layout(
+        "SwAV",
+        (r"conv1\.", r"projection_head\.", r"prototypes\."),
+        "",
+        facts=OFFICIAL._replace(pixels=dict(mean=MEAN, **RGB)),
+    ),
     Layout(
         "VISSL",
         (r"(?:classy_state_dict\.base_model\.model\.)?(?:trunk\.)?_feature_blocks\.",),
@@ -197,12 +202,15 @@ LAYOUTS = [
     # Backbones alone.
     Layout(
         "Caffe2 (MSRA)",
-        ("conv1_w", "res_conv1_bn_", "res2_0_branch2a_w"),
-        "",
+        (r"conv1_w$", "res_conv1_bn_", r"res2_0_branch2a_w$"),
+        r"(?=conv1_w|res_conv1_bn_|res\d_\d+_branch)",
         facts=Facts(STRIDE_1X1, None, MSRA),
         folded=True,
     ),
-    Layout("Detectron2, from torchvision's names", (r"stem\.conv1\.weight", r"res2\."), ""),
+    Layout("Detectron2, from torchvision's names", (r"stem\.conv1\.weight", r"res2\."), r"(?=stem\.|res\d\.)"),
+]
+# Nobody's in particular, and looked for last.
+PLAIN = [
     Layout("a model with a backbone", (r"backbone\.",), r"backbone\.", facts=UNKNOWN, whole=True),
     Layout(
         "a bare backbone", (r"(?:conv1|conv1\.0|stem\.0|0)\.weight", r"(?:layer1|4)\.0\.conv1\."), "", facts=UNKNOWN

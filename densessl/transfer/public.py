@@ -10,13 +10,17 @@ from torch import Tensor
 
 from densessl.engine.checkpoint import rename
 from densessl.transfer.fingerprint import EPS, is_resnet
-from densessl.transfer.layouts import LAYOUTS, Layout
+from densessl.transfer.layouts import LAYOUTS, PLAIN, Layout
 from densessl.transfer.names import HEADS, NAMES
 from densessl.transfer.report import ExportError
 from densessl.transfer.vit import REST, is_vit
 
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*")
 FPN = re.compile(r"neck\.(?:lateral|fpn)_convs\.")
+# In every network: what precedes it is its prefix.
+INSIDE = re.compile(
+    r"^(.+\.)(?:layer1\.0\.conv1\.weight|4\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight)$", re.MULTILINE
+)
 WHOLE = ("neck.", "bbox_head.")  # parts that files of MMDetection have besides
 
 
@@ -41,7 +45,7 @@ class Taken(NamedTuple):
 def layout_of(names: Iterable[str]) -> Layout | None:
     """The layout of a file by its names; None of one that is not known."""
     text = "\n".join(WRAPPERS.sub("", name) for name in names)
-    return next((layout for layout in LAYOUTS if all(_begins(mark, text) for mark in layout.marks)), None)
+    return next((layout for layout in [*LAYOUTS, *PLAIN] if all(_begins(mark, text) for mark in layout.marks)), None)
 
 
 def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> Taken:
@@ -86,10 +90,13 @@ def unknown(names: Iterable[str], file: str) -> str:
     shares = {layout.name: _share(layout, names) for layout in LAYOUTS}
     nearest = max(shares, key=shares.__getitem__)
     near = f"the nearest is {nearest!r}: {shares[nearest]:.0%} of its marks are somewhere in these names"
+    networks = INSIDE.findall("\n".join(names))
+    way_out = f". Networks lie under {networks}: tools/convert.py FILE OUT --prefix {networks[0]}" if networks else ""
     return (
         f"no backbone in {file}, whose layout is none of those known; {near if shares[nearest] else 'none is near'}. "
         f"Its {len(names)} tensors begin with {shown}{', …' if len(prefixes) > 8 else ''}; expected "
         "'online.backbone.*', 'backbone.*', those of a bare ResNet or ViT, or of a layout that docs/transfer.md lists"
+        + way_out
     )
 
 

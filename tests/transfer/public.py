@@ -494,6 +494,16 @@ CASES = {
         "vit",
         DEIT,
     ),
+    "mmselfsup 0 mocov3": Case(
+        "MoCo v3 of mmselfsup 0",
+        "base_encoder.0.",
+        "momentum_encoder.0.",
+        ("backbone.cls_token", "base_encoder.1.fc0.weight", "momentum_encoder.1.bn0.running_mean", "neck.fc0.weight"),
+        mmpretrain_vit,
+        lambda state: dict(state_dict=state),
+        "vit",
+        DEIT,
+    ),
     "mmpretrain mocov3": Case(
         "mmselfsup or mmpretrain, with a target",
         "backbone.",

@@ -1,0 +1,206 @@
+"""Files that would make something happen when they are read: refused, and nothing has happened."""
+
+import contextlib
+import io
+import os
+import pickle
+import pickletools
+import runpy
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from densessl.engine.checkpoint import UnsafeCheckpointError, load_weights
+from densessl.engine.pickles import load_content
+from densessl.transfer import read_backbone
+from densessl.transfer.read import open_checkpoint
+from tests.transfer.public import resnet
+
+ROOT = Path(__file__).parents[2]
+
+
+class Call:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+class Result(Call):
+    """What that call gives is called in turn."""
+
+    def __call__(self):
+        raise NotImplementedError
+
+
+def make(place: Path) -> Call:
+    return Call(os.mkdir, str(place))
+
+
+def evaluate(place: Path) -> Call:
+    return Call(eval, f"__import__('os').mkdir({str(place)!r})")
+
+
+def touch(place: Path) -> Call:
+    return Call(Path.touch, place)
+
+
+def run(place: Path) -> Call:
+    return Call(exec, f"open({str(place)!r}, 'w')")
+
+
+def by_getattr(place: Path) -> Call:
+    """A name that may be read gives way to one that may not."""
+    return Call(Result(getattr, Path, "touch"), place)
+
+
+def object_array(place: Path) -> np.ndarray:
+    return np.array([make(place), 1], dtype=object)
+
+
+def object_scalar(place: Path) -> Call:
+    """numpy's scalar of the type object takes any."""
+    return Call(np._core.multiarray.scalar, np.dtype(object), make(place))
+
+
+def built(place: Path) -> "Built":
+    return Built(place)
+
+
+class Built:
+    """Its state is what happens."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    def __reduce__(self):
+        return Call, (print,), {"inside": make(self.place)}
+
+
+PAYLOADS = [make, evaluate, touch, run, by_getattr, object_array, object_scalar, built]
+
+
+def raw(content, path: Path) -> None:
+    path.write_bytes(pickle.dumps(content))
+
+
+def zipped(content, path: Path) -> None:
+    torch.save(content, path)
+
+
+def legacy(content, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def tar(content, path: Path) -> None:
+    """As PyTorch 0.1 wrote: three pickles in a tar."""
+    with tarfile.open(path, "w") as archive:
+        for name, part in {"storages": 0, "tensors": 0, "pickle": content}.items():
+            data = pickle.dumps(part, protocol=2)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+FILES = [(raw, "x.pkl"), (raw, "x.pth"), (zipped, "x.pth.tar"), (zipped, "x.pkl"), (legacy, "x.pth"), (tar, "x.tar")]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+@pytest.mark.parametrize(("write", "name"), FILES, ids=[f"{write.__name__} {name}" for write, name in FILES])
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_nothing_happens(tmp_path, payload, write, name, place, capsys):
+    marker = tmp_path / "marker"
+    state = {"conv1.weight": np.ones(2, np.float32) if write is raw else torch.ones(2)}
+    evil = payload(marker)
+    content = dict(state_dict=state, extra=[evil]) if place == "beside" else dict(state_dict=state | {"x": evil})
+    write(content, tmp_path / name)
+    main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
+    for words in ([], ["--drop-objects"]):
+        assert main([str(tmp_path / name), str(tmp_path / "new.pth"), *words]) == 2
+        assert name in capsys.readouterr().err
+    for read in (load_content, load_weights, open_checkpoint, read_backbone):
+        try:
+            read(tmp_path / name)
+        except ValueError as error:  # UnsafeCheckpointError and ExportError are some
+            assert name in str(error)
+    assert not marker.exists() and not (tmp_path / "new.pth").exists()
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_payloads_work(tmp_path, payload):
+    """Without this the tests above would pass on duds."""
+    with contextlib.suppress(TypeError):
+        pickle.loads(pickle.dumps([payload(tmp_path / "marker")]))
+    assert (tmp_path / "marker").exists()
+
+
+def test_what_is_refused_says_for_what(tmp_path):
+    raw([make(tmp_path / "marker")], tmp_path / "x.pkl")
+    with pytest.raises(UnsafeCheckpointError, match=r"x\.pkl: names posix\.mkdir, .*Save the weights as"):
+        load_content(tmp_path / "x.pkl")
+    raw(dict(model={"a": np.array([1, "b"], dtype=object)}), tmp_path / "objects.pkl")
+    with pytest.raises(UnsafeCheckpointError, match=r"objects\.pkl holds an array of objects, expected numbers"):
+        load_content(tmp_path / "objects.pkl")
+    legacy([np.arange(2), make(tmp_path / "marker")], tmp_path / "x.pth")
+    with pytest.raises(UnsafeCheckpointError, match=r"x\.pth holds the object `\S*mkdir`; .*--drop-objects"):
+        load_content(tmp_path / "x.pth")
+
+
+class Network:
+    def __init__(self):
+        self.width = 64
+
+
+def saved(content: dict, module: str, kind: type) -> bytes:
+    """What torch.save writes where ``module.AttributeDict`` can be imported, and is that class."""
+    names = module.split(".")
+    made = {".".join(names[: i + 1]): ModuleType(names[i]) for i in range(len(names))}
+    made[module].AttributeDict = kind
+    file = io.BytesIO()
+    with patch.dict(sys.modules, made):
+        torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("module", ["pytorch_lightning.utilities.parsing", "lightning.fabric.utilities.data"])
+def test_lightnings_own_dict_is_passed_over(tmp_path, module):
+    options = type("AttributeDict", (dict,), {"__module__": module})
+    own = resnet(depth=18)
+    state = {f"backbone.{key}": value for key, value in own.items()} | {
+        "projection_head.layers.0.weight": torch.ones(2)
+    }
+    content = dict(state_dict=state, hyper_parameters=options(lr=0.1, path=Path("/data"), sizes=[1]))
+    (tmp_path / "last.ckpt").write_bytes(saved(content, module, options))
+    found, _ = read_backbone(tmp_path / "last.ckpt")
+    assert all(torch.equal(found[key], value) for key, value in own.items())
+
+
+def test_objects_of_any_class_are_dropped_where_that_is_asked_for(tmp_path, capsys):
+    own = resnet(depth=18)
+    state = {f"backbone.{key}": value for key, value in own.items()} | {"classifier.weight": torch.ones(2)}
+    content = dict(state_dict=state, hyper_parameters=dict(model=Network(), made=Call(run, tmp_path / "marker")))
+    torch.save(content, tmp_path / "last.ckpt")
+    main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
+    words = [str(tmp_path / "last.ckpt"), str(tmp_path / "new.pth")]
+    assert main(words) == 2 and "--drop-objects" in capsys.readouterr().err
+    assert main([*words, "--drop-objects"]) == 0 and "layout of solo-learn" in capsys.readouterr().out
+    found, _ = read_backbone(tmp_path / "new.pth")
+    assert all(torch.equal(found[key], value) for key, value in own.items()) and not (tmp_path / "marker").exists()
+
+
+def test_a_haiku_pickle_is_refused_with_what_it_names(tmp_path):
+    """DeepMind's files are written by dill, which rebuilds classes."""
+    named = pickle.dumps(dict(experiment_state=1), protocol=2).replace(b"}", b"cdill._dill\n_create_type\n0}", 1)
+    assert any(op.name == "GLOBAL" for op, *_ in pickletools.genops(named))
+    (tmp_path / "pretrain_res50x1.pkl").write_bytes(named)
+    with pytest.raises(UnsafeCheckpointError, match=r"names dill\._dill\._create_type, which could run code: refused"):
+        read_backbone(tmp_path / "pretrain_res50x1.pkl")
