@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from mmengine.config import DictAction
 
 from densessl import transfer
-from densessl.transfer.convert import convert_backbone
 from densessl.transfer.export import FORMATS, how_to_open
 from densessl.transfer.keymaps import FAMILIES, family_of
 from densessl.transfer.read import BRANCHES, Opened, open_checkpoint
@@ -96,7 +95,7 @@ def whole_detector(source: Opened, args: argparse.Namespace) -> list[str]:
 
 def backbone(source: Opened, args: argparse.Namespace) -> list[str]:
     """Convert a backbone. Returns what to say."""
-    said = convert_backbone(source, args.out, args.to, args.branch, args.size)
+    said = transfer.convert_backbone(source, args.out, args.to, args.branch, args.size)
     known = how_to_open(args.out, args.to, source, args.branch)
     return [*said, f"{args.out}: {known}"] if known else said
 

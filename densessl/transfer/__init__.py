@@ -2,7 +2,7 @@
 Imports no mmdet and no mmcv."""
 
 from densessl.transfer.c4 import Res5Head
-from densessl.transfer.convert import convert_detector
+from densessl.transfer.convert import convert_backbone, convert_detector
 from densessl.transfer.detector import LoadDetectorHook, load_detector
 from densessl.transfer.detector_files import export_detector
 from densessl.transfer.export import export_backbone, how_to_open
@@ -31,6 +31,7 @@ __all__ = [
     "SimpleFPN",
     "ViTDet",
     "build_detector",
+    "convert_backbone",
     "convert_detector",
     "export_backbone",
     "export_detector",

@@ -17,6 +17,8 @@ from densessl.transfer.vit import REST, is_vit
 
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*")
 FPN = re.compile(r"neck\.(?:lateral|fpn)_convs\.")
+# DeepMind's networks pad as TensorFlow does, more at one side than at the other where the stride is 2.
+HAIKU = re.compile(r"(?:^|\.)res_net\d+/~/", re.MULTILINE)
 # In every network: what precedes it is its prefix.
 INSIDE = re.compile(
     r"^(.+\.)(?:layer1\.0\.conv1\.weight|4\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight)$", re.MULTILINE
@@ -85,6 +87,11 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
 def unknown(names: Iterable[str], file: str) -> str:
     """What to say of a file whose layout is not known."""
     names = list(names)
+    if HAIKU.search("\n".join(names)):
+        return (
+            f"no backbone in {file} that PyTorch could run: it has a ResNet of Haiku, whose strided convolutions pad "
+            "otherwise (SAME). MMDetection's would take its tensors and compute something else: use one trained in PyTorch"
+        )
     prefixes = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in names)
     shown = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(8))
     shares = {layout.name: _share(layout, names) for layout in LAYOUTS}

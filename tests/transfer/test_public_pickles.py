@@ -18,7 +18,7 @@ import torch
 
 from densessl.engine.checkpoint import UnsafeCheckpointError, load_weights
 from densessl.engine.pickles import load_content
-from densessl.transfer import read_backbone
+from densessl.transfer import ExportError, read_backbone
 from densessl.transfer.read import open_checkpoint
 from tests.transfer.public import resnet
 
@@ -204,3 +204,11 @@ def test_a_haiku_pickle_is_refused_with_what_it_names(tmp_path):
     (tmp_path / "pretrain_res50x1.pkl").write_bytes(named)
     with pytest.raises(UnsafeCheckpointError, match=r"names dill\._dill\._create_type, which could run code: refused"):
         read_backbone(tmp_path / "pretrain_res50x1.pkl")
+
+
+def test_haikus_resnets_are_refused_as_plain_arrays_too(tmp_path):
+    place = "res_net50/~/block_group_0/~/block_0/~/conv_0"
+    params = {"res_net50/~/initial_conv": dict(w=np.ones((7, 7, 3, 4))), place: dict(w=np.ones((1, 1, 4, 4)))}
+    raw(dict(online_params=params, online_state={}), tmp_path / "byol.pkl")
+    with pytest.raises(ExportError, match=r"byol\.pkl that PyTorch could run: .* Haiku, .* pad otherwise \(SAME\)"):
+        read_backbone(tmp_path / "byol.pkl")
