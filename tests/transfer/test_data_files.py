@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from densessl.data.sources import DataNotFound
-from densessl.transfer.data_files import check_data, leaves, set_data_root
+from densessl.transfer.data_files import CHUNK, check_data, leaves, set_data_root
 from tests.transfer.voc_coco_fixtures import write_coco, write_voc
 
 pytestmark = pytest.mark.det
@@ -162,9 +162,10 @@ def test_the_first_image_is_found_in_large_files_and_after_the_annotations(tmp_p
     content = json.loads(path.read_text())
     images = content.pop("images")
     images[0]["file_name"] = 'a "b" ü.jpg'
-    filler = [dict(id=number, note="x" * 1000) for number in range(2500)]
-    path.write_text(json.dumps(dict(content, filler=filler, images=images)))
-    assert 'a "b" ü.jpg: missing' in complaint(coco_config(f"{root}/"))
+    before = json.dumps(dict(content, filler="")).index('"filler": "') + len('"filler": "", "images": [{')
+    for size in (CHUNK // 2, *(CHUNK - before - cut for cut in range(0, 60, 5)), 2 * CHUNK):
+        path.write_text(json.dumps(dict(content, filler="x" * size, images=images)))
+        assert 'a "b" ü.jpg: missing' in complaint(coco_config(f"{root}/"))
     shutil.copy(root / "train2017/000000000101.jpg", root / 'train2017/a "b" ü.jpg')
     check_data(coco_config(f"{root}/"))
 

@@ -137,6 +137,14 @@ def test_a_short_warm_up_still_ends_at_the_full_rate():
     assert rates[0] == pytest.approx(0.1) and rates[1] == pytest.approx(1.0) and rates[-1] < 0.01
 
 
+def test_milestones_count_from_where_their_scheduler_begins():
+    """It begins at step 2, behind a stretched ramp, and the rate still falls at half of the steps."""
+    schedulers = [dict(WARM, end=500), dict(type="MultiStepLR", by_epoch=False, begin=500, milestones=[44500])]
+    cfg = config(dict(ITERS, max_iters=90000), schedulers)
+    set_steps(cfg, 90)
+    assert list(np.flatnonzero(np.diff(curve(cfg)) < 0) + 1) == [45]
+
+
 def test_schedulers_of_several_optimisers_are_all_resized():
     cfg = config(ITERS, dict(g=copy.deepcopy(SCHEDULES["24k"][1]), d=dict(type="PolyLR", by_epoch=False)))
     set_steps(cfg, 24)
