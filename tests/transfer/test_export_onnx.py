@@ -85,6 +85,8 @@ def test_a_vit_computes_the_same_map_for_any_number_of_images(tmp_path, capsys):
         assert "opset 18" in said and f"input image (batch, 3, {side}, {side}), fp32" in said
         assert f"output last_map (batch, 32, {side // 16}, {side // 16})" in said
         assert "(pixels - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375] of RGB pixels in 0 to 255" in said
+        operations = {node.op_type for node in onnx.load(tmp_path / "vit.onnx").graph.node}
+        assert "Resize" not in operations, "positions are resampled once; TensorRT has no bicubic one"
         graph = session(tmp_path / "vit.onnx")
         for count in (1, 3):
             batch = images(count, side, side)
