@@ -71,7 +71,9 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
         cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=sampler.get("shuffle", True))
     was = f"{total // unit if epochs else total} {'epochs' if epochs else 'iterations'}"
     more = f" of {accumulated} iterations" if accumulated > 1 else ""
-    return f"--steps: the schedule of {was} in {steps} steps{more}, evaluated {evaluations} time{'s' * (evaluations > 1)}"
+    return (
+        f"--steps: the schedule of {was} in {steps} steps{more}, evaluated {evaluations} time{'s' * (evaluations > 1)}"
+    )
 
 
 def iters_per_epoch(cfg: Config) -> int:
