@@ -77,6 +77,14 @@ def test_other_settings_are_refused_with_what_differs(toy, change, told):
     assert len(run_grid(grid, redo=True, say=quiet).records) == 2
 
 
+def test_what_was_not_run_anew_is_not_shown_as_new(toy):
+    run_grid(toy.small(), say=quiet)
+    (toy.folder / "good.pth").write_text("bad")
+    results = run_grid(toy.small(), redo=True, say=quiet)
+    assert list(results.records) == [("random", "all", 0)] and len(results.failures) == 1
+    assert list(read_results(toy.folder / "out").records) == [("random", "all", 0)]
+
+
 def test_the_environment_of_a_config_is_of_its_identity_and_command(toy, monkeypatch):
     run_grid(toy.small(), say=quiet)
     monkeypatch.setenv("COMPARED", "raccoon")
