@@ -90,7 +90,7 @@ def unknown(names: Iterable[str], file: str) -> str:
     if HAIKU.search("\n".join(names)):
         return (
             f"no backbone in {file} that PyTorch could run: it has a ResNet of Haiku, whose strided convolutions pad "
-            "otherwise (SAME). MMDetection's would take its tensors and compute something else: use one trained in PyTorch"
+            "otherwise (SAME). MMDetection's would take its tensors and compute something else; take one of PyTorch"
         )
     prefixes = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in names)
     shown = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(8))

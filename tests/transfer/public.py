@@ -106,6 +106,7 @@ class Case(NamedTuple):
         network: "resnet" or "vit".
         facts: Expected of the fingerprint.
         branch: The default.
+        depth: Of a ResNet.
     """
 
     layout: str
@@ -117,11 +118,12 @@ class Case(NamedTuple):
     network: str = "resnet"
     facts: Mapping[str, Any] = dict(stride="3x3", eps=1e-5, **NORMAL)
     branch: str = "online"
+    depth: int = 18
 
     def tensors(self, branch: str) -> dict[str, Tensor]:
         """The backbone of a branch, by torchvision's or timm's names."""
         start = 0 if branch == "online" else 1000
-        return resnet(start) if self.network == "resnet" else vit(start)
+        return resnet(start, self.depth) if self.network == "resnet" else vit(start)
 
     def content(self) -> Any:
         """What the file holds."""
@@ -187,6 +189,7 @@ CASES = {
         "module.encoder_k.",
         ("module.encoder_q.fc.0.weight", "module.encoder_q.fc.2.bias", "module.encoder_k.fc.0.weight", *QUEUE),
         wrap=in_state_dict,
+        depth=50,
     ),
     "moco v3": Case(
         "MoCo v3",
@@ -270,6 +273,7 @@ CASES = {
         ("student.module.head.mlp.0.weight", "teacher.module.head.last_layer.weight_v", "dino_loss.center"),
         wrap=nested,
         branch="target",
+        depth=50,
     ),
     "scfs": Case(
         "SCFS",
@@ -334,6 +338,7 @@ CASES = {
         ("stem.fc.0.weight", "stem.fc.2.bias"),
         detectron2,
         lambda state: dict(model=state, matching_heuristics=True, __author__="DetCo"),
+        depth=50,
     ),
     "twist": Case(
         "TWIST",
@@ -416,13 +421,14 @@ CASES = {
         ("head.fc.weight", "head.fc.bias"),
         wrap=lambda state: dict(state_dict=state),
     ),
-    "torchvision": Case("a bare backbone", "", None, ("fc.weight", "fc.bias"), facts=NONE),
+    "torchvision": Case("a bare backbone", "", None, ("fc.weight", "fc.bias"), facts=NONE, depth=50),
     "official detr": Case(
         "the official code of a DETR",
         "backbone.0.body.",
         None,
         ("transformer.encoder.layers.0.linear1.weight", "query_embed.weight", "class_embed.weight"),
         wrap=in_model,
+        depth=50,
     ),
     "detectron2 fpn": Case(
         "a detector of Detectron2",
@@ -432,8 +438,11 @@ CASES = {
         detectron2,
         in_model,
         facts=NONE,
+        depth=50,
     ),
-    "mmdet": Case("MMDetection", "backbone.", None, ("rpn_head.rpn_conv.weight",), wrap=in_state_dict, facts=NONE),
+    "mmdet": Case(
+        "MMDetection", "backbone.", None, ("rpn_head.rpn_conv.weight",), wrap=in_state_dict, facts=NONE, depth=50
+    ),
     "dino vit": Case(
         "DINO",
         "student.module.backbone.",

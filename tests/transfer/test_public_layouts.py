@@ -19,17 +19,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def detector():
-    return retinanet(50, 8)
+def detectors():
+    return {depth: retinanet(depth, 8) for depth in (18, 50)}
 
 
-def backbone_for(case: Case, detector: torch.nn.Module) -> torch.nn.Module:
-    return detector if case.network == "resnet" else vitdet()
+def backbone_for(case: Case, detectors: dict[int, torch.nn.Module]) -> torch.nn.Module:
+    return detectors[case.depth] if case.network == "resnet" else vitdet()
 
 
 @pytest.mark.det
 @pytest.mark.parametrize("name", CASES)
-def test_a_public_file_fills_the_detectors_backbone(tmp_path, name, detector, capsys):
+def test_a_public_file_fills_the_detectors_backbone(tmp_path, name, detectors, capsys):
     case = CASES[name]
     torch.save(case.content(), tmp_path / "public.pth.tar")
     main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
@@ -40,7 +40,7 @@ def test_a_public_file_fills_the_detectors_backbone(tmp_path, name, detector, ca
     assert f"layout of {case.layout}\n" in said and f"backbone ({len(wanted)}) of the {case.branch} branch" in said
     assert ("by default, of ['online', 'target']" in said) == (case.target is not None)
 
-    model = backbone_for(case, detector)
+    model = backbone_for(case, detectors)
     for file in ("new.pth", "public.pth.tar"):  # what was converted, and the file itself
         for value in model.state_dict().values():
             value.zero_()
@@ -79,11 +79,11 @@ def test_a_layout_is_found_whatever_the_order_of_names_and_the_wrapper_of_parall
 
 
 @pytest.mark.det
-def test_the_hook_of_a_stock_config_takes_public_files(tmp_path, detector):
+def test_the_hook_of_a_stock_config_takes_public_files(tmp_path, detectors):
     from types import SimpleNamespace
 
     torch.save(CASES["dino"].content(), tmp_path / "dino.pth")
-    lines = []
+    lines, detector = [], detectors[50]
     runner = SimpleNamespace(iter=0, model=detector, logger=SimpleNamespace(info=lines.append))
     hook = LoadBackboneHook(str(tmp_path / "dino.pth"))
     hook.before_train(runner)
