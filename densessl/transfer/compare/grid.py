@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,7 @@ def check(grid: Grid) -> None:
         raise CompareError("\n".join(wrong))
 
 
-def missing(what: str, path: str, there) -> list[str]:
+def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
     """A line where ``there(path)`` is not so, with the nearest name beside it; else none."""
     path = Path(path)
     if there(path):
