@@ -5,6 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -14,9 +16,6 @@ from densessl.transfer import ExportError, Fingerprint, export_backbone, read_ba
 from densessl.transfer.to_onnx import OPSET, backbone_network
 from tests.transfer import vits
 from tests.transfer.cases import checkpoint
-
-onnx = pytest.importorskip("onnx", reason="the extra onnx")
-onnxruntime = pytest.importorskip("onnxruntime", reason="the extra test")
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 ROUNDING = 1e-5  # of the largest value: the graph has norms folded into convolutions
