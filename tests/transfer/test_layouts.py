@@ -11,7 +11,8 @@ from densessl.transfer import ExportError, read_backbone
 from densessl.transfer.layouts import LAYOUTS, MOCO_V3, OFFICIAL, PLAIN
 from densessl.transfer.names import NAMES
 from densessl.transfer.public import layout_of, unknown
-from tests.transfer.public import CASES, resnet
+from tests.transfer.public import resnet
+from tests.transfer.public_cases import CASES
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"CCOP", "Caffe2 (MSRA)", "Detectron2's ViTDet", "a model with a backbone"}  # tests of their own

@@ -12,7 +12,8 @@ from densessl.engine.checkpoint import load_weights
 from densessl.transfer import LoadBackboneHook, load_backbone, read_backbone
 from densessl.transfer.read import by_our_names, open_checkpoint
 from tests.transfer.cases import retinanet
-from tests.transfer.public import CASES, Case, in_state_dict, of_vissl
+from tests.transfer.public import Case, in_state_dict, of_vissl
+from tests.transfer.public_cases import CASES
 from tests.transfer.vits import vitdet
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,136 @@
+"""Public checkpoints: those with ViTs, and all."""
+
+from tests.transfer.public import (
+    NONE,
+    NORMAL,
+    Case,
+    in_model,
+    in_state_dict,
+    mmpretrain_vit,
+    nested,
+    of_lightning,
+    torchvision_vit,
+)
+from tests.transfer.public_resnets import RESNETS
+
+DEIT = dict(norm="LN", eps=1e-6, **NORMAL)
+VITS = {
+    "dino vit": Case(
+        "DINO",
+        "student.module.backbone.",
+        "teacher.backbone.",
+        ("student.module.head.mlp.0.weight", "teacher.head.last_layer.weight_v", "dino_loss.center"),
+        wrap=nested,
+        network="vit",
+        facts=DEIT,
+        branch="target",
+    ),
+    "moco v3 vit": Case(
+        "MoCo v3",
+        "module.base_encoder.",
+        "module.momentum_encoder.",
+        (
+            "module.base_encoder.head.0.weight",
+            "module.momentum_encoder.head.7.running_mean",
+            "module.predictor.0.weight",
+        ),
+        wrap=in_state_dict,
+        network="vit",
+        facts=DEIT,
+    ),
+    "mae": Case(
+        "MAE",
+        "",
+        None,
+        (
+            "mask_token",
+            "decoder_pos_embed",
+            "decoder_embed.weight",
+            "decoder_blocks.0.attn.qkv.weight",
+            "decoder_pred.bias",
+        ),
+        wrap=in_model,
+        network="vit",
+        facts=DEIT,
+    ),
+    "siameseim": Case(
+        "SiameseIM",
+        "",
+        None,
+        (
+            *("mask_token", "decoder_pos_embed", "mm_cls_token", "mm_blocks.0.norm1.weight", "decoder_pos_mlp.weight"),
+            *("mm_patch_embed.proj.weight", "projector_decoder_blocks.0.norm1.bn.running_var", "decoder_pred.weight"),
+        ),
+        wrap=in_model,
+        network="vit",
+        facts=DEIT,
+    ),
+    "mmpretrain mae": Case(
+        "mmselfsup or mmpretrain",
+        "backbone.",
+        None,
+        ("neck.mask_token", "neck.decoder_pos_embed", "neck.decoder_blocks.0.ln1.weight"),
+        mmpretrain_vit,
+        lambda state: dict(state_dict=state),
+        "vit",
+        DEIT,
+    ),
+    "mmselfsup 0 mocov3": Case(
+        "MoCo v3 of mmselfsup 0",
+        "base_encoder.0.",
+        "momentum_encoder.0.",
+        ("backbone.cls_token", "base_encoder.1.fc0.weight", "momentum_encoder.1.bn0.running_mean", "neck.fc0.weight"),
+        mmpretrain_vit,
+        lambda state: dict(state_dict=state),
+        "vit",
+        DEIT,
+    ),
+    "mmpretrain mocov3": Case(
+        "mmselfsup or mmpretrain, with a target",
+        "backbone.",
+        "momentum_encoder.module.0.",
+        (
+            "momentum_encoder.steps",
+            "momentum_encoder.module.1.fc0.weight",
+            "neck.fc0.weight",
+            "head.predictor.fc0.weight",
+        ),
+        mmpretrain_vit,
+        lambda state: dict(state_dict=state),
+        "vit",
+        DEIT,
+    ),
+    "lightly mae": Case(
+        "lightly",
+        "backbone.vit.",
+        None,
+        ("backbone.mask_token", "decoder.decoder_embed.weight", "decoder.decoder_blocks.0.norm1.weight", "mask_token"),
+        wrap=of_lightning,
+        network="vit",
+        facts=DEIT,
+    ),
+    "lightly mae torchvision": Case(
+        "lightly",
+        "backbone.",
+        None,
+        ("decoder.decoder_embed.weight", "decoder.layers.encoder_layer_0.ln_1.weight", "mask_token"),
+        torchvision_vit,
+        of_lightning,
+        "vit",
+        DEIT,
+    ),
+    "solo-learn mae": Case(
+        "solo-learn",
+        "backbone.",
+        None,
+        ("backbone.fc_norm.weight", "decoder.mask_token", "decoder.decoder_blocks.0.norm1.weight", "classifier.weight"),
+        wrap=of_lightning,
+        network="vit",
+        facts=dict(eps=1e-6, channel_order="RGB", mean=None),
+    ),
+    "timm": Case("a bare ViT", "", None, ("head.weight", "head.bias"), network="vit", facts=dict(NONE, stride=None)),
+    "torchvision vit": Case(
+        "a bare ViT", "", None, ("heads.head.weight", "heads.head.bias"), torchvision_vit, network="vit", facts=NONE
+    ),
+}
+CASES = RESNETS | VITS
