@@ -12,15 +12,9 @@ RegionCL-M 39.8 / 34.8, RegionCL-D 40.3 / 35.2; DetCo 39.4 / 34.4; MoCo v2 200 e
 34.5; supervised 38.2 / 33.3.
 """
 
-_base_ = ["mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py", "../_base_/coco_90k.py"]
+_base_ = ["mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py", "../_base_/coco_90k.py", "../_base_/fine_tune.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
-custom_hooks = [
-    dict(type="densessl.LoadBackboneHook", checkpoint=None),
-    dict(type="densessl.PreciseBNHook", batches=200),
-]
-
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = _base_.sync_bn
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),

@@ -12,15 +12,9 @@ Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: RegionCL-M 38.4, RegionCL-D 38
 37.2; supervised 37.4.
 """
 
-_base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../_base_/coco_90k.py"]
+_base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../_base_/coco_90k.py", "../_base_/fine_tune.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
-custom_hooks = [
-    dict(type="densessl.LoadBackboneHook", checkpoint=None),
-    dict(type="densessl.PreciseBNHook", batches=200),
-]
-
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = _base_.sync_bn
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
     neck=dict(norm_cfg=norm_cfg),

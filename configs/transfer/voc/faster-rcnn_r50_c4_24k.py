@@ -13,15 +13,9 @@ PixPro 100 epochs 58.8 (83.0, 66.5), 400 epochs 60.2 (83.8, 67.7); DetCo 200 epo
 epochs 57.0, 800 epochs 57.6 (82.7, 64.4).
 """
 
-_base_ = ["mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py", "../_base_/voc0712_24k.py"]
+_base_ = ["mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py", "../_base_/voc0712_24k.py", "../_base_/fine_tune.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
-custom_hooks = [
-    dict(type="densessl.LoadBackboneHook", checkpoint=None),
-    dict(type="densessl.PreciseBNHook", batches=200),
-]
-
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = _base_.sync_bn
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),

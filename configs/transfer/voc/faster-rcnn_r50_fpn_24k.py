@@ -10,15 +10,9 @@ BN in backbone and FPN, all of it trained, no supervised weights, BN statistics 
 Batch 8 GPUs x 2 = 16, lr 0.02.
 """
 
-_base_ = ["mmdet::_base_/models/faster-rcnn_r50_fpn.py", "../_base_/voc0712_24k.py"]
+_base_ = ["mmdet::_base_/models/faster-rcnn_r50_fpn.py", "../_base_/voc0712_24k.py", "../_base_/fine_tune.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
-custom_hooks = [
-    dict(type="densessl.LoadBackboneHook", checkpoint=None),
-    dict(type="densessl.PreciseBNHook", batches=200),
-]
-
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = _base_.sync_bn
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
     neck=dict(norm_cfg=norm_cfg),
