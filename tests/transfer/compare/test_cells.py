@@ -102,6 +102,7 @@ SLOW = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 
 
 def run_slow(folder):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal: test workers ignore it
     run_cells([cell("quick"), cell("slow", SLOW), cell("never")], folder)
 
 
