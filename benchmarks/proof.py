@@ -9,8 +9,9 @@ random numbers: on `raccoon_voc` with 10 % and with all of the labels, on `coco1
 schedule of a data set is the same for every start.
 
 Finished cells are small files in `benchmarks/proof/`, and are not run again: the command spans as many sittings as it
-takes. `--only pixpro raccoon` runs a part; `--show` runs nothing and prints what is there. Backbones stay in
-`benchmarks/proof/runs/pretrain/`, which is too large to keep with the rest.
+takes, and a pretraining that was stopped goes on from its last epoch. `--only pixpro raccoon` runs a part; `--show`
+runs nothing and prints what is there. Backbones stay in `benchmarks/proof/runs/pretrain/`, which is too large to keep
+with the rest.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from densessl.transfer.compare.grid import cell_name, config_text
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere
+KEPT = ["default_hooks.checkpoint.interval=1", "default_hooks.checkpoint.max_keep_ckpts=1"]
 SMALLER = ["views.0.size=128", "train_cfg.max_epochs=24"]
 # Config and changes to it, by name.
 METHODS = {
@@ -68,15 +70,19 @@ def pretraining(name: str, listed: Path, digest: str) -> Cell:
     from densessl.engine.launch import load_config, parser
 
     config, options = METHODS[name]
-    words = [config, *(["--cfg-options", *options] if options else [])]
+    changes = ["--cfg-options", *options, *KEPT]
     cfg = load_config(config)
-    cfg.merge_from_dict(parser().parse_args(words).cfg_options)
+    cfg.merge_from_dict(parser().parse_args([config, *changes]).cfg_options)
     return Cell(
         name=f"pretrain/{name}",
         identity=dict(config=hashlib.sha256(config_text(cfg).encode()).hexdigest(), images=digest),
-        command=[sys.executable, "tools/train.py", "--data-root", str(listed), "--work-dir", RUN, *words],
+        command=[
+            *(sys.executable, "tools/train.py", config, "--data-root", str(listed), "--work-dir", RUN, "--resume"),
+            *changes,
+        ],
         read=read_figures,
         keeps=("backbone.pth",),
+        resumes=True,
     )
 
 

@@ -27,6 +27,7 @@ from densessl.engine.checkpoint import written_whole
 from densessl.version import __version__
 
 OUTPUT = "output.txt"
+IDENTITY = "identity.json"
 RUN = "{run}"
 CHECKPOINTS = ("**/*.pth", "last_checkpoint")
 TAIL = 15  # lines of its output that a failure shows
@@ -51,6 +52,7 @@ class Cell:
         environment: Variables to set.
         keeps: Files of its folder (glob patterns) that are results and stay; their hashes are kept with the result.
         drops: Files of its folder (glob patterns) to delete when it is done.
+        resumes: Whether the command goes on from what a stopped run of it has left in the folder, which is empty else.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Cell:
     environment: Mapping[str, str] = field(default_factory=dict)
     keeps: Sequence[str] = ()
     drops: Sequence[str] = CHECKPOINTS
+    resumes: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,11 +225,15 @@ def _run(cells: Sequence[Cell], folder: Path, jobs: int, lock: int) -> Iterator[
 
 
 def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
-    """Start a cell in an empty folder: a run that was stopped begins anew. It is a process group of its own, so that
-    its loader's workers end with it."""
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True)
-    with open(run / OUTPUT, "w") as output:
+    """Start a cell, in an empty folder unless it resumes. It is a process group of its own, so that its loader's
+    workers end with it."""
+    begun, wanted = run / IDENTITY, plain(cell.identity)
+    if not (cell.resumes and begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == wanted):
+        shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    if cell.resumes:
+        write_json(begun, wanted)
+    with open(run / OUTPUT, "a") as output:
         return subprocess.Popen(
             [word.replace(RUN, str(run)) for word in cell.command],
             stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import signal
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,30 @@ def test_ctrl_c_ends_the_run_and_loses_only_it(tmp_path):
     records, _ = run_cells([cell("quick", "raise SystemExit(1)"), cell("slow"), cell("never")], tmp_path)
     assert list(records) == ["quick", "slow", "never"]
     assert (tmp_path / "runs/slow/output.txt").read_text() == "done\n"
+
+
+def test_what_resumes_finds_what_it_left(tmp_path):
+    """Steps are files; the first run fails after two of them."""
+    code = textwrap.dedent("""
+        import pathlib, sys
+        here = pathlib.Path(sys.argv[1])
+        for step in range(len(list(here.glob("step*"))), 4):
+            (here / f"step{step}").write_text(sys.argv[1])
+            print(step, flush=True)
+            if step == 1:
+                raise SystemExit(1)
+    """)
+    one = cell("one", code, resumes=True)
+    _, failures = run_cells([one], tmp_path)
+    assert failures
+    run_cells([one], tmp_path)
+    output = tmp_path / "runs/one/output.txt"
+    assert output.read_text() == "0\n1\n2\n3\n"
+    for changed in (cell("one", code, identity={"a": 2}, resumes=True), cell("one", code, identity={"a": 2})):
+        (tmp_path / "one.json").unlink()
+        _, failures = run_cells([changed], tmp_path)  # of another run nothing is left, nor where none resumes
+        assert failures and output.read_text() == "0\n1\n"
+        run_cells([replace(changed, resumes=True)], tmp_path)
 
 
 def test_after_a_kill_the_folder_is_free_when_what_was_left_has_ended(tmp_path):
