@@ -8,7 +8,7 @@
         --init r18/backbone.pth
 
 Not a published recipe: fewer queries, layers and regions, half the pixels. 8 epochs of 1,000 photos are 1,000 steps: 20
-minutes of one core, bf16.
+to 25 minutes of one core, bf16. Measured in docs/detectors.md.
 """
 
 _base_ = "../_base_/detreg.py"
