@@ -2,6 +2,9 @@
 
 import torch
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+
+from densessl.registry import SCOPE
 
 
 class CountingModel(BaseModel):
@@ -14,7 +17,8 @@ class CountingModel(BaseModel):
     """
 
     def __init__(self, data_preprocessor: dict | None = None, init_cfg: dict | None = None):
-        super().__init__(data_preprocessor, init_cfg)
+        with DefaultScope.overwrite_default_scope(SCOPE):  # where no runner has set it, MMEngine looks among its own
+            super().__init__(data_preprocessor, init_cfg)
         self.register_buffer("global_step", torch.zeros((), dtype=torch.int64))
         self.step = 0
         self.horizon = None
