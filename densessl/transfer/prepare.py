@@ -14,7 +14,7 @@ from densessl.engine.launch import SettingError
 from densessl.transfer.data_files import check_data, set_data_root
 from densessl.transfer.labels import parse_labels, set_labels
 from densessl.transfer.read import Opened, open_checkpoint
-from densessl.transfer.schedule import set_steps
+from densessl.transfer.schedule import bare_name, set_steps
 
 HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
 NONE = "none"  # of --init: random numbers
@@ -86,11 +86,11 @@ def set_init(cfg: Config, file: str) -> None:
     """
     kind = "LoadDetectorHook" if file != NONE and _has_detector(open_init(file)) else "LoadBackboneHook"
     hooks = list(cfg.get("custom_hooks") or [])
-    places = [i for i, hook in enumerate(hooks) if _name(hook).endswith(HOOKS)]
+    places = [i for i, hook in enumerate(hooks) if bare_name(hook.get("type", "")).endswith(HOOKS)]
     hook = dict(hooks[places[0]]) if places else {}
     if file == NONE:
-        kind = _name(hook) if places else kind
-    elif _name(hook) != kind:
+        kind = bare_name(hook.get("type", "")) if places else kind
+    elif bare_name(hook.get("type", "")) != kind:
         hook = {}  # settings of another hook
     hook.update(type=f"densessl.{kind}", checkpoint=None if file == NONE else file)
     at = places[0] if places else len(hooks)
@@ -129,11 +129,6 @@ def _has_detector(opened: Opened) -> bool:
     """Whether a file has a whole detector that was pretrained here, or converted: its ``meta`` says so."""
     described = opened.meta.get("densessl")
     return "detector" in opened.meta or (isinstance(described, Mapping) and "detector" in described)
-
-
-def _name(hook: Mapping[str, Any]) -> str:
-    kind = hook.get("type", "")
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def _dicts(node: Any) -> Iterator[dict[str, Any]]:

@@ -67,7 +67,7 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
     cfg.train_cfg = _loop(iters, [accumulated * round(n * steps / evaluations) for n in range(1, evaluations + 1)])
     _count_iterations(cfg, iters)
     sampler = cfg.train_dataloader.get("sampler") or {}
-    if _name(sampler.get("type", "DefaultSampler")) == "DefaultSampler":
+    if bare_name(sampler.get("type", "DefaultSampler")) == "DefaultSampler":
         cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=sampler.get("shuffle", True))
     was = f"{total // unit if epochs else total} {'epochs' if epochs else 'iterations'}"
     more = f" of {accumulated} iterations" if accumulated > 1 else ""
@@ -89,7 +89,7 @@ def iters_per_epoch(cfg: Config) -> int:
 
 def _length(loop: Mapping[str, Any]) -> tuple[bool, int]:
     """Whether a train loop counts epochs, and how many, or how many iterations."""
-    kind = _name(loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"))
+    kind = bare_name(loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"))
     if kind not in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
         raise SettingError(
             f"--steps: train_cfg.type is {kind}, expected EpochBasedTrainLoop or IterBasedTrainLoop; "
@@ -161,7 +161,7 @@ def _resize_one(each: dict[str, Any], begin: int, end: int, unit: int, at: Calla
 
 
 def _kind(scheduler: Mapping[str, Any]) -> str:
-    name = _name(scheduler["type"])
+    name = bare_name(scheduler["type"])
     kind = re.sub(r"(LR|Momentum|ParamScheduler)$", "", name)
     known = (*RAMPS, *LENGTHS, *OTHERS)
     if kind not in known:
@@ -171,7 +171,7 @@ def _kind(scheduler: Mapping[str, Any]) -> str:
     return kind
 
 
-def _name(kind: Any) -> str:
+def bare_name(kind: Any) -> str:
     """The bare name of a type, which may be a class or have a scope."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
@@ -193,6 +193,6 @@ def _refuse_epochs(cfg: Config) -> None:
         waits = {k: v for k, v in hook.items() if "epoch" in k and not isinstance(v, bool) and v}
         if waits:
             raise SettingError(
-                f"--steps: custom_hooks.{number}, {_name(hook['type'])}, counts epochs ({waits}), which a run of steps "
-                "has none of; remove it from the config, or leave --steps away"
+                f"--steps: custom_hooks.{number}, {bare_name(hook['type'])}, counts epochs ({waits}), which a run of "
+                "steps has none of; remove it from the config, or leave --steps away"
             )

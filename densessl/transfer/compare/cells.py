@@ -8,7 +8,6 @@ its result.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shlex
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from densessl.engine.checkpoint import written_whole
+from densessl.regions.store_format import sha256
 from densessl.version import __version__
 
 OUTPUT = "output.txt"
@@ -180,12 +180,6 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def file_hash(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def only_one(folder: Path) -> Iterator[int]:
     """Hold the lock of an experiment's folder, as a file descriptor. What is started with the descriptor holds the lock
@@ -266,7 +260,7 @@ def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Fail
         about=plain(cell.about),
         command=command_text(cell, run),
         result=result,
-        files={str(path.relative_to(run)): file_hash(path) for path in kept},
+        files={str(path.relative_to(run)): sha256(path) for path in kept},
         seconds=round(seconds, 1),
         densessl=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,8 @@ from typing import Any
 from mmengine.config import Config
 
 from densessl.engine.launch import SettingError, load_config, parser
-from densessl.transfer.compare.cells import CHECKPOINTS, RUN, Cell, CompareError, file_hash
+from densessl.regions.store_format import sha256
+from densessl.transfer.compare.cells import CHECKPOINTS, RUN, Cell, CompareError
 from densessl.transfer.compare.results import read_run, read_step_seconds
 from densessl.transfer.data_files import check_data, leaves, set_data_root
 from densessl.transfer.detector_files import LOADERS
@@ -151,7 +152,7 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
     path = text_path(grid.out, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    data = {name: file_hash(file) for name, file in files.items() if file.is_file()}
+    data = {name: sha256(file) for name, file in files.items() if file.is_file()}
     return dict(config=digest, data=data), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
 
 
@@ -176,7 +177,7 @@ def init_hashes(grid: Grid) -> dict[str, str | None]:
     hashes: dict[str, str | None] = dict.fromkeys(grid.inits)
     for name, file in grid.inits.items():
         if file is not None:
-            hashes[name] = file_hash(file) if Path(file).is_file() else grid.hashes[name]
+            hashes[name] = sha256(file) if Path(file).is_file() else grid.hashes[name]
     return hashes
 
 

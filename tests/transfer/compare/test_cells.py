@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from densessl.transfer.compare.cells import Cell, CompareError, Failure, command_text, file_hash, run_cells
+from densessl.regions.store_format import sha256
+from densessl.transfer.compare.cells import Cell, CompareError, Failure, command_text, run_cells
 
 
 def cell(name, code="print('done')", identity=None, **more):
@@ -36,7 +37,7 @@ def test_the_record(tmp_path):
     record = json.loads((tmp_path / "deep/one.json").read_text())
     run = tmp_path / "runs/deep/one"
     assert sorted(path.name for path in run.iterdir()) == ["b.pth", "c.txt", "output.txt"]
-    assert record["files"] == {"b.pth": file_hash(run / "b.pth")}
+    assert record["files"] == {"b.pth": sha256(run / "b.pth")}
     assert record["identity"] == {"t": [1, 2]} and record["about"] == {"x": 1} and record["seconds"] >= 0
     assert record["command"] == command_text(one, run) and record["command"].endswith(f" {run}")
     assert record["command"].startswith("WORD='a b' python -c ")
