@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.engine.pickles import UnsafeCheckpointError, existing, load_content, torch_load
+from densessl.engine.pickles import CheckpointError, UnsafeCheckpointError, existing, load_content, torch_load
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "blobs")
 __all__ = [
+    "CheckpointError",
     "UnsafeCheckpointError",
     "find_latest_checkpoint",
     "load_content",
@@ -45,13 +46,13 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: no such file.
         UnsafeCheckpointError: as of :func:`load_content`.
-        ValueError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
+        CheckpointError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
     """
     content = load_content(path)
     found = list(content) if isinstance(content, dict) else type(content).__name__
     if key is not None:
         if not isinstance(content, dict) or key not in content:
-            raise ValueError(f"{path} has no entry {key!r}; it holds {found}")
+            raise CheckpointError(f"{path} has no entry {key!r}; it holds {found}")
         content = content[key]
     else:
         for name in WRAPPERS:
@@ -59,10 +60,10 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
                 content = content[name]
                 break
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path}: expected named tensors, found {found}")
+        raise CheckpointError(f"{path}: expected named tensors, found {found}")
     strangers = {str(name): type(value).__name__ for name, value in content.items() if not isinstance(value, Tensor)}
     if strangers:
-        raise ValueError(
+        raise CheckpointError(
             f"{path}: expected tensors only, found {dict(list(strangers.items())[:5])}; if one of these entries "
             "holds the weights, name it (key=...)"
         )
@@ -75,11 +76,11 @@ def read_checkpoint(path: str | Path) -> dict:
     Raises:
         FileNotFoundError: no such file.
         UnsafeCheckpointError: the file holds more than tensors and plain containers. It has not been unpickled.
-        ValueError: the file is damaged or holds no dict.
+        CheckpointError: the file is damaged or holds no dict.
     """
     content = torch_load(existing(path))
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a training checkpoint (a dict), found {type(content).__name__}")
+        raise CheckpointError(f"{path}: expected a training checkpoint (a dict), found {type(content).__name__}")
     return content
 
 

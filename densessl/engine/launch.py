@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 from densessl.compat.stock_configs import MissingPackage, read_config
 from densessl.data.demo import write_demo_photos
-from densessl.engine.checkpoint import UnsafeCheckpointError
+from densessl.engine.checkpoint import CheckpointError
 from densessl.engine.runner import DenseRunner
 
 
@@ -207,4 +207,4 @@ def misfits() -> tuple[type[Exception], ...]:
     """What is raised where config, data or weights do not fit; DataNotFound is a FileNotFoundError."""
     from densessl.transfer.report import ExportError, LoadError
 
-    return FileNotFoundError, MissingPackage, SettingError, UnsafeCheckpointError, ExportError, LoadError
+    return FileNotFoundError, MissingPackage, SettingError, CheckpointError, ExportError, LoadError

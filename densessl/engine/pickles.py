@@ -4,6 +4,7 @@ What ``torch.save`` wrote is read by PyTorch's restricted unpickler, other pickl
 :mod:`densessl.regions.safe_pickle`; there is no other way to fall back on.
 """
 
+import errno
 import pickle
 import re
 from collections import OrderedDict
@@ -21,7 +22,11 @@ from safetensors.torch import load_file
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
 
 
-class UnsafeCheckpointError(ValueError):
+class CheckpointError(ValueError):
+    """A file is no checkpoint, is damaged, or does not fit what it is for. The message says all there is to know."""
+
+
+class UnsafeCheckpointError(CheckpointError):
     """A file would have to execute code to be read, and was not."""
 
 
@@ -87,14 +92,14 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
         FileNotFoundError: no such file.
         UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
             common trainers. It has not been unpickled.
-        ValueError: the file is damaged.
+        CheckpointError: the file is damaged.
     """
     path = existing(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     if not _of_torch(path):
         return _pickle_load(path)
     known = list(_INERT)
@@ -132,11 +137,11 @@ def torch_load(path: Path) -> Any:
             f"{path} {what}; reading it could execute code, so it was not read. To take its tensors and none of its "
             "objects, which runs nothing: python tools/convert.py FILE OUT --drop-objects"
         ) from error
-    except OSError:
-        raise
     except Exception as error:  # whatever a reader of binary files trips over
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking in a file cut short gives
+            raise
         text = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{path} is not a readable checkpoint: {text[0]}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {text[0]}") from error
 
 
 def _unknown_names(path: Path) -> list[str]:
@@ -156,7 +161,7 @@ def _pickle_load(path: Path) -> Any:
             raise UnsafeCheckpointError(
                 f"{error}. Save the weights as a pickle of plain numpy arrays by the code that made the file"
             ) from error
-        raise ValueError(f"{path} is not a readable checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{path} {error}") from error
 

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from densessl.engine.checkpoint import (
+    CheckpointError,
     find_latest_checkpoint,
     load_weights,
     read_checkpoint,
@@ -109,13 +110,15 @@ class DenseRunner(Runner):
 
         Raises:
             UnsafeCheckpointError: the file holds more than data.
-            ValueError: the model differs; the file has no optimiser state; this run differs from the one that wrote
-                the file in what one optimiser step or one epoch is.
+            CheckpointError: the model differs; the file has no optimiser state; this run differs from the one that
+                wrote the file in what one optimiser step or one epoch is.
         """
         checkpoint = read_checkpoint(filename)
         for key in ("meta", "state_dict"):
             if not isinstance(checkpoint.get(key), dict):
-                raise ValueError(f"cannot resume {filename}: it has no {key!r}; for its weights alone use load_from")
+                raise CheckpointError(
+                    f"cannot resume {filename}: it has no {key!r}; for its weights alone use load_from"
+                )
         meta = checkpoint["meta"]
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._check_run(meta.get("run", {}), filename)
@@ -123,7 +126,7 @@ class DenseRunner(Runner):
         try:
             load_into(self._bare_model, checkpoint["state_dict"], strict=True)
         except ValueError as error:
-            raise ValueError(f"cannot resume {filename}: {error}") from error
+            raise CheckpointError(f"cannot resume {filename}: {error}") from error
 
         self.train_loop._epoch = meta["epoch"]
         self.train_loop._iter = meta["iter"]
@@ -221,17 +224,17 @@ class DenseRunner(Runner):
         }
 
     def _check_run(self, before: dict, filename: str) -> None:
-        """Raise ValueError when positions and schedules of ``before`` mean something else in this run."""
+        """Raise CheckpointError when positions and schedules of ``before`` mean something else in this run."""
         now = self._run_facts()
         before = {**now, **before}
         if before["images_per_step"] != now["images_per_step"]:
-            raise ValueError(
+            raise CheckpointError(
                 f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
                 f"{_arithmetic(now)}. Set batch_size or accumulative_counts so that the products agree, or start a new "
                 "run with load_from"
             )
         if before["iters_per_epoch"] != now["iters_per_epoch"]:
-            raise ValueError(
+            raise CheckpointError(
                 f"cannot resume {filename}: its epochs have {before['iters_per_epoch']} iterations of "
                 f"{_arithmetic(before)}, those of this run {now['iters_per_epoch']} of {_arithmetic(now)}: the data "
                 "set or the sampler differs. Start a new run with load_from"
@@ -260,20 +263,20 @@ class DenseRunner(Runner):
 
     def _restore_optimizer(self, checkpoint: dict, filename: str) -> None:
         if "optimizer" not in checkpoint:
-            raise ValueError(
+            raise CheckpointError(
                 f"cannot resume {filename}: it holds no optimiser state (MMEngine's 'best' checkpoints do not); "
                 "resume another one of the run, or start a new run with load_from"
             )
         try:
             self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
         except (ValueError, KeyError) as error:
-            raise ValueError(f"cannot resume {filename}: its optimiser state does not fit: {error}") from error
+            raise CheckpointError(f"cannot resume {filename}: its optimiser state does not fit: {error}") from error
 
     def _restore_param_schedulers(self, checkpoint: dict, filename: str) -> None:
         self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         saved = checkpoint.get("param_schedulers")
         if _each(saved, len) != _each(self.param_schedulers, len):
-            raise ValueError(
+            raise CheckpointError(
                 f"cannot resume {filename}: it holds {_each(saved, len)} parameter schedulers, this run has "
                 f"{_each(self.param_schedulers, len)}"
             )

@@ -95,6 +95,16 @@ def test_resuming_at_an_epoch_boundary_continues_bit_for_bit(photos, tmp_path):
         assert all(torch.equal(second[key][name], value) for name, value in state.items() if torch.is_tensor(value))
 
 
+def test_what_cannot_be_resumed_ends_with_exit_code_2(photos, tmp_path, capsys):
+    one = {"train_cfg.max_epochs": 1}
+    assert train(photos, tmp_path, **one) == 0
+    assert train(photos, tmp_path, "--resume", **one, **{"train_dataloader.batch_size": 2}) == 2
+    assert "it was trained with 4 images a step" in "".join(capsys.readouterr())
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "epoch_1.pth").read_bytes()[:5000])
+    assert train(photos, tmp_path, "--resume", str(tmp_path / "cut.pth"), **one) == 2
+    assert "cut.pth is not a readable checkpoint" in "".join(capsys.readouterr())
+
+
 def test_two_processes_train_the_model_of_one(photos, tmp_path):
     """torchrun on CPUs with batch 2 each against one process with batch 4: same steps up to fp32 rounding."""
     train(photos, tmp_path / "one", **{"train_cfg.max_epochs": 1})

@@ -1,5 +1,5 @@
-"""What detectron2's protocols share beside data and schedule: weights from a file, and BN that learns, over all processes,
-and whose statistics are taken anew from 200 batches before a test."""
+"""What detectron2's protocols share beside data and schedule: weights from a file; BN that learns, over all processes,
+and whose statistics are taken anew from 200 batches before a test; SGD for 16 images a step."""
 
 custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
 custom_hooks = [
@@ -7,3 +7,12 @@ custom_hooks = [
     dict(type="densessl.PreciseBNHook", batches=200),
 ]
 sync_bn = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="SGD", lr=0.02, momentum=0.9, weight_decay=1e-4),
+    paramwise_cfg=dict(norm_decay_mult=0.0),
+)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
