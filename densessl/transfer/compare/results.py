@@ -17,6 +17,7 @@ METRICS = {
     "coco/bbox_mAP": ("AP", 100),
     "coco/bbox_mAP_50": ("AP50", 100),
     "coco/bbox_mAP_75": ("AP75", 100),
+    "coco/bbox_AR@100": ("AR@100", 100),
     "coco/segm_mAP": ("mask AP", 100),
     "coco/segm_mAP_50": ("mask AP50", 100),
     "coco/segm_mAP_75": ("mask AP75", 100),
