@@ -6,8 +6,8 @@ DIR holds `photos/` (any images), `raccoon_voc/` (in Pascal VOC's layout, one cl
 layout, {train,val}2017). A ResNet-18 is pretrained by each method on the photos and on the images of both training
 splits, without their labels, at 128 pixels for 24 epochs; a small RetinaNet is then fine-tuned from each and from
 random numbers: on `raccoon_voc` with 10 % and with all of the labels, on `coco128` with all objects as one class, and
-for information with its eighty, for which 128 photos are too few. The schedule of a data set is the same for every
-start.
+for information with its eighty, for which 128 photos are too few. Its photos have 256 pixels at most, and the schedule
+of a data set is the same for every start.
 
 Finished cells are small files in `benchmarks/proof/`, and are not run again: the command spans as many sittings as it
 takes, and a pretraining that was stopped goes on from its last epoch. `--only pixpro raccoon` runs a part; `--show`
@@ -26,6 +26,7 @@ from pathlib import Path
 from densessl.transfer.compare import (
     Cell,
     CompareError,
+    Failure,
     Grid,
     Results,
     read_results,
@@ -54,9 +55,10 @@ COCO, OBJECT = (f"configs/transfer/coco/retinanet_r18_256_{kind}.py" for kind in
 TRANSFERS = {
     "raccoon_10pct": (VOC, "raccoon_voc", "10%", 250, "raccoon"),
     "raccoon": (VOC, "raccoon_voc", "all", 400, "raccoon"),
-    "coco128_object": (OBJECT, "coco128", "all", 400, None),
-    "coco128": (COCO, "coco128", "all", 400, None),
+    "coco128_object": (OBJECT, "coco128", "all", 300, None),
+    "coco128": (COCO, "coco128", "all", 300, None),
 }
+SCALES = ["train_dataloader.dataset.pipeline.2.scale=(256,256)", "val_dataloader.dataset.pipeline.1.scale=(256,256)"]
 
 
 def images(data: Path) -> list[str]:
@@ -89,6 +91,12 @@ def pretraining(name: str, listed: Path, digest: str) -> Cell:
     )
 
 
+def said(cell: Cell, outcome: dict | Failure) -> None:
+    """Print that a pretraining is done, or how it failed."""
+    failed = isinstance(outcome, Failure)
+    print(outcome if failed else f"{cell.name}: {outcome['seconds'] / 60:.1f} minutes", flush=True)
+
+
 def read_figures(run: Path) -> dict:
     """What a pretraining logged at its end: losses and figures to watch, by name."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -114,7 +122,7 @@ def pretrain(data: Path, names: Sequence[str], redo: bool) -> None:
                 raise CompareError(f"{backbone(name)} is not there any more; --redo trains it, and what began from it")
             record.unlink()
     cells = [pretraining(name, listed, digest) for name in names]
-    _, failures = run_cells(cells, OUT, redo=redo, finished=lambda cell, outcome: print(cell.name, outcome, flush=True))
+    _, failures = run_cells(cells, OUT, redo=redo, finished=said)
     if failures:
         raise CompareError("\n".join(map(str, failures)))
 
@@ -147,6 +155,7 @@ def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
         steps=steps,
         evaluations=5,
         data_root=str(data / folder),
+        cfg_options=SCALES,
         hashes={start: record["files"]["backbone.pth"] for start, record in records.items() if record},
         threads=1,
     )
