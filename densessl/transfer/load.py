@@ -1,5 +1,6 @@
 """Loading a backbone, and neck and head that were pretrained with it, into a detector: with reports, or not at all."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -11,11 +12,14 @@ from torch import Tensor, nn
 from densessl.branches.norm import choose
 from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
-from densessl.transfer.fingerprint import Fingerprint, compare, compare_facts, of_model
+from densessl.transfer.fingerprint import Fingerprint, compare, compare_facts, is_resnet, of_model
 from densessl.transfer.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
 from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.report import LoadError, LoadReport
-from densessl.transfer.vit import new_by_design, unused_by_design
+from densessl.transfer.vit import is_vit, new_by_design, unused_by_design
+
+# Stages and blocks of which a backbone may have fewer than its file; whether it does is the fingerprint's to say.
+WHOLE = re.compile(r"(layer[2-4]|blocks\.\d+)\.")
 
 
 def load_backbone(
@@ -24,6 +28,7 @@ def load_backbone(
     min_coverage: float = 1.0,
     strict_fingerprint: bool = True,
     branch: str | None = None,
+    allow_unexpected: bool = False,
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
@@ -37,15 +42,19 @@ def load_backbone(
         min_coverage: The least share of the backbone's tensors, 0 to 1, that the file must fill.
         strict_fingerprint: Raise where the fingerprints differ. With ``False`` the report still says so.
         branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
+        allow_unexpected: Pass over tensors of the file's ResNet or ViT that the model lacks. A network that has them,
+            squeeze and excitation or register tokens, computes something else without. Counters of batches, stages that
+            the model has none of, and a ViT's class token and final norm need no leave.
 
     Returns:
         The report; ``print(report)`` shows one line, and more where something deserves it.
 
     Raises:
-        LoadError: Coverage or fingerprint. Nothing has been loaded then.
+        LoadError: Coverage, fingerprint or tensors that the model lacks. Nothing has been loaded then.
         ExportError: The file holds no backbone.
     """
-    return load_parts(model, path, min_coverage, strict_fingerprint, branch, parts=("backbone",))["backbone"]
+    settings = (min_coverage, strict_fingerprint, branch, ("backbone",), allow_unexpected)
+    return load_parts(model, path, *settings)["backbone"]
 
 
 def load_parts(
@@ -55,6 +64,7 @@ def load_parts(
     strict_fingerprint: bool = True,
     branch: str | None = None,
     parts: Collection[str] | None = None,
+    allow_unexpected: bool = False,
 ) -> dict[str, LoadReport]:
     """Load a backbone, and the neck and the shared convolutions of a head where the file has them.
 
@@ -63,7 +73,7 @@ def load_parts(
     proposals are made by such a head, ``rpn_head``; the convolutions that predict are new.
 
     Args:
-        model, path, strict_fingerprint, branch: As of :func:`load_backbone`.
+        model, path, strict_fingerprint, branch, allow_unexpected: As of :func:`load_backbone`.
         min_coverage: The least share of each part's tensors; or by part, 1 for those not named.
         parts: Of ``"backbone"``, ``"neck"`` and ``"head"``, those to load; the backbone always is. By default all that
             the file has: where the model has no such part, the report says that it was skipped.
@@ -72,8 +82,8 @@ def load_parts(
         A report for each part, by the names above.
 
     Raises:
-        LoadError: Coverage or fingerprint of any part, or a part was named that the file or the model lacks. Nothing
-            has been loaded then.
+        LoadError: Coverage or fingerprint of any part, tensors that the model's backbone lacks, or a part was named
+            that the file or the model lacks. Nothing has been loaded then.
         ExportError: The file holds no backbone.
     """
     model, source = bare_model(model), open_checkpoint(path)
@@ -82,14 +92,17 @@ def load_parts(
         choose("part", part, PARTS)
         if part not in ("backbone", *given):
             raise LoadError(f"parts: {source.name} has no {part}; it has {['backbone', *given]}")
-    fits = {"backbone": _fit_backbone(model, *read_backbone(source, branch), source.name)}
+    backbone, wanted = read_backbone(source, branch)
+    known = is_resnet(backbone) or is_vit(backbone)  # of others nothing is said about what their tensors do
+    fits = {"backbone": _fit_backbone(model, backbone, wanted, source.name)}
     for part, state in given.items():
         if parts is None or part in parts:
             config = part_configs(source.meta).get(part)
             fits[part] = _fit_part(model, part, state, facts_of_state(part, state, config), source.name)
     for part, fit in fits.items():
         share = min_coverage.get(part, 1.0) if isinstance(min_coverage, Mapping) else min_coverage
-        _check(fit.report, share, strict_fingerprint, named=parts is not None)
+        whole = known and part == "backbone" and not allow_unexpected
+        _check(fit.report, share, strict_fingerprint, whole, named=parts is not None)
     for fit in fits.values():
         if not fit.report.skipped:
             fit.module.load_state_dict(fit.tensors, strict=False)
@@ -133,12 +146,21 @@ def _fit_backbone(model: nn.Module, given: Mapping[str, Tensor], wanted: Fingerp
         _others(model, backbone),
         dict(differences=differences, unverified=unverified),
     )
+    unused = _left_out(own, given)
     if wanted.arch == "vit":
-        fresh, unused = new_by_design(own, given), unused_by_design(own, given)
+        fresh, unused = new_by_design(own, given), unused_by_design(own, given) + unused
         own = {key: value for key, value in own.items() if key not in fresh}
-        given = {key: value for key, value in given.items() if key not in unused}
-        told["unused"], new = unused, {"rel_pos": len(fresh)} | new if fresh else new
+        new = {"rel_pos": len(fresh)} | new if fresh else new
+    given, told["unused"] = {key: value for key, value in given.items() if key not in unused}, unused
     return _fit(backbone, own, given, source=name, part="backbone", new=new, **told)
+
+
+def _left_out(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of a file that change nothing where a ResNet or ViT lacks them: whole stages and blocks of which it has
+    nothing, and counters of batches."""
+    has = {found[0] for key in own if (found := WHOLE.match(key))}
+    lacked = {key for key in given if (found := WHOLE.match(key)) and found[0] not in has}
+    return [key for key in given if key not in own and (key in lacked or key.endswith(".num_batches_tracked"))]
 
 
 def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Any], name: str) -> _Fit:
@@ -168,8 +190,12 @@ def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: 
     return _fit(module, own, given, source=name, part=label, **told)
 
 
-def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, named: bool) -> None:
-    """Raise :class:`LoadError` unless the part may be loaded, or left alone, which one asked for by name may not."""
+def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, whole: bool, named: bool) -> None:
+    """Raise :class:`LoadError` unless the part may be loaded, or left alone, which one asked for by name may not.
+
+    Args:
+        whole: Whether all tensors of the file have to find their place.
+    """
     if report.skipped:
         if named:
             raise LoadError(f"{report.source}: {report}", report)
@@ -184,6 +210,13 @@ def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, na
         raise LoadError(
             f"{report.source} fills {report.coverage:.1%} of the {report.part}, expected at least {min_coverage:.1%} "
             f"(min_coverage).\n{report}{way_out}",
+            report,
+        )
+    if whole and report.unexpected:
+        raise LoadError(
+            f"{report.source} has {len(report.unexpected)} tensors that this model's {report.part} lacks, so it would "
+            f"compute something else. Build the one that has them or, if they are not used, allow_unexpected=True.\n"
+            f"{report}",
             report,
         )
 
@@ -233,6 +266,7 @@ class LoadBackboneHook(Hook):
         checkpoint: The file, or None for a backbone from scratch, which the log then says.
         min_coverage, strict_fingerprint: See :func:`load_parts`.
         parts: See there; ``["backbone"]`` leaves neck and head alone.
+        allow_unexpected: See :func:`load_backbone`.
 
     Attributes:
         reports: Of the parts, by name; ``report`` is the backbone's.
@@ -246,11 +280,13 @@ class LoadBackboneHook(Hook):
         min_coverage: float | Mapping[str, float] = 1.0,
         strict_fingerprint: bool = True,
         parts: Collection[str] | None = None,
+        allow_unexpected: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.min_coverage = min_coverage
         self.strict_fingerprint = strict_fingerprint
         self.parts = parts
+        self.allow_unexpected = allow_unexpected
         self.reports: dict[str, LoadReport] = {}
 
     @property
@@ -269,6 +305,7 @@ class LoadBackboneHook(Hook):
             runner.logger.info(f"LoadBackboneHook: checkpoint=None, so the backbone keeps {origin}")
         else:
             settings = (self.min_coverage, self.strict_fingerprint)
-            self.reports = load_parts(runner.model, self.checkpoint, *settings, parts=self.parts)
+            which = dict(parts=self.parts, allow_unexpected=self.allow_unexpected)
+            self.reports = load_parts(runner.model, self.checkpoint, *settings, **which)
             for report in self.reports.values():
                 runner.logger.info(f"LoadBackboneHook: {self.checkpoint}: {report}")

@@ -33,7 +33,7 @@ class LoadReport:
         mismatched: Those the file has in another shape, as ``"name: found (…), expected (…)"``.
         unexpected: Tensors of the file that the model lacks.
         unused: Of those, the ones that it does without by design, and which are not counted as unexpected: the class
-            token and the final norm of a ViT.
+            token and the final norm of a ViT, counters of batches, and stages of which it has none.
         new: How many tensors stay as they were initialised, by module: of a backbone's report for every other part of
             the model and a ViT's relative positions, of a neck or head for what is not expected.
         differences: Fields in which the fingerprints disagree; empty unless the caller allowed it.

@@ -78,8 +78,8 @@ def test_a_backbone_without_its_last_stage_loads_and_the_rest_is_reported():
     three = {"num_stages": 3, "strides": (1, 2, 2), "dilations": (1, 1, 1), "out_indices": (0, 1, 2)}
     report = load_backbone(retinanet(50, 16, **three), content)
     assert report.coverage == 1 and not report.differences
-    assert len(report.unexpected) == 60 and all(name.startswith("layer4.") for name in report.unexpected)
-    assert "60 unexpected" in report.summary
+    assert len(report.unused) == 60 and all(name.startswith("layer4.") for name in report.unused)
+    assert "0 unexpected; not used: layer4.0.conv1.weight, " in report.summary
 
 
 @pytest.mark.det
@@ -106,7 +106,7 @@ def test_coverage_counts_what_is_missing_or_of_another_shape():
     content, _, _ = checkpoint(width=8)
     state = content["state_dict"]
     del state["online.backbone.layer4.1.bn2.weight"]
-    state["online.backbone.conv1.weight"] = torch.zeros(8, 3, 3, 3)
+    state["online.backbone.conv1.weight"] = torch.zeros(8, 4, 7, 7)
     state["online.backbone.attention.weight"] = torch.zeros(1)
     model = lived_in(ResNet(18, width=8), seed=5)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -117,14 +117,46 @@ def test_coverage_counts_what_is_missing_or_of_another_shape():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     report = caught.value.report
     assert report.missing == ["layer4.1.bn2.weight"] and report.unexpected == ["attention.weight"]
-    assert report.mismatched == ["conv1.weight: found (8, 3, 3, 3), expected (8, 3, 7, 7)"]
+    assert report.mismatched == ["conv1.weight: found (8, 4, 7, 7), expected (8, 3, 7, 7)"]
 
-    report = load_backbone(model, content, min_coverage=0.98)
+    report = load_backbone(model, content, min_coverage=0.98, allow_unexpected=True)
     assert report.summary == "118/120 backbone tensors loaded; 1 unexpected"
     after = model.state_dict()
     for key, value in after.items():
         kept = key in ("layer4.1.bn2.weight", "conv1.weight")
         assert torch.equal(value, before[key] if kept else state[f"online.backbone.{key}"]), key
+
+
+EXCITATION = {"layer1.0.se.fc1.weight": torch.ones(4, 8, 1, 1), "layer1.0.se.fc1.bias": torch.ones(4)}
+
+
+def test_a_file_of_a_network_with_more_in_it_is_refused_and_left_out_only_by_name():
+    """Its blocks with squeeze and excitation would be plain ones here, and every expected tensor would be there."""
+    content, _, _ = checkpoint(width=8)
+    content["state_dict"] |= {f"online.backbone.{key}": value for key, value in EXCITATION.items()}
+    model = lived_in(ResNet(18, width=8), seed=5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(
+        LoadError, match=r"has 2 tensors that this model's backbone lacks.* allow_unexpected=True"
+    ) as caught:
+        load_backbone(model, content)
+    assert caught.value.report.unexpected == list(EXCITATION) and "layer1.0.se.fc1.bias" in str(caught.value)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    report = load_backbone(model, content, allow_unexpected=True)
+    assert report.summary == "120/120 backbone tensors loaded; 2 unexpected"
+    assert torch.equal(model.conv1.weight, content["state_dict"]["online.backbone.conv1.weight"])
+
+
+def test_counters_of_batches_need_no_place():
+    from torchvision.models import resnet18
+    from torchvision.ops import FrozenBatchNorm2d
+
+    weights = {key: value for key, value in resnet18().state_dict().items() if not key.startswith("fc.")}
+    model = resnet18(norm_layer=FrozenBatchNorm2d)
+    del model.fc
+    report = load_backbone(model, weights)
+    assert (report.loaded, report.coverage, report.unexpected, len(report.unused)) == (100, 1, [], 20)
+    assert all(name.endswith(".num_batches_tracked") for name in report.unused)
 
 
 def test_what_neither_side_can_tell_is_listed():

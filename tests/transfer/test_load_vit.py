@@ -86,6 +86,17 @@ def test_remedies_of_the_other_way_round():
     assert feature_differences(backbone, content) == {f"blocks.{i}": 0.0 for i in range(3)}
 
 
+@pytest.mark.parametrize("name", ["norm_pre.weight", "blocks.0.gamma_1", "blocks.2.attn.q_norm.weight", "reg_token"])
+def test_a_vit_with_more_in_it_is_refused_and_left_out_only_by_name(name):
+    content, _ = checkpoint()
+    content["state_dict"][f"online.backbone.{name}"] = torch.ones(1, 1, 32)
+    with pytest.raises(LoadError, match=rf"has 1 tensors that this model's backbone lacks(?s:.*){name}") as caught:
+        load_backbone(vitdet(), content)
+    assert caught.value.report.unused == ["cls_token"]
+    report = load_backbone(vitdet(), content, allow_unexpected=True)
+    assert report.coverage == 1 and report.unexpected == [name]
+
+
 def test_networks_of_another_kind_are_refused_for_that_alone():
     vit, _ = checkpoint()
     resnet, _, backbone = cases.checkpoint(width=8)
