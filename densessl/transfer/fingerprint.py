@@ -9,10 +9,11 @@ file carries a fingerprint, and loading compares it with the model's own.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from torch import Tensor, nn
 
+from densessl.engine.checkpoint import CheckpointError
 from densessl.transfer.vit import facts_of_vit, heads_of, is_vit
 
 # (bottleneck blocks?, blocks in each stage) of the ResNets that have a name.
@@ -109,7 +110,7 @@ class Fingerprint:
         arch: ``"resnet"``, ``"vit"``, or ``"other"``, of which only names and shapes of tensors are compared.
         depth: 18, 34, 50, 101 or 152; of a ViT the number of its blocks.
         width: Channels of the first convolution of the first block, 64 in a standard ResNet.
-        stem: ``"7x7"`` or ``"deep"`` (three 3x3 convolutions).
+        stem: ``"7x7"``, ``"deep"`` (three 3x3 convolutions), or the size of another first convolution, ``"3x3"``.
         shortcut: ``"conv"`` or ``"avgpool"`` (pooling before a 1x1 convolution of stride 1, ResNet-D).
         stride: Convolution of a bottleneck with the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"`` (caffe).
         norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``.
@@ -150,9 +151,28 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "Fingerprint":
-        """The inverse of :meth:`to_dict`. Keys of a later version that this one does not know are passed over."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        """The inverse of :meth:`to_dict`. Keys of a later version that this one does not know are passed over.
+
+        Raises:
+            CheckpointError: ``values`` is no dict, or one of them is not of its field's type.
+        """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"fingerprint: found {values!r}, expected a dict of fields such as 'arch'")
+        known = {field.name: get_args(field.type)[0] for field in fields(cls)}
+        told = {key: value for key, value in values.items() if key in known and value is not None}
+        wrong = [f"{key}: found {value!r}" for key, value in told.items() if not _is_a(known[key], value)]
+        if wrong:
+            raise CheckpointError(f"fingerprint with values that are not of their fields' types: {'; '.join(wrong)}")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    """Whether a value is one of a field of this type, where lists stand for tuples and 1 for 1.0."""
+    if isinstance(value, bool) or kind in (bool, str):
+        return type(value) is kind
+    if kind in (int, float):
+        return isinstance(value, int | kind)
+    return isinstance(value, list | tuple) and all(_is_a(float, entry) for entry in value)
 
 
 def of_state(
@@ -186,7 +206,7 @@ def of_state(
         arch="resnet",
         depth=RESNETS.get((bottleneck, tuple(map(len, stages)))),
         width=state["layer1.0.conv1.weight"].shape[0],
-        stem="7x7" if "conv1.weight" in state else "deep",
+        stem="x".join(map(str, state["conv1.weight"].shape[2:])) if "conv1.weight" in state else "deep",
         # Where the shortcut pools first, its convolution is the second module. Stage 2 has one in every ResNet.
         shortcut="avgpool" if getattr(state.get("layer2.0.downsample.1.weight"), "ndim", 1) == 4 else "conv",
         stride=stride if bottleneck else "3x3",  # a basic block has no 1x1 convolution to put it in
@@ -283,13 +303,13 @@ def _stride(backbone: nn.Module) -> str | None:
 
 
 def _pixels(normalize: Mapping | None, scale: float | None = None) -> dict[str, Any]:
-    """mean, std and channel order with the first two on the 0-255 scale. No standard deviation of pixels in 0-255 is
-    below 1, none of pixels in 0-1 above, so the scale need not be told."""
+    """mean, std and channel order with the first two on the 0-255 scale. Of pixels in 0-1 no number is above 1, of
+    pixels in 0-255 some is, so the scale need not be told."""
     if not normalize:
         return {}
     mean, std = normalize.get("mean"), normalize.get("std")
     if scale is None:
-        scale = 255.0 if std is not None and max(std) < 1 else 1.0
+        scale = 255.0 if all(value <= 1 for value in [*(mean or ()), *(std or ())]) else 1.0
 
     def scaled(values: Sequence[float] | None) -> tuple[float, ...] | None:
         return None if values is None else tuple(round(scale * float(v), 4) for v in values)

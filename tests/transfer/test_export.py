@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import densessl
 from densessl.branches.resnet import ResNet
 from densessl.engine.checkpoint import UnsafeCheckpointError, save_checkpoint
+from densessl.engine.launch import misfits
 from densessl.transfer import ExportError, Fingerprint, export_backbone, read_backbone
 from densessl.transfer.proof import feature_differences, stage_features
 from densessl.transfer.read import open_checkpoint
@@ -172,6 +173,40 @@ def test_fingerprint_of_mmdets_caffe_style_and_of_pixels_in_either_scale():
     scaled = {key: [255 * v for v in NORMALIZE[key]] for key in ("mean", "std")}
     content["meta"]["densessl"]["normalize"] = {**scaled, "channel_order": "RGB"}
     assert read_backbone(content)[1] == in_0_to_1
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        ([0.5, 0.5, 0.5], [1.0, 1.0, 1.0], ((127.5,) * 3, (255.0,) * 3)),
+        ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], ((0.0,) * 3, (255.0,) * 3)),
+        ([103.53, 116.28, 123.675], [1.0, 1.0, 1.0], ((103.53, 116.28, 123.675), (1.0,) * 3)),
+        ([0.5, 0.5, 0.5], None, ((127.5,) * 3, None)),
+    ],
+)
+def test_the_scale_of_pixels_shows_in_mean_and_deviation_together(mean, std, expected):
+    content, _, _ = checkpoint(width=8)
+    content["meta"]["densessl"]["normalize"] = {"mean": mean, "std": std}
+    fingerprint = read_backbone(content)[1]
+    assert (fingerprint.mean, fingerprint.std) == expected
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "message"),
+    [
+        ("x", "found 'x', expected a dict"),
+        ({"arch": ["resnet"]}, r"arch: found \['resnet'\]"),
+        ({"arch": "resnet", "depth": "50", "eps": True}, "depth: found '50'; eps: found True"),
+        ({"mean": 0.5, "std": [1, "2", 3]}, r"mean: found 0.5; std: found \[1, '2', 3\]"),
+    ],
+)
+def test_a_fingerprint_that_is_none_is_an_error_of_the_file(tmp_path, fingerprint, message):
+    state = {f"backbone.{key}": value for key, value in checkpoint(width=8)[1].state_dict().items()}
+    save_checkpoint(tmp_path / "a.pth", {"state_dict": state, "meta": {"fingerprint": fingerprint}})
+    with pytest.raises(misfits(), match=message):
+        read_backbone(tmp_path / "a.pth")
+    told = {"arch": "resnet", "depth": None, "eps": 1, "mean": [1, 2.0, 3], "of a later version": {}}
+    assert Fingerprint.from_dict(told) == Fingerprint(arch="resnet", eps=1.0, mean=(1.0, 2.0, 3.0))
 
 
 def test_tool_writes_and_reports(tmp_path):
