@@ -4,7 +4,7 @@
                           "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
     ``--to torchvision``  {"conv1.weight": …}: this and all that follow have the backbone only
     ``--to timm``         {"patch_embed.proj.weight": …} or {"conv1.weight": …}
-    ``--to detectron2``   a pickle of numpy arrays, {"model": {"stem.conv1.weight": …}, …}
+    ``--to detectron2``   a pickle of numpy arrays, {"model": {"stem.conv1.weight": …}, …, "meta": {…}}
     ``--to safetensors``  {"conv1.weight": …}, and the first one's ``meta`` as text in the file's metadata
     ``--to onnx``         a graph
 
@@ -55,7 +55,7 @@ def export_backbone(
         to: One of ``FORMATS`` (see the module's docstring).
         branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
         meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
-            torchvision's, timm's and detectron2's have none.
+            torchvision's and timm's have none.
         parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
             the checkpoint has. The other formats have the backbone only, whatever there is.
         size: Of a ViT's ONNX graph, see :func:`densessl.transfer.to_onnx.write_onnx`.
@@ -108,7 +108,7 @@ def export_backbone(
                 check_torchvision(bare, fingerprint)
             save_checkpoint(out, bare)
         case "detectron2":
-            write_detectron2(out, bare, fingerprint)
+            write_detectron2(out, bare, fingerprint, header)
         case "safetensors":
             with written_whole(out) as temporary:
                 save_file(bare, temporary, {"format": "pt", "densessl": json.dumps(header)})

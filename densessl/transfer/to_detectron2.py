@@ -1,13 +1,15 @@
 """The backbone by detectron2's names, in a pickle of plain arrays that any numpy opens.
 
     ResNet   {"model": {"stem.conv1.weight": …, "res2.0.shortcut.norm.weight": …}, "__author__": "densessl",
-             "matching_heuristics": True}
+             "matching_heuristics": True, "meta": {"fingerprint": {…}, …}}
     ViT      {"model": {"backbone.net.blocks.0.attn.qkv.weight": …}, …}, of detectron2's ViTDet
 
 With ``matching_heuristics`` detectron2 takes a name for the end of its own, so that ``res5`` also finds the box head of
-a C4 detector. What the file cannot carry are the pixels and the kind of network: see :func:`detectron2_settings`.
+a C4 detector. It passes over ``meta``, which is for our own reader, so its config has to say what the pixels and the
+kind of network are: see :func:`detectron2_settings`.
 """
 
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -55,9 +57,15 @@ def detectron2_name(name: str, arch: str) -> str:
     return name if name.startswith("res") else STEM + name
 
 
-def write_detectron2(out: str | Path, state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
+def write_detectron2(
+    out: str | Path, state: Mapping[str, Tensor], fingerprint: Fingerprint, meta: Mapping[str, Any]
+) -> None:
     """Write a bare ResNet or ViT. Class token and final norm, which ViTDet does without, are left out; bfloat16, which
     numpy lacks, becomes float32.
+
+    Args:
+        meta: Plain data beside the weights. The configs of its ``parts`` are left out, as they may be of a network with
+            tensors that the file does not have.
 
     Raises:
         ExportError: detectron2 has no such network.
@@ -68,12 +76,21 @@ def write_detectron2(out: str | Path, state: Mapping[str, Tensor], fingerprint: 
     strangers = sorted(key for key in named if not KNOWN.fullmatch(key))
     if strangers:
         raise ExportError(f"detectron2 has none of these {len(strangers)} tensors: {strangers[:5]}")
+    if fingerprint.arch == "resnet":
+        widths = [_widths(state, stage) for stage in range(4)]
+        if widths != [[width * 2**stage for width in widths[0]] for stage in range(4)]:
+            raise ExportError(f"detectron2: found stages of the widths {widths}, expected each to be twice the last")
     arrays = {
         key: (value.float() if value.dtype == torch.bfloat16 else value).contiguous().numpy()
         for key, value in named.items()
     }
+    # Through json, so that nothing but strings, numbers, lists and dicts gets into the pickle.
+    told = json.loads(
+        json.dumps({key: value for key, value in meta.items() if key != "parts"} | {"names": "detectron2"})
+    )
+    content = {"model": arrays, "__author__": "densessl", "matching_heuristics": True, "meta": told}
     with written_whole(out) as temporary:
-        temporary.write_bytes(_pickled({"model": arrays, "__author__": "densessl", "matching_heuristics": True}))
+        temporary.write_bytes(_pickled(content))
 
 
 def _check(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
@@ -92,6 +109,14 @@ def _check(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
     if differences:
         said = "; ".join(f"{field}: found {found}, expected {own}" for field, own, found, _ in differences)
         raise ExportError(f"detectron2: found another network than those it is written for: {said}")
+
+
+def _widths(state: Mapping[str, Tensor], stage: int) -> list[int]:
+    """Channels that a block of a ResNet's stage, 0 to 3, gives, and those inside it: all, and those of a group. Of
+    ResNeXts and wide ResNets they are in other proportions than of a ResNet."""
+    block = f"layer{stage + 1}.0"
+    inside, per_group = state[f"{block}.conv2.weight"].shape[:2]
+    return [len(state.get(f"{block}.conv3.weight", state[f"{block}.conv2.weight"])), inside, per_group]
 
 
 def _pickled(content: Mapping[str, Any]) -> bytes:
@@ -127,10 +152,12 @@ def detectron2_settings(out: str | Path, state: Mapping[str, Tensor], fingerprin
         }
         lines = [f"{key} = {value}" for key, value in settings.items() if value is not None]
     else:
+        outside, inside, per_group = _widths(state, 0)
         widths = {
-            "MODEL.RESNETS.RES2_OUT_CHANNELS": (told.width * (4 if told.depth >= 50 else 1), 256),
-            "MODEL.RESNETS.STEM_OUT_CHANNELS": (told.width, 64),
-            "MODEL.RESNETS.WIDTH_PER_GROUP": (told.width, 64),
+            "MODEL.RESNETS.RES2_OUT_CHANNELS": (outside, 256),
+            "MODEL.RESNETS.STEM_OUT_CHANNELS": (len(state["conv1.weight"]), 64),
+            "MODEL.RESNETS.NUM_GROUPS": (inside // per_group, 1),
+            "MODEL.RESNETS.WIDTH_PER_GROUP": (per_group, 64),
         }
         settings = {
             "MODEL.WEIGHTS": f'"{out}"',

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 import yaml
 from torch import nn
 
@@ -16,7 +17,7 @@ from densessl.engine.checkpoint import save_checkpoint
 from densessl.transfer import ExportError, ViTDet, export_backbone, feature_differences, read_backbone
 from densessl.transfer.to_detectron2 import detectron2_settings
 from tests.transfer import vits
-from tests.transfer.cases import checkpoint
+from tests.transfer.cases import checkpoint, lived_in
 
 TOOL = Path(__file__).parents[2] / "tools" / "export.py"
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -25,8 +26,8 @@ BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 class NormedConv(nn.Conv2d):
     """detectron2's Conv2d: the norm is its child."""
 
-    def __init__(self, inputs, outputs, size, stride=1):
-        super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
+    def __init__(self, inputs, outputs, size, stride=1, groups=1):
+        super().__init__(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x):
@@ -36,14 +37,14 @@ class NormedConv(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, or a bottleneck of three with the stride in the 3x3."""
 
-    def __init__(self, inputs, outputs, inside, stride):
+    def __init__(self, inputs, outputs, inside, stride, groups):
         super().__init__()
         self.shortcut = NormedConv(inputs, outputs, 1, stride) if inputs != outputs else None
         if inside == outputs:
             self.conv1, self.conv2 = NormedConv(inputs, outputs, 3, stride), NormedConv(outputs, outputs, 3)
         else:
             self.conv1 = NormedConv(inputs, inside, 1)
-            self.conv2, self.conv3 = NormedConv(inside, inside, 3, stride), NormedConv(inside, outputs, 1)
+            self.conv2, self.conv3 = NormedConv(inside, inside, 3, stride, groups), NormedConv(inside, outputs, 1)
 
     def forward(self, x):
         y = self.conv2(F.relu(self.conv1(x)))
@@ -52,19 +53,20 @@ class ResidualBlock(nn.Module):
 
 
 class DetectronResNet(nn.Module):
-    """stem.conv1, stem.conv1.norm, res2.0.shortcut, res2.0.conv1, res2.0.conv1.norm … res5."""
+    """stem.conv1, stem.conv1.norm, res2.0.shortcut, res2.0.conv1, res2.0.conv1.norm … res5, as its config's
+    MODEL.RESNETS says, whose defaults these are."""
 
-    def __init__(self, depth, width):
+    def __init__(self, DEPTH=50, NUM_GROUPS=1, WIDTH_PER_GROUP=64, STEM_OUT_CHANNELS=64, RES2_OUT_CHANNELS=256, **_):
         super().__init__()
         self.stem = nn.Module()
-        self.stem.conv1 = NormedConv(3, width, 7, 2)
-        channels = width
-        for stage, count in enumerate(BLOCKS[depth]):
-            inside = width * 2**stage
-            outputs = inside * (4 if depth == 50 else 1)
+        self.stem.conv1 = NormedConv(3, STEM_OUT_CHANNELS, 7, 2)
+        channels = STEM_OUT_CHANNELS
+        for stage, count in enumerate(BLOCKS[DEPTH]):
+            outputs = RES2_OUT_CHANNELS * 2**stage
+            inside = NUM_GROUPS * WIDTH_PER_GROUP * 2**stage if DEPTH == 50 else outputs
             blocks = nn.Sequential()
             for i in range(count):
-                blocks.append(ResidualBlock(channels, outputs, inside, 2 if stage and not i else 1))
+                blocks.append(ResidualBlock(channels, outputs, inside, 2 if stage and not i else 1, NUM_GROUPS))
                 channels = outputs
             self.add_module(f"res{stage + 2}", blocks)
 
@@ -92,18 +94,23 @@ def opened(path) -> dict:
         return Restricted(file, encoding="latin1").load()
 
 
+def resnet_settings(content) -> dict:
+    """What the printed config says of the network."""
+    return yaml.safe_load(detectron2_settings("a.pkl", *read_backbone(content)))["MODEL"]["RESNETS"]
+
+
 @pytest.mark.parametrize(("depth", "width"), [(18, 64), (50, 64), (50, 8)])
 def test_detectron2s_resnet_has_every_name_and_shape_and_computes_the_same(tmp_path, depth, width):
     content, online, _ = checkpoint(depth, width)
     export_backbone(content, tmp_path / "a.pkl", to="detectron2")
     found = opened(tmp_path / "a.pkl")
-    assert found.keys() == {"model", "__author__", "matching_heuristics"}
+    assert found.keys() == {"model", "__author__", "matching_heuristics", "meta"}
     assert found["__author__"] == "densessl" and found["matching_heuristics"] is True
     assert all(type(value) is np.ndarray for value in found["model"].values())
     some = {"stem.conv1.weight", "stem.conv1.norm.running_mean", "res2.1.conv2.weight", "res5.0.shortcut.norm.bias"}
     assert some <= found["model"].keys() and ("res2.0.shortcut.weight" in found["model"]) == (depth == 50)
 
-    model = DetectronResNet(depth, width).eval()
+    model = DetectronResNet(**resnet_settings(content)).eval()
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     assert {key: value.shape for key, value in found["model"].items()} == shapes
     model.load_state_dict({key: torch.from_numpy(value) for key, value in found["model"].items()})
@@ -113,18 +120,42 @@ def test_detectron2s_resnet_has_every_name_and_shape_and_computes_the_same(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("resnext50_32x4d", {"DEPTH": 50, "NUM_GROUPS": 32, "WIDTH_PER_GROUP": 4}),
+        ("wide_resnet50_2", {"DEPTH": 50, "WIDTH_PER_GROUP": 128}),
+    ],
+)
+def test_resnexts_and_wide_resnets_are_what_the_config_says(tmp_path, kind, settings):
+    theirs = lived_in(getattr(torchvision.models, kind)(), seed=3)
+    theirs.fc = nn.Identity()
+    export_backbone(theirs.state_dict(), tmp_path / "a.pkl", to="detectron2")
+    assert resnet_settings(theirs.state_dict()) == settings
+    model = DetectronResNet(**settings).eval()
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in opened(tmp_path / "a.pkl")["model"].items()})
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(theirs.avgpool(model(images)[-1]).flatten(1), theirs(images))
+
+
+@pytest.mark.parametrize(
     "content",
     [lambda: checkpoint(18), lambda: checkpoint(50, 8), vits.checkpoint],
     ids=["ResNet-18", "ResNet-50", "ViT"],
 )
 def test_names_go_there_and_back(tmp_path, content):
     content, online, *_ = content()
-    fingerprint = export_backbone(content, tmp_path / "a.pkl", to="detectron2")
+    content["meta"]["densessl"]["normalize"] = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], channel_order="BGR")
+    if "depth" in content["meta"]["densessl"]["backbone"]:
+        content["meta"]["densessl"]["backbone"]["style"] = "caffe"
+    fingerprint = export_backbone(content, tmp_path / "a.pkl", to="detectron2", meta={"note": ("kept", 1)})
+    assert opened(tmp_path / "a.pkl")["meta"]["note"] == ["kept", 1], "plain data"
     state, read = read_backbone(tmp_path / "a.pkl")
     expected = {key: value for key, value in online.state_dict().items() if key != "cls_token"}
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[key], value) for key, value in expected.items())
-    assert (read.arch, read.depth) == (fingerprint.arch, fingerprint.depth)
+    assert read == fingerprint and (read.channel_order, read.mean, read.std) == ("BGR", (1, 2, 3), (4, 5, 6))
+    assert read.stride == ("1x1" if read.depth == 50 else "3x3" if read.depth == 18 else None)
 
 
 def test_the_pickle_refers_to_numpy_only_by_names_that_numpy_1_has(tmp_path):
@@ -220,6 +251,21 @@ def test_settings_name_what_is_not_detectron2s_default_and_what_is_not_known():
 def test_what_detectron2_would_compute_otherwise_is_refused(tmp_path, content, out, message):
     with pytest.raises(ExportError, match=message):
         export_backbone(content()[0], tmp_path / out, to="detectron2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        ("conv1.weight", (8, 3, 3, 3), "stem: found 3x3, expected 7x7"),
+        ("layer3.0.conv2.weight", (24, 24, 3, 3), r"stages of the widths .*\[128, 24, 24\]"),
+    ],
+)
+def test_stems_and_widths_that_its_config_cannot_say_are_refused(tmp_path, key, shape, message):
+    content, _, _ = checkpoint(50, 8)
+    content["state_dict"][f"online.backbone.{key}"] = torch.ones(shape)
+    with pytest.raises(ExportError, match=message):
+        export_backbone(content, tmp_path / "a.pkl", to="detectron2")
     assert not list(tmp_path.iterdir())
 
 
