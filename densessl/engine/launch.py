@@ -104,7 +104,10 @@ def prepare(args: argparse.Namespace) -> Config:
         prepare_transfer(cfg, args)
     if args.seed is not None:
         cfg.randomness = {**(cfg.get("randomness") or {}), "seed": args.seed}
-    cfg.merge_from_dict(args.cfg_options)
+    try:
+        cfg.merge_from_dict(args.cfg_options)
+    except (KeyError, TypeError) as error:  # a place in a list that it has not, an entry of what is no dict
+        raise SettingError(f"--cfg-options: {error}") from error
     if args.resume:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume

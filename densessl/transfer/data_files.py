@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope, Registry
 
 from densessl.data.sources import DataNotFound
 
@@ -46,13 +46,7 @@ class Leaf(NamedTuple):
 
     def default(self, argument: str, fallback: Any = None) -> Any:
         """An argument's value, that of the signature where the config has none."""
-        if argument in self.cfg:
-            return self.cfg[argument]
-        for base in self.kind.__mro__ if self.kind else ():
-            found = inspect.signature(base.__init__).parameters.get(argument)
-            if found is not None and found.default is not inspect.Parameter.empty:
-                return found.default
-        return fallback
+        return self.cfg[argument] if argument in self.cfg else default_of(self.kind, argument, fallback)
 
 
 class Wanted(NamedTuple):
@@ -67,7 +61,6 @@ class Wanted(NamedTuple):
 def leaves(cfg: Config, loader: str) -> list[Leaf]:
     """The data sets that a loader reads, in order; none where the config has no such loader."""
     node = (cfg.get(loader) or {}).get("dataset")
-    scope = cfg.get("default_scope") or "mmengine"
 
     def walk(node: Mapping[str, Any], key: str) -> Iterator[Leaf]:
         if "datasets" in node:
@@ -76,20 +69,31 @@ def leaves(cfg: Config, loader: str) -> list[Leaf]:
         elif isinstance(node.get("dataset"), Mapping):
             yield from walk(node["dataset"], f"{key}.dataset")
         else:
-            yield Leaf(key, node, _class(node.get("type"), scope))
+            yield Leaf(key, node, class_of(node.get("type"), cfg.get("default_scope")))
 
     return list(walk(node, f"{loader}.dataset")) if node else []
 
 
-def _class(name: Any, scope: str) -> type | None:
+def class_of(name: Any, scope: str | None, root: Registry = DATASETS) -> type | None:
+    """The class that a config's ``type`` names in a scope; None where there is none of that name."""
     if not isinstance(name, str):
         return name
-    with DefaultScope.overwrite_default_scope(scope), DATASETS.switch_scope_and_registry(None) as registry:
+    with DefaultScope.overwrite_default_scope(scope or "mmengine"), root.switch_scope_and_registry(None) as registry:
         return registry.get(name)
 
 
+def default_of(kind: type | None, argument: str, fallback: Any = None) -> Any:
+    """What an argument of a class, or of those it derives from, is by default."""
+    for base in kind.__mro__ if kind else ():
+        found = inspect.signature(base.__init__).parameters.get(argument)
+        if found is not None and found.default is not inspect.Parameter.empty:
+            return found.default
+    return fallback
+
+
 def set_data_root(cfg: Config, root: str) -> None:
-    """Put ``root`` for every ``data_root`` of a config, in place, and for the old one where evaluators name files."""
+    """Put ``root`` for every ``data_root`` of a config, in place, and for the old one wherever data sets and evaluators
+    name files below it."""
     roots = {leaf.cfg.get("data_root") for loader in LOADERS for leaf in leaves(cfg, loader)}
     olds = sorted({old for old in (cfg.get("data_root"), *roots) if old}, key=len, reverse=True)
 
@@ -98,13 +102,15 @@ def set_data_root(cfg: Config, root: str) -> None:
             if key == "data_root" and isinstance(value, str):
                 node[key] = os.path.join(root, "")
             elif isinstance(value, str):
-                old = next((old for old in olds if value.startswith(old)), None)
+                old = next((old for old in olds if (value + "/").startswith(old.rstrip("/") + "/")), None)
                 if old is not None and isinstance(node, Mapping):
                     node[key] = os.path.join(root, value[len(old) :].lstrip("/"))
             elif isinstance(value, Mapping | list):
                 replace(value)
 
-    replace(cfg._cfg_dict)
+    replace({key: cfg[key] for key in (*LOADERS, *EVALUATORS) if cfg.get(key)})
+    if isinstance(cfg.get("data_root"), str):
+        cfg.data_root = os.path.join(root, "")
 
 
 def check_data(cfg: Config) -> None:

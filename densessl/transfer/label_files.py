@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.config import Config
+
 from densessl.engine.checkpoint import written_whole
 from densessl.engine.launch import SettingError
-from densessl.transfer.data_files import Leaf
+from densessl.transfer.data_files import Leaf, leaves
 
 LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders that tell nothing in a file's name
 
@@ -63,7 +65,7 @@ def read_labels(leaf: Leaf) -> LabelFile:
     """Read the annotation file of a data set.
 
     Raises:
-        SettingError: Its labels are not in one file of a format known here; or none of its classes is in it.
+        SettingError: Its labels are not in one file of a format known here.
     """
     readers = {"CocoDataset": _read_coco, "XMLDataset": _read_voc, "BaseSegDataset": _read_list}
     reader = next((reader for name, reader in readers.items() if name in leaf.formats), None)
@@ -88,15 +90,64 @@ def put(path: Path, content: bytes) -> None:
             temporary.write_bytes(content)
 
 
-def _classes(leaf: Leaf, found: Counter[str] | set[str], path: Path) -> list[str]:
-    """The data set's classes, of which at least one must be in the file."""
-    classes = list(leaf.kind._load_metainfo(copy.deepcopy(leaf.cfg.get("metainfo"))).get("classes") or [])
-    if not found & set(classes):
-        raise SettingError(
-            f"--labels: {path} has no box of the data set's classes, {classes[:5]}; it has {sorted(found)[:5]}. "
-            f"Set {leaf.key}.metainfo.classes"
-        )
-    return classes
+def classes_of(leaf: Leaf) -> list[str]:
+    """The names of a data set's classes; none where it has no names."""
+    return list(leaf.kind._load_metainfo(copy.deepcopy(leaf.cfg.get("metainfo"))).get("classes") or [])
+
+
+def check_classes(cfg: Config) -> list[str]:
+    """Look whether the train sets' classes are in their annotation files, of COCO's format and Pascal VOC's.
+
+    Returns:
+        Of each data set a line for the classes that its file lacks, if it lacks any.
+
+    Raises:
+        SettingError: A file has none of the classes; or lacks one of a ``NamedCocoDataset``, which needs them all.
+    """
+    said = []
+    for leaf in leaves(cfg, "train_dataloader"):
+        reader = next((reader for name, reader in NAMES.items() if name in leaf.formats), None)
+        path, classes = leaf.path(leaf.cfg.get("ann_file") or ""), classes_of(leaf) if reader else []
+        if not classes or not path.is_file() or "OneClassCocoDataset" in leaf.formats:
+            continue
+        found = reader(leaf, path, set(classes))
+        lacks = [name for name in classes if name not in found]
+        if lacks and (len(lacks) == len(classes) or "NamedCocoDataset" in leaf.formats):
+            raise SettingError(
+                f"{path} has none of the data set's classes {lacks[:5]}; it has {sorted(found)[:80]}. Set "
+                f"{leaf.key}.metainfo.classes, or CLASSES where the config reads that"
+            )
+        if lacks:
+            said.append(f"{path} has no class named {', '.join(map(repr, lacks))}")
+    return said
+
+
+def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
+    """The names of the categories, without the parsing of a file of hundreds of megabytes."""
+    raw = path.read_bytes()
+    start = raw.find(b"[", raw.find(b'"categories"'))
+    text = raw[start : start + (1 << 22)].decode(errors="ignore")
+    try:
+        return {category["name"] for category in json.JSONDecoder().raw_decode(text)[0]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingError(f"{path} is not in COCO's format of boxes: {error!r}") from error
+
+
+def _voc_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
+    """The names of objects, of as many images as are needed to see all that are wanted."""
+    folder, found = _xml_folder(leaf), set()
+    for name in _lines(path)[1]:
+        found |= {box.name for box in _objects(folder / f"{name}.xml")}
+        if wanted <= found:
+            break
+    return found
+
+
+NAMES = {"CocoDataset": _coco_names, "XMLDataset": _voc_names}
+
+
+def _xml_folder(leaf: Leaf) -> Path:
+    return leaf.path(leaf.cfg.get("data_prefix", {}).get("sub_data_root", ""), leaf.default("ann_subdir"))
 
 
 def _read_coco(leaf: Leaf) -> LabelFile:
@@ -106,13 +157,15 @@ def _read_coco(leaf: Leaf) -> LabelFile:
         content = json.loads(raw)
         photos, annotations = content["images"], content["annotations"]
         names = {each["id"]: each["name"] for each in content["categories"]}
+        if "OneClassCocoDataset" in leaf.formats:
+            names = dict.fromkeys(names, classes_of(leaf)[0])
         files = {photo["id"]: str(photo.get("file_name", photo["id"])) for photo in photos}
         sizes = [(each["image_id"], names[each["category_id"]], each["bbox"]) for each in annotations]
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingError(f"--labels: {path} is not in COCO's format of boxes: {error!r}") from error
+        raise SettingError(f"{path} is not in COCO's format of boxes: {error!r}") from error
     if len(set(files.values())) < len(files):
         files = {number: str(number) for number in files}
-    classes = _classes(leaf, set(names.values()), path)
+    classes = classes_of(leaf)
     images: dict[str, list[Box]] = {name: [] for name in files.values()}
     for index, (image, name, box) in enumerate(sizes):
         ignored = annotations[index].get("iscrowd") or annotations[index].get("ignore") or min(box[2:]) < 1
@@ -139,9 +192,8 @@ def _read_coco(leaf: Leaf) -> LabelFile:
 def _read_voc(leaf: Leaf) -> LabelFile:
     path = leaf.path(leaf.cfg["ann_file"])
     raw, names = _lines(path)
-    folder = leaf.path(leaf.cfg.get("data_prefix", {}).get("sub_data_root", ""), leaf.default("ann_subdir"))
+    folder, classes = _xml_folder(leaf), classes_of(leaf)
     objects = {name: _objects(folder / f"{name}.xml") for name in names}
-    classes = _classes(leaf, {box.name for boxes in objects.values() for box in boxes}, path)
     images = {name: [box for box in boxes if box.name in classes] for name, boxes in objects.items()}
 
     def write(part: Part, stem: Path) -> dict[str, str]:
@@ -181,7 +233,7 @@ def _objects(path: Path) -> list[Box]:
             if int(each.findtext("difficult") or 0) == 0
         ]
     except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise SettingError(f"--labels: {path} is not in Pascal VOC's format: {error}") from error
+        raise SettingError(f"{path} is not in Pascal VOC's format: {error}") from error
 
 
 def _pruned(path: Path, stays: set[int] | None) -> bytes:
@@ -191,6 +243,19 @@ def _pruned(path: Path, stays: set[int] | None) -> bytes:
         if stays is not None and index not in stays:
             tree.getroot().remove(each)
     return ElementTree.tostring(tree.getroot(), encoding="utf-8")
+
+
+def labels_digest(leaf: Leaf) -> str | None:
+    """SHA-256 of a data set's annotations: of the file that it names and, in Pascal VOC's layout, of the XML files that
+    this one lists; None where it names none."""
+    path = leaf.path(leaf.cfg.get("ann_file") or "")
+    if not path.is_file():
+        return None
+    whole = hashlib.sha256(path.read_bytes())
+    if "XMLDataset" in leaf.formats:
+        for name in _lines(path)[1]:
+            whole.update(hashlib.sha256((_xml_folder(leaf) / f"{name}.xml").read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def settings_digest(settings: Mapping[str, Any]) -> dict[str, str]:

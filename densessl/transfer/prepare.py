@@ -12,7 +12,9 @@ from mmengine.config import Config
 from densessl.engine.checkpoint import UnsafeCheckpointError
 from densessl.engine.launch import SettingError
 from densessl.transfer.data_files import check_data, set_data_root
+from densessl.transfer.label_files import check_classes
 from densessl.transfer.labels import parse_labels, set_labels
+from densessl.transfer.notes import NOTE, notes
 from densessl.transfer.read import Opened, open_checkpoint
 from densessl.transfer.schedule import bare_name, set_steps
 
@@ -55,10 +57,11 @@ def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
 
     Raises:
         DataNotFound: See :func:`densessl.transfer.data_files.check_data`.
-        SettingError: See :func:`densessl.transfer.schedule.set_steps` and :func:`densessl.transfer.labels.set_labels`.
+        SettingError: See :func:`densessl.transfer.label_files.check_classes`,
+            :func:`densessl.transfer.schedule.set_steps` and :func:`densessl.transfer.labels.set_labels`.
     """
     check_data(cfg)
-    said = []
+    said = [f"{NOTE}{line}" for line in check_classes(cfg)]
     if args.steps is not None:
         said.append(set_steps(cfg, args.steps, 1 if args.evaluations is None else args.evaluations))
     if args.labels is not None:
@@ -68,13 +71,7 @@ def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
                 f"--labels: an epoch has as many steps fewer, and there are {cfg.train_cfg.max_epochs} as before; "
                 "--steps N keeps the length"
             )
-    frozen = cfg.model.get("backbone", {}).get("frozen_stages", -1)
-    if args.init == NONE and isinstance(frozen, int) and frozen >= 0:
-        said.append(
-            f"--init none: model.backbone.frozen_stages={frozen} keeps layers at random numbers; "
-            "model.backbone.frozen_stages=-1 trains them"
-        )
-    return said
+    return said + notes(cfg, args.init, args.launcher)
 
 
 def set_init(cfg: Config, file: str) -> None:

@@ -193,6 +193,22 @@ def test_files_elsewhere_are_not_looked_for():
     check_data(cfg)
 
 
+def test_a_data_root_leaves_other_paths_alone():
+    cfg = Config(
+        dict(
+            data_root="data/coco",
+            work_dir="data/coco/runs",
+            load_from="data/coco/x.pth",
+            train_dataloader=dict(dataset=dict(type="CocoDataset", ann_file="data/coco_mini/a.json")),
+            val_evaluator=dict(type="CocoMetric", ann_file="data/coco/b.json"),
+        )
+    )
+    set_data_root(cfg, "/photos")
+    assert (cfg.work_dir, cfg.load_from) == ("data/coco/runs", "data/coco/x.pth")
+    assert cfg.train_dataloader.dataset.ann_file == "data/coco_mini/a.json"
+    assert cfg.val_evaluator.ann_file == "/photos/b.json" and cfg.data_root == "/photos/"
+
+
 def test_a_data_root_takes_the_place_of_every_old_one(tmp_path):
     cfg = coco_config("data/coco/")
     set_data_root(cfg, "elsewhere")

@@ -113,6 +113,8 @@ def data(tmp_path, monkeypatch):
         (["--demo"], "--demo is for pretraining configs"),
         (["--regions", "store"], "--regions is for pretraining configs"),
         (["--init", "nowhere.pth"], "no checkpoint nowhere.pth"),
+        (["--cfg-options", "custom_hooks.7.branch=target"], "--cfg-options: "),
+        (["--cfg-options", "train_dataloader.dataset.metainfo.classes=['hen']"], "none of the data set's classes"),
     ],
 )
 def test_words_that_do_not_fit_end_the_process_with_their_message(data, tmp_path, capsys, words, said):
@@ -151,7 +153,7 @@ def test_epochs_of_few_labels_and_frozen_random_layers_are_said(data, tmp_path):
     args = parser().parse_args([*words, "--cfg-options", "model.backbone.frozen_stages=1"])
     lines = complete(prepare(args), args)
     assert any("--steps N keeps the length" in line for line in lines)
-    assert any("frozen_stages=1 keeps layers at random numbers" in line for line in lines)
+    assert any("frozen_stages=1, which keeps layers or statistics at random numbers" in line for line in lines)
 
 
 @pytest.mark.det

@@ -19,7 +19,7 @@ custom_imports = dict(
 
 data_root = "data/coco"
 names = "{{$CLASSES:coco}}"
-classes = None if names == "coco" else names.split(",")
+classes = None if names == "coco" else [name.strip() for name in names.split(",")]
 model = dict(bbox_head=dict(num_classes=len(classes) if classes else 80))
 
 dataset = dict(type="densessl.NamedCocoDataset", data_root=data_root, metainfo=dict(classes=classes) if classes else {})

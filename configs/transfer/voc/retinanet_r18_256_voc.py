@@ -16,7 +16,7 @@ custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 data_root = "data/VOCdevkit"
 names = "{{$CLASSES:aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,pottedplant,sheep,sofa,train,tvmonitor}}"
-classes = names.split(",")
+classes = [name.strip() for name in names.split(",")]
 
 # The pixels that densessl pretrains on: RGB, ImageNet's mean and deviation.
 model = dict(

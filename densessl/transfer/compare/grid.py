@@ -20,6 +20,7 @@ from densessl.transfer.compare.cells import CHECKPOINTS, RUN, Cell, CompareError
 from densessl.transfer.compare.results import read_run, read_step_seconds
 from densessl.transfer.data_files import check_data, leaves, set_data_root
 from densessl.transfer.detector_files import LOADERS
+from densessl.transfer.label_files import labels_digest
 from densessl.transfer.labels import parse_labels
 from densessl.transfer.prepare import NONE
 
@@ -147,12 +148,11 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
         set_data_root(cfg, str(grid.data_root))
     check_data(cfg)
     listed = [leaf for loader in ("train_dataloader", "val_dataloader") for leaf in leaves(cfg, loader)]
-    files = {leaf.cfg["ann_file"]: leaf.path(leaf.cfg["ann_file"]) for leaf in listed if leaf.cfg.get("ann_file")}
     digest = hashlib.sha256(text.encode()).hexdigest()
     path = text_path(grid.out, digest)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    data = {name: sha256(file) for name, file in files.items() if file.is_file()}
+    data = {leaf.key: found for leaf in listed if (found := labels_digest(leaf))}
     return dict(config=digest, data=data), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
 
 
@@ -241,7 +241,8 @@ def timing_cell(grid: Grid, shared: Mapping[str, Any], environment: Mapping[str,
         labels=grid.labels[:1],
         seeds=grid.seeds[:1],
         evaluations=1,
-        cfg_options=(*grid.cfg_options, "default_hooks.logger.interval=5"),
+        # A logged time is a mean over the window, which the first steps must not be in.
+        cfg_options=(*grid.cfg_options, "default_hooks.logger.interval=5", "log_processor.window_size=5"),
     )
     (cell,) = cells(timed, shared, environment, TIMED_STEPS)
     own = dict(shared, labels=grid.labels[0], minutes=grid.minutes)

@@ -11,22 +11,25 @@ from typing import Any
 
 from densessl.engine.vis_backends import to_json
 from densessl.transfer.compare.cells import OUTPUT, CompareError
+from densessl.transfer.notes import NOTE
 
-# Key in MMDetection's or MMSegmentation's logs -> name in tables, and what makes it a percentage.
+# Key in MMDetection's or MMSegmentation's logs -> name in tables.
 METRICS = {
-    "coco/bbox_mAP": ("AP", 100),
-    "coco/bbox_mAP_50": ("AP50", 100),
-    "coco/bbox_mAP_75": ("AP75", 100),
-    "coco/bbox_AR@100": ("AR@100", 100),
-    "coco/segm_mAP": ("mask AP", 100),
-    "coco/segm_mAP_50": ("mask AP50", 100),
-    "coco/segm_mAP_75": ("mask AP75", 100),
-    "cityscapes/mAP": ("Cityscapes AP", 100),
-    "cityscapes/AP@50": ("Cityscapes AP50", 100),
-    "pascal_voc/mAP": ("VOC mAP", 100),
-    "pascal_voc/AP50": ("VOC AP50", 100),
-    "mIoU": ("mIoU", 1),  # MMSegmentation logs percent
+    "coco/bbox_mAP": "AP",
+    "coco/bbox_mAP_50": "AP50",
+    "coco/bbox_mAP_75": "AP75",
+    "coco/bbox_AR@100": "AR@100",
+    "coco/segm_mAP": "mask AP",
+    "coco/segm_mAP_50": "mask AP50",
+    "coco/segm_mAP_75": "mask AP75",
+    "cityscapes/mAP": "Cityscapes AP",
+    "cityscapes/AP@50": "Cityscapes AP50",
+    "pascal_voc/mAP": "VOC mAP",
+    "pascal_voc/AP50": "VOC AP50",
+    "mIoU": "mIoU",
 }
+FRACTIONS = ("coco/", "cityscapes/", "pascal_voc/")  # metrics from 0 to 1; MMSegmentation logs percent
+NOTHING_FOUND = "testing results of the whole dataset is empty"  # says CocoMetric, and logs no metric
 # Of a log's line of metrics, what is none.
 OTHERS = {"step", "iter", "epoch", "time", "data_time", "memory"}
 
@@ -44,7 +47,8 @@ def log_lines(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations of a run: ``{"step": 200, "coco/bbox_mAP": 0.31, …}``, in order; metrics are as logged.
+    """The evaluations of a run: ``{"step": 200, "coco/bbox_mAP": 0.31, …}``, in order; metrics are as logged, and of an
+    evaluation without any there is its step alone.
 
     Stock loggers count epochs, not steps, at evaluations of runs by epochs; their step is then that of the last logged
     training step before, which is never the smaller one.
@@ -55,15 +59,15 @@ def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             last = max(last, line.get("step", 0))
             continue
         metrics = {key: value for key, value in line.items() if key not in OTHERS and isinstance(value, int | float)}
-        if metrics:
-            curve.append({"step": max(line.get("step", 0), last), **{k: to_json(v) for k, v in metrics.items()}})
+        curve.append({"step": max(line.get("step", 0), last), **{k: to_json(v) for k, v in metrics.items()}})
     return curve
 
 
 def read_loads(output: str) -> list[str]:
-    """The lines in which a run says what it loaded, or that it loaded nothing."""
+    """The lines in which a run says what it loaded, or that it loaded nothing; and its notes on what it trains."""
     found = re.findall(r"Load(?:Backbone|Detector)Hook: (.*)", output)
-    return [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
+    loads = [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
+    return loads + re.findall(rf" - ({NOTE}.*)", output)
 
 
 def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
@@ -76,7 +80,10 @@ def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
     Raises:
         ValueError: No evaluation was logged, or the last one not at the end.
     """
+    output = (run / OUTPUT).read_text(encoding="utf-8", errors="replace")
     curve = read_curve(list(log_lines(run)))
+    if NOTHING_FOUND not in output:
+        curve = [line for line in curve if len(line) > 1]
     if not curve:
         raise ValueError(f"no evaluation in its logs ({run}/*/vis_data/scalars.json)")
     if steps is not None:
@@ -84,7 +91,7 @@ def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
         if not last or last % steps:
             raise ValueError(f"the last evaluation in its logs is of step {last}, expected {steps}")
         curve = [{**line, "step": line["step"] * steps // last} for line in curve]
-    return dict(curve=curve, load=read_loads((run / OUTPUT).read_text(encoding="utf-8", errors="replace")))
+    return dict(curve=curve, load=read_loads(output))
 
 
 def read_step_seconds(run: Path, steps: int) -> float:
@@ -103,22 +110,28 @@ def read_step_seconds(run: Path, steps: int) -> float:
 
 
 def value(evaluation: Mapping[str, Any], key: str) -> float | None:
-    """A metric as it is shown, of those of :data:`METRICS` in percent; None where it was not measured. MMDetection says
-    -1 where there was nothing to find, and leaves COCO's metrics out where nothing was found, which is 0."""
+    """A metric as it is shown, in percent where it is known to be a fraction; None where it was not measured.
+    MMDetection says -1 where there was nothing to find, and leaves COCO's metrics out where nothing was found, which is
+    0."""
     found = evaluation.get(key, 0.0 if key.startswith("coco/") else None)
-    if found is None or not math.isfinite(found) or (found == -1 and key in METRICS):
+    if found is None or not math.isfinite(found) or (found == -1 and is_percent(key)):
         return None
-    return found * METRICS.get(key, (key, 1))[1]
+    return found * 100 if key.startswith(FRACTIONS) else found
+
+
+def is_percent(key: str) -> bool:
+    """Whether :func:`value` is known to give percent."""
+    return key in METRICS or key.startswith(FRACTIONS)
 
 
 def label(key: str) -> str:
     """A metric's name in tables."""
-    return METRICS.get(key, (key, 1))[0]
+    return METRICS.get(key, key)
 
 
 def choose_metrics(found: Collection[str], wanted: Sequence[str] = ()) -> list[str]:
     """Which metrics are shown: those asked for, by their keys or names in tables; by default those of :data:`METRICS`
-    that there are, or else all.
+    that there are, or else all; COCO's AP where no run found anything.
 
     Raises:
         CompareError: One that is asked for is not there.
@@ -133,4 +146,4 @@ def choose_metrics(found: Collection[str], wanted: Sequence[str] = ()) -> list[s
     known = [key for key in METRICS if key in found]
     if "pascal_voc/AP50" in known and not any(key.startswith("pascal_voc/AP") and key[-2:] != "50" for key in found):
         known.remove("pascal_voc/mAP")  # the same figure: the mean over one threshold
-    return known or sorted(found)
+    return known or sorted(found) or ["coco/bbox_mAP"]

@@ -60,7 +60,7 @@ class Results:
         return record["result"]["curve"] if record else []
 
     def values(self, key: str, init: str, labels: str) -> dict[int, float]:
-        """A metric at the last evaluation by seed, in percent where :data:`METRICS` knows it."""
+        """A metric at the last evaluation by seed, as :func:`value` gives it."""
         last = {seed: value(curve[-1], key) for seed in self.seeds if (curve := self.curve(init, labels, seed))}
         return {seed: number for seed, number in last.items() if number is not None}
 

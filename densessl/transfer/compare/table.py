@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from densessl.transfer.compare.grid import ALL
-from densessl.transfer.compare.results import METRICS, label
+from densessl.transfer.compare.results import is_percent, label
 from densessl.transfer.compare.run import Results
 from densessl.transfer.compare.statistics import RULE, Difference, Spread, paired, spread
 
@@ -103,7 +103,7 @@ def summary(results: Results, wanted: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _percent(keys: Sequence[str]) -> str:
-    return ", in percent" if all(key in METRICS for key in keys) else ""
+    return ", in percent" if all(map(is_percent, keys)) else ""
 
 
 def _spreads(results: Results, keys: Sequence[str], init: str, labels: str) -> list[str]:

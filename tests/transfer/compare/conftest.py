@@ -47,7 +47,7 @@ class Toy:
 @pytest.fixture
 def toy(tmp_path):
     (tmp_path / "toy.py").write_text(CONFIG)
-    for name in ("good", "bad", "slow", "silent"):
+    for name in ("good", "bad", "slow", "silent", "empty"):
         (tmp_path / f"{name}.pth").write_text(name)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.txt").write_text("000001\n000002\n")

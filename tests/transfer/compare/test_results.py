@@ -54,6 +54,17 @@ def test_a_run_without_its_last_evaluation_has_no_result(tmp_path):
         read_run(tmp_path, steps=30)
 
 
+def test_an_evaluation_that_found_nothing_counts_as_zero(tmp_path):
+    empty = {"data_time": 0.1, "time": 0.2, "step": 20}
+    write_log(tmp_path, [train(1), {"coco/bbox_mAP": 0.1, "step": 10}, train(20), empty])
+    with pytest.raises(ValueError, match="step 10, expected 20"):  # who logs nothing may have been stopped
+        read_run(tmp_path, steps=20)
+    (tmp_path / "output.txt").write_text("- ERROR - The testing results of the whole dataset is empty.\n")
+    curve = read_run(tmp_path, steps=20)["curve"]
+    assert curve == [{"step": 10, "coco/bbox_mAP": 0.1}, {"step": 20}]
+    assert value(curve[-1], "coco/bbox_mAP") == 0.0 and choose_metrics([]) == ["coco/bbox_mAP"]
+
+
 def test_a_torn_last_line_ends_the_log(tmp_path):
     write_log(tmp_path, [train(1), {"mIoU": 1.0, "step": 20}])
     log = tmp_path / "20260101_000000/vis_data/scalars.json"
@@ -79,11 +90,13 @@ def test_loads():
         "11:00 - mmengine - INFO - LoadDetectorHook: 9/9 detector tensors loaded; 0 unexpected\n"
         "11:00 - mmengine - INFO - LoadBackboneHook: checkpoint=None, so the backbone keeps its random initialisation\n"
         "(VERY_HIGH   ) LoadBackboneHook                   \n"
+        "11:00 - mmengine - INFO - note: a step has 2 images\n"
     )
     assert [line.split(";")[0].split(",")[0] for line in found] == [
         "a.pth: 320/320 backbone tensors loaded",
         "9/9 detector tensors loaded",
         "checkpoint=None",
+        "note: a step has 2 images",
     ]
 
 
@@ -91,6 +104,8 @@ def test_percent():
     line = {"coco/bbox_mAP": 0.27, "mIoU": 41.2, "coco/bbox_mAP_75": -1.0, "own": -1.0, "pascal_voc/mAP": None}
     assert value(line, "coco/bbox_mAP") == pytest.approx(27) and value(line, "mIoU") == 41.2
     assert value(line, "coco/bbox_mAP_75") is None and value(line, "pascal_voc/mAP") is None
+    assert value({"coco/bbox_mAP_s": 0.153}, "coco/bbox_mAP_s") == pytest.approx(15.3)
+    assert value({"coco/bbox_mAP_s": -1.0}, "coco/bbox_mAP_s") is None
     assert value(line, "own") == -1.0 and value(line, "absent") is None
     assert value(line, "coco/segm_mAP") == 0.0  # as MMDetection does where nothing was detected
 

@@ -33,6 +33,14 @@ def test_every_start_fraction_and_seed_is_run_once(toy):
     assert not list((toy.folder / "out/runs").rglob("*.pth"))
 
 
+def test_a_start_that_finds_nothing_has_ap_0(toy):
+    said = []
+    inits = {"random": None, "empty": str(toy.folder / "empty.pth")}
+    results = run_grid(toy.small(inits=inits), say=said.append)
+    assert not results.failures and "AP 0.0" in said[2]
+    assert results.values("coco/bbox_mAP", "empty", "all") == {0: 0.0}
+
+
 def test_the_command_is_what_one_would_type(toy):
     run_grid(toy.grid(threads=2, cfg_options=("optim_wrapper.lr=0.2",)), say=quiet)
     variable, program, trainer, *words = shlex.split(record(toy, "ours_10pct_seed1")["command"])
@@ -60,7 +68,7 @@ def test_new_seeds_fractions_and_starts_are_added(toy):
     "change, told",
     [
         (lambda toy: (toy.folder / "good.pth").write_text("good, trained longer"), "init: '"),
-        (lambda toy: (toy.folder / "data/train.txt").write_text("000001\n"), "data: {'train.txt': "),
+        (lambda toy: (toy.folder / "data/train.txt").write_text("000001\n"), "data: {'train_dataloader.dataset': "),
         (lambda toy: dict(steps=15), "steps: 12 there, 15 now"),
         (lambda toy: dict(evaluations=1), "evaluations: 3 there, 1 now"),
         (lambda toy: dict(cfg_options=("optim_wrapper.lr=0.2",)), '-  "lr": 0.1\n    +  "lr": 0.2'),
@@ -138,6 +146,7 @@ def test_steps_are_planned_once_and_for_all(toy):
     assert run_grid(grid, say=quiet).steps == 12  # 6 s of 0.5 s, and not the first steps' 9 s
     plan = json.loads((toy.folder / "out/plan.json").read_text())
     assert plan["result"] == dict(step_seconds=0.5, minutes=0.1, steps=12)
+    assert "log_processor.window_size=5" in plan["command"]  # or times are means over the first steps too
     assert toy.started()[0] == "plan" and len(toy.started()) == 9
     run_grid(toy.grid(steps=None, minutes=0.1, seeds=(0, 1, 2)), say=quiet)
     assert toy.started().count("plan") == 1 and len(toy.started()) == 13

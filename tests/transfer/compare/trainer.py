@@ -1,7 +1,8 @@
 """Stands for ``tools/train.py``: takes its words, and logs as MMEngine does, but learns nothing.
 
 AP is 10 + 5 for a file that says "good" + the seed, at the end, and grows linearly with the steps. A file that says
-"bad" ends the run with exit code 2, "slow" makes it wait, "silent" leaves no evaluation.
+"bad" ends the run with exit code 2, "slow" makes it wait, "silent" leaves no evaluation, and
+"empty" finds nothing, of which MMDetection logs no metrics.
 """
 
 import argparse
@@ -45,6 +46,9 @@ with open(logs / "scalars.json", "w") as file:
         every = steps // (args.evaluations or 2)
         if step % every == 0 and "silent" not in init:
             metrics = {"coco/bbox_mAP": final * step / steps, "coco/bbox_mAP_50": -1.0, "coco/bbox_mAP_s": -1.0}
+            if "empty" in init:
+                print("2026 - mmengine - ERROR - The testing results of the whole dataset is empty.")
+                metrics = {}
             file.write(json.dumps({**metrics, "data_time": 0.1, "time": 0.2, "step": step}) + "\n")
 if init:
     print("2026 - mmengine - INFO - LoadBackboneHook: x.pth: 120/120 backbone tensors loaded; 0 unexpected")
