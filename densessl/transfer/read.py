@@ -153,6 +153,15 @@ def by_our_names(source: Source, branch: str | None = None) -> Taken:
         parts = tuple(f"{branch}.{part}." for part in PARTS)
         dropped = grouped(source.state, [key for key in source.state if key.startswith(parts)])
         return Taken(OURS, branch, tuple(branches), source.state, dropped)
+    # An export, whose names are known: it is not compared with public layouts, unless its names are theirs.
+    if "fingerprint" in source.meta and "names" not in source.meta:
+        if branch == "target":
+            raise ExportError(f"{source.name} has no 'target' backbone; its branches are ['online']")
+        bare = not any(key.startswith("backbone.") for key in source.state)
+        tensors = {f"backbone.{key}": value for key, value in source.state.items()} if bare else source.state
+        parts = tuple(f"{part}." for part in PARTS.values())
+        dropped = grouped(tensors, [key for key in tensors if key.startswith(parts)])
+        return Taken(OURS, "online", ("online",), tensors, dropped)
     if any(key.startswith("detector.backbone.") for key in source.state):
         raise ExportError(f"{source.name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
     return take(source.state, source.name, branch)

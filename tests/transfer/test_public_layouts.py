@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from densessl.engine.checkpoint import load_weights
-from densessl.transfer import LoadBackboneHook, load_backbone, read_backbone
-from densessl.transfer.read import by_our_names, open_checkpoint
+from densessl.transfer import (
+    ExportError,
+    LoadBackboneHook,
+    export_backbone,
+    load_backbone,
+    load_parts,
+    read_backbone,
+)
+from densessl.transfer.read import by_our_names, open_checkpoint, parts_in
 from tests.transfer.cases import retinanet
+from tests.transfer.parts import detector, pretrained
 from tests.transfer.public import Case, in_state_dict, of_vissl
 from tests.transfer.public_cases import CASES
 from tests.transfer.vits import vitdet
@@ -105,6 +113,34 @@ def test_tools_export_takes_public_files(tmp_path, capsys):
 
 
 @pytest.mark.det
+def test_an_export_keeps_a_neck_that_is_no_plain_pyramid(tmp_path):
+    """Whose file it is, its fingerprint says; the names of this neck are also those of mmselfsup's."""
+    content, online = pretrained(dict(type="mmdet.PAFPN", out_channels=8, num_outs=4), None)
+    export_backbone(content, tmp_path / "new.pth")
+    found = by_our_names(tmp_path / "new.pth")
+    assert (found.layout.name, found.branch, found.branches) == ("densessl", "online", ("online",))
+    neck, wanted = parts_in(tmp_path / "new.pth")["neck"], online.neck.state_dict()
+    assert neck.keys() == wanted.keys() and all(torch.equal(neck[key], value) for key, value in wanted.items())
+    model = detector(neck=dict(type="PAFPN", num_outs=4, start_level=0))
+    reports = load_parts(model, tmp_path / "new.pth")
+    assert [(name, report.loaded) for name, report in reports.items()] == [("backbone", 120), ("neck", len(wanted))]
+    assert all(torch.equal(value, wanted[key]) for key, value in model.neck.state_dict().items())
+    with pytest.raises(ExportError, match=r"has no 'target' backbone; its branches are \['online'\]"):
+        by_our_names(tmp_path / "new.pth", "target")
+
+
+def test_an_export_of_any_network_keeps_its_names(tmp_path):
+    """A name that other libraries give a tensor of a ViT is that of another network in ours."""
+    own = {"patch_embed.projection.weight": torch.ones(4, 3, 4, 4), "layers.0.ln1.weight": torch.ones(4)}
+    content = dict(state_dict={f"online.backbone.{key}": value for key, value in own.items()})
+    for to, name in (("mmdet", "new.pth"), ("safetensors", "new.safetensors")):
+        export_backbone(content, tmp_path / name, to)
+        state, fingerprint = read_backbone(tmp_path / name)
+        assert state.keys() == own.keys() and all(torch.equal(state[key], value) for key, value in own.items())
+        assert fingerprint.arch == "other"
+
+
+@pytest.mark.det
 def test_what_ccop_pretrains_of_the_pyramid_comes_along(tmp_path):
     from tests.transfer.public import detectron2, resnet
 
@@ -121,8 +157,6 @@ def test_what_ccop_pretrains_of_the_pyramid_comes_along(tmp_path):
     torch.save(dict(state_dict=state), tmp_path / "ccop.pth")
     main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
     assert main([str(tmp_path / "ccop.pth"), str(tmp_path / "new.pth")]) == 0
-    from densessl.transfer import load_parts
-
     reports = load_parts(model, tmp_path / "new.pth")
     assert [report.coverage for report in reports.values()] == [1, 1] and list(reports) == ["backbone", "neck"]
     loaded = model.neck.state_dict()
