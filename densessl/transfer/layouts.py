@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from densessl.engine.checkpoint import RenameRules
+from densessl.transfer.fingerprint import is_resnet
 from densessl.transfer.names import BOTTOM_UP
 from densessl.transfer.vit import is_vit
 
@@ -29,10 +30,10 @@ class Facts(NamedTuple):
     pixels: Mapping[str, Any] | None = None
 
     def config(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
-        """The config of the network with these tensors."""
-        if not is_vit(state):
+        """The config of the network with these tensors; None of one that is neither a ResNet nor a ViT."""
+        if is_resnet(state):
             return self.resnet
-        if self.heads is None:
+        if not is_vit(state) or self.heads is None:
             return None
         heads = self.heads.get(state["patch_embed.proj.weight"].shape[0])
         told = {"num_heads": heads} if heads else {}
@@ -47,6 +48,8 @@ MEAN = [123.675, 116.28, 103.53]
 IMAGENET = dict(mean=MEAN, std=[58.395, 57.12, 57.375], **RGB)
 # The standard deviation is in the first convolution.
 MSRA = dict(mean=MEAN[::-1], std=[1.0, 1.0, 1.0], channel_order="BGR")
+# torchvision's detectors have an eps of 1e-5, and those of its first released weights one of 0.
+NO_EPS = dict(STRIDE_3X3, norm_cfg=dict(type="BN", eps=None))
 
 UNKNOWN = Facts()
 OFFICIAL = Facts(STRIDE_3X3, DEIT, IMAGENET)
@@ -67,6 +70,8 @@ class Layout(NamedTuple):
         rules: Names in this layout, before ``NAMES``.
         folded: Norms may be the scale and shift that they amount to.
         whole: Neck and head have MMDetection's names too.
+        others: Its backbone may be neither a ResNet nor a ViT.
+        grouped: The facts where the 3x3 convolutions have groups (ResNeXt), if they are others then.
     """
 
     name: str
@@ -78,6 +83,8 @@ class Layout(NamedTuple):
     rules: RenameRules = []
     folded: bool = False
     whole: bool = False
+    others: bool = False
+    grouped: Facts | None = None
 
     @property
     def branches(self) -> dict[str, str]:
@@ -92,9 +99,16 @@ LAYOUTS = [
     Layout(
         "MMDetection",
         (r"backbone\.", r"\w*(?:bbox|rpn|roi|mask|decode)_head\."),
-        r"backbone\.",
+        r"backbone\.|roi_head\.shared_head\.(?=layer4\.)",
         facts=UNKNOWN,
         whole=True,
+        others=True,
+    ),
+    Layout(
+        "a detector of torchvision",
+        (r"backbone\.body\.", r"backbone\.fpn\.(?:inner|layer)_blocks\."),
+        r"backbone\.body\.",
+        facts=Facts(NO_EPS, None, IMAGENET),
     ),
     Layout("the official code of a DETR", (r"backbone\.0\.body\.", r"transformer\."), r"backbone\.0\.body\."),
     Layout("CCOP", (r"backbone_q\.bottom_up\.",), r"backbone_q\.", r"backbone_k\.", rules=BOTTOM_UP),
@@ -131,8 +145,24 @@ LAYOUTS = [
         r"backbone\.",
         r"(?:encoder_k|target_net|momentum_encoder|teacher)\.module\.0\.",
         LIBRARY,
+        others=True,
     ),
-    Layout("mmselfsup or mmpretrain", (r"backbone\.", r"head\.|neck\.(?!lateral|fpn)"), r"backbone\.", facts=LIBRARY),
+    Layout(  # whose DINO has a head besides
+        "solo-learn",
+        (r"(?:backbone|encoder)\.", r"classifier\.(?:weight|bias)"),
+        r"(?:backbone|encoder)\.",
+        r"momentum_(?:backbone|encoder)\.",
+        OWN_PIXELS,
+    ),
+    Layout(
+        "mmselfsup or mmpretrain",
+        (r"backbone\.", r"head\.(?!fc\.|layers\.)|neck\.(?!lateral|fpn)"),
+        r"backbone\.",
+        facts=LIBRARY,
+        others=True,
+    ),
+    # Its ViTs were trained on pixels of -1 to 1, its ResNets on ImageNet's.
+    Layout("a classifier of mmpretrain", (r"backbone\.", r"head\."), r"backbone\.", facts=OWN_PIXELS, others=True),
     # Official codes.
     Layout(
         "MoCo v3",
@@ -141,7 +171,7 @@ LAYOUTS = [
         r"momentum_encoder\.",
         Facts(STRIDE_3X3, MOCO_V3, IMAGENET),
     ),
-    Layout("MoCo", (r"encoder_q\.",), r"encoder_q\.", r"encoder_k\."),
+    Layout("MoCo", (r"encoder_q\.",), r"encoder_q\.(?:module\.)?", r"encoder_k\.(?:module\.)?"),
     Layout("PixPro", (r"encoder\.", r"projector\.linear1\."), r"encoder\.", r"encoder_k\."),
     Layout("TWIST", (r"backbone\.", r"projection_heads\."), r"backbone\."),
     Layout("Fast-MoCo", (r"backbone\.", r"bbone_ema\."), r"backbone\.", r"bbone_ema\."),
@@ -175,20 +205,13 @@ LAYOUTS = [
         OWN_PIXELS,
     ),
     # Libraries.
-    Layout(
-        "solo-learn",
-        (r"(?:backbone|encoder)\.", r"classifier\.(?:weight|bias)"),
-        r"(?:backbone|encoder)\.",
-        r"momentum_(?:backbone|encoder)\.",
-        OWN_PIXELS,
-    ),
     Layout("SimSiam", (r"encoder\.", r"predictor\."), r"encoder\."),
-    Layout("MoCo of lightly", (r"query_backbone\.",), r"query_backbone\.", r"backbone\.", LIBRARY),
+    Layout("MoCo of lightly", (r"query_backbone\.",), r"query_backbone\.(?:vit\.)?", r"backbone\.(?:vit\.)?", LIBRARY),
     Layout(
         "DINO of lightly",
         (r"student_backbone\.",),
-        r"student_backbone\.",
-        r"(?:teacher_)?backbone\.",
+        r"student_backbone\.(?:vit\.)?",
+        r"(?:teacher_)?backbone\.(?:vit\.)?",
         LIBRARY,
         default="target",
     ),
@@ -196,7 +219,7 @@ LAYOUTS = [
         "lightly",
         (r"backbone\.", r"projection_head|decoder\.decoder_"),
         r"backbone\.(?:vit\.)?",
-        r"(?:backbone_momentum|teacher_backbone|momentum_backbone)\.",
+        r"(?:backbone_momentum|teacher_backbone|momentum_backbone)\.(?:vit\.)?",
         LIBRARY,
     ),
     # Backbones alone.
@@ -206,12 +229,13 @@ LAYOUTS = [
         r"(?=conv1_w|res_conv1_bn_|res\d_\d+_branch)",
         facts=Facts(STRIDE_1X1, None, MSRA),
         folded=True,
+        grouped=Facts(pixels=dict(mean=MEAN[::-1], channel_order="BGR")),  # of the stride and std others than MSRA's
     ),
     Layout("Detectron2, from torchvision's names", (r"stem\.conv1\.weight", r"res2\."), r"(?=stem\.|res\d\.)"),
 ]
 # Nobody's in particular, and looked for last.
 PLAIN = [
-    Layout("a model with a backbone", (r"backbone\.",), r"backbone\.", facts=UNKNOWN, whole=True),
+    Layout("a model with a backbone", (r"backbone\.",), r"backbone\.", facts=UNKNOWN, whole=True, others=True),
     Layout(
         "a bare backbone", (r"(?:conv1|conv1\.0|stem\.0|0)\.weight", r"(?:layer1|4)\.0\.conv1\."), "", facts=UNKNOWN
     ),

@@ -59,8 +59,8 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
         branch: ``"online"``, ``"target"``, or None for the layout's default.
 
     Raises:
-        ExportError: The layout is not known, and the message says what there is and what it is most like; or there is
-            no such branch.
+        ExportError: The layout is not known, or its prefix leads to no network, and the message says what there is and
+            what it is most like; or there is no such branch.
     """
     bare = {WRAPPERS.sub("", key): value for key, value in state.items()}
     layout = layout_of(bare)
@@ -76,8 +76,13 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
     own = rename({own: bare[key] for key, own in places.items()}, [*layout.rules, *NAMES])
     parts = {key: value for key, value in own.items() if FPN.match(key)}
     backbone = _completed({key: value for key, value in own.items() if key not in parts}, layout.folded)
-    if not layout.online and not is_resnet(backbone) and not is_vit(backbone):
-        raise ExportError(unknown(bare, name))
+    if not is_resnet(backbone) and not is_vit(backbone):
+        if not layout.others or INSIDE.search("\n".join(backbone)):
+            raise ExportError(unknown(bare, name))
+        # The rules are for ResNets and ViTs: a Swin's patch_embed.projection is MMDetection's name too.
+        backbone = _completed({own: bare[key] for key, own in places.items()}, layout.folded)
+    elif layout.grouped and _has_groups(backbone):
+        layout = layout._replace(facts=layout.grouped)
     if layout.whole:
         parts = {key: value for key, value in bare.items() if key.startswith(WHOLE)}
     tensors = {f"backbone.{key}": value for key, value in backbone.items()} | parts
@@ -93,15 +98,13 @@ def unknown(names: Iterable[str], file: str) -> str:
             "otherwise (SAME). MMDetection's would take its tensors and compute something else; take one of PyTorch"
         )
     prefixes = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in names)
-    shown = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(8))
-    shares = {layout.name: _share(layout, names) for layout in LAYOUTS}
-    nearest = max(shares, key=shares.__getitem__)
-    near = f"the nearest is {nearest!r}: {shares[nearest]:.0%} of its marks are somewhere in these names"
+    shown = [f"{prefix} ({count})" for prefix, count in prefixes.most_common(8)] + ["…"] * (len(prefixes) > 8)
     networks = INSIDE.findall("\n".join(names))
     way_out = f". Networks lie under {networks}: tools/convert.py FILE OUT --prefix {networks[0]}" if networks else ""
+    near = "" if networks else f"; {_nearest(names)}"  # names inside a network are like those of many a layout
     return (
-        f"no backbone in {file}, whose layout is none of those known; {near if shares[nearest] else 'none is near'}. "
-        f"Its {len(names)} tensors begin with {shown}{', …' if len(prefixes) > 8 else ''}; expected "
+        f"no backbone in {file}, whose layout is none of those known{near}. "
+        f"Its {len(names)} tensors begin with {', '.join(shown)}; expected "
         "'online.backbone.*', 'backbone.*', those of a bare ResNet or ViT, or of a layout that docs/transfer.md lists"
         + way_out
     )
@@ -112,11 +115,26 @@ def _begins(pattern: str, text: str) -> bool:
     return re.search(f"^(?:{pattern})", text, re.MULTILINE) is not None
 
 
+def _nearest(names: Iterable[str]) -> str:
+    """The layout most like a file's."""
+    shares = {layout.name: _share(layout, names) for layout in LAYOUTS}
+    nearest = max(shares, key=shares.__getitem__)
+    if not shares[nearest]:
+        return "none is near"
+    return f"the nearest is {nearest!r}: {shares[nearest]:.0%} of its marks are somewhere in these names"
+
+
 def _share(layout: Layout, names: Iterable[str]) -> float:
     """Of a layout's marks and prefixes those that some name has, at any of its dots."""
     text = "\n".join(names)
     patterns = [*layout.marks, *filter(None, layout.branches.values())]
     return sum(re.search(rf"(?:^|\.)(?:{p})", text, re.MULTILINE) is not None for p in patterns) / len(patterns)
+
+
+def _has_groups(state: Mapping[str, Tensor]) -> bool:
+    """Whether the 3x3 convolutions of a ResNet have groups, so that each sees some of the channels before it."""
+    first, second = (state.get(f"layer1.0.conv{i}.weight") for i in (1, 2))
+    return first is not None and second is not None and second.shape[1] != first.shape[0]
 
 
 def _completed(state: dict[str, Tensor], folded: bool) -> dict[str, Tensor]:

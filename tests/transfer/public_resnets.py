@@ -30,6 +30,13 @@ RESNETS = {
         wrap=in_state_dict,
         depth=50,
     ),
+    "simreg": Case(
+        "MoCo",
+        "module.encoder_q.module.",
+        None,
+        ("module.encoder_q.module.fc.weight", "module.encoder_t.module.conv1.weight", "module.predict_q.module.0.bias"),
+        wrap=in_state_dict,
+    ),
     "moco v3": Case(
         "MoCo v3",
         "module.base_encoder.",
@@ -76,6 +83,13 @@ RESNETS = {
             "head.predictor.fc0.weight",
         ),
         wrap=lambda state: dict(state_dict=state, meta=dict(epoch=200)),
+    ),
+    "simsiam mmselfsup": Case(
+        "mmselfsup or mmpretrain",
+        "backbone.",
+        None,
+        ("neck.fc0.weight", "neck.bn0.running_mean", "head.predictor.fc0.weight"),
+        wrap=lambda state: dict(state_dict=state),
     ),
     "byol mmselfsup": Case(
         "mmselfsup or mmpretrain, with a target",
@@ -245,6 +259,14 @@ RESNETS = {
         wrap=of_lightning,
         facts=dict(stride="3x3", channel_order="RGB", mean=None),
     ),
+    "solo-learn dino": Case(
+        "solo-learn",
+        "backbone.",
+        "momentum_backbone.",
+        ("classifier.weight", "classifier.bias", "head.mlp.0.weight", "momentum_head.last_layer.weight_g"),
+        wrap=of_lightning,
+        facts=dict(stride="3x3", channel_order="RGB", mean=None),
+    ),
     "solo-learn 1.0": Case(
         "solo-learn",
         "encoder.",
@@ -254,11 +276,12 @@ RESNETS = {
         facts=dict(stride="3x3", channel_order="RGB", mean=None),
     ),
     "mmpretrain": Case(
-        "mmselfsup or mmpretrain",
+        "a classifier of mmpretrain",
         "backbone.",
         None,
         ("head.fc.weight", "head.fc.bias"),
         wrap=lambda state: dict(state_dict=state),
+        facts=dict(stride="3x3", eps=1e-5, channel_order="RGB", mean=None, std=None),
     ),
     "torchvision": Case("a bare backbone", "", None, ("fc.weight", "fc.bias"), facts=NONE, depth=50),
     "official detr": Case(
@@ -267,6 +290,20 @@ RESNETS = {
         None,
         ("transformer.encoder.layers.0.linear1.weight", "query_embed.weight", "class_embed.weight"),
         wrap=in_model,
+        depth=50,
+    ),
+    "torchvision detector": Case(
+        "a detector of torchvision",
+        "backbone.body.",
+        None,
+        (
+            "backbone.fpn.inner_blocks.0.0.weight",
+            "backbone.fpn.layer_blocks.0.0.bias",
+            "head.classification_head.cls_logits.weight",
+            "rpn.head.conv.0.0.weight",
+            "roi_heads.box_predictor.cls_score.weight",
+        ),
+        facts=dict(stride="3x3", eps=None, norm="BN", **NORMAL),
         depth=50,
     ),
     "detectron2 fpn": Case(

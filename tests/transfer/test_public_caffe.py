@@ -102,6 +102,22 @@ def test_msra_weights_are_refused_by_a_torchvision_style_detector_with_what_to_c
     assert all(torch.equal(before[key], value) for key, value in detector.state_dict().items())
 
 
+@pytest.mark.parametrize("kinds", [AFFINE, WITH_STATISTICS], ids=["affine", "statistics"])
+def test_of_a_resnext_neither_stride_nor_deviation_is_told(tmp_path, kinds):
+    """Its 3x3 convolutions have groups, the stride is in them, and it was trained on pixels with a deviation."""
+    own = resnet()
+    for name in [name for name in own if "layer" in name and name.endswith("conv2.weight")]:
+        own[name] = own[name][:, : own[name].shape[1] // 2].clone()
+    (tmp_path / "X-50.pkl").write_bytes(python2(blobs(own, kinds)))
+    state, fingerprint = read_backbone(tmp_path / "X-50.pkl")
+    assert state["layer1.0.conv2.weight"].shape[:2] == (8, 4) and state.keys() == own.keys()
+    assert (fingerprint.arch, fingerprint.stride, fingerprint.std) == ("resnet", None, None)
+    assert (fingerprint.channel_order, fingerprint.mean) == ("BGR", (103.53, 116.28, 123.675))
+    (tmp_path / "R-50.pkl").write_bytes(python2(blobs(resnet(), kinds)))
+    fingerprint = read_backbone(tmp_path / "R-50.pkl")[1]
+    assert (fingerprint.stride, fingerprint.std) == ("1x1", (1.0, 1.0, 1.0))
+
+
 @pytest.mark.det
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickles_of_the_converters_of_moco_and_its_like(tmp_path, protocol):
