@@ -24,6 +24,10 @@ class RefusedPickle(ValueError):
 class Held:
     """Stands for an object of another package: its attributes, and nothing else."""
 
+    def __setstate__(self, state: dict) -> None:
+        # Pickle's own way would also change the class, where a file gives its state to that.
+        vars(self).update(state)
+
 
 def load_arrays(place: str | os.PathLike) -> Any:
     """Read a pickle of dicts, lists, sets, numbers, strings, numpy arrays, torch tensors and ``InstanceData``.
@@ -79,15 +83,24 @@ def _stand_ins() -> dict[tuple[str, str], Callable | None]:
             self.numpy = self.numpy.newbyteorder(state[1])
 
     class Array(np.ndarray):
+        """Takes what it is told once, and of the data's own size. Numpy's own reads on where a list of objects is
+        shorter than the shape says, and told again it frees what views may look at.
+        """
+
         def __setstate__(self, state: tuple) -> None:
-            version, shape, dtype, fortran, data = state
-            super().__setstate__((version, shape, dtype.numpy, fortran, data))
+            if self.size:
+                raise ValueError("an array is given data twice")
+            _, shape, dtype, fortran, data = state
+            if isinstance(data, str):  # of Python 2
+                data = data.encode("latin1")
+            flat = np.empty(len(data), object) if dtype.numpy.hasobject else np.frombuffer(data, dtype.numpy)
+            super().__setstate__((1, flat.reshape(shape).shape, dtype.numpy, bool(fortran), data))
 
     def reconstruct(*_: Any) -> Array:
         return np.empty(0).view(Array)
 
     def frombuffer(buffer: bytes, dtype: DType, shape: tuple[int, ...], order: str) -> np.ndarray:
-        return np.frombuffer(buffer, dtype.numpy).reshape(shape, order=order)
+        return np.frombuffer(buffer, dtype.numpy).reshape(shape, order=order).copy("K")  # the buffer may be an array's
 
     def scalar(dtype: DType, data: bytes) -> np.generic:
         return np.frombuffer(data, dtype.numpy)[0]
@@ -99,7 +112,11 @@ def _stand_ins() -> dict[tuple[str, str], Callable | None]:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
     def rebuild_tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
-        return torch._utils._rebuild_tensor(storage, offset, size, stride)
+        held = storage._untyped_storage.nbytes()
+        tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
+        if storage._untyped_storage.nbytes() > held:  # made to fit, with what others left in memory
+            raise ValueError(f"a tensor of shape {tuple(size)} is larger than its data")
+        return tensor
 
     known = {
         ("collections", "OrderedDict"): OrderedDict,
