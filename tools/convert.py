@@ -19,6 +19,7 @@ from mmengine.config import DictAction
 from densessl import transfer
 from densessl.transfer.export import FORMATS, how_to_open
 from densessl.transfer.keymaps import FAMILIES, family_of
+from densessl.transfer.public import WRAPPERS
 from densessl.transfer.read import BRANCHES, Opened, open_checkpoint
 
 
@@ -35,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--drop-objects",
         action="store_true",
-        help="pass over objects in the file, of whatever kind; none is run",
+        help="pass over objects in the file, of any kind but the operating system's; none is run",
     )
     parser.add_argument(
         "--family", choices=("auto", *FAMILIES), default="auto", help="of a DETR: by default as its names"
@@ -76,10 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def without_prefix(source: Opened, prefix: str) -> Opened:
-    """The file as if names that begin so did not, and there were no others. ValueError where none does."""
+    """The file as if names that begin so did not, and there were no others. ValueError where none does.
+
+    What wrappers put before names does not count, since no message shows it.
+    """
     if not prefix:
         return source
-    state = {key.removeprefix(prefix): value for key, value in source.state.items() if key.startswith(prefix)}
+    names = {key: key if key.startswith(prefix) else WRAPPERS.sub("", key) for key in source.state}
+    state = {name.removeprefix(prefix): source.state[key] for key, name in names.items() if name.startswith(prefix)}
     if not state:
         raise ValueError(
             f"--prefix {prefix}: no name in {source.name} begins so; the first is {next(iter(source.state))}"
