@@ -1,15 +1,17 @@
 """Reading and writing of weights. Nothing here, or built on it, executes anything a file holds.
 
-:func:`load_weights` is the one door for weights from anywhere, by :func:`densessl.engine.pickles.load_content`;
+Files from anywhere come through :func:`densessl.engine.pickles.load_content`. :func:`load_weights` takes those whose
+weights are tensors by name and nothing else, :func:`densessl.transfer.read.open_checkpoint` all tensors of any file.
 :func:`read_checkpoint` reads back what :func:`save_checkpoint` wrote.
 """
 
 import os
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ __all__ = [
     "rename",
     "save_checkpoint",
     "to_plain",
+    "wrapper_of",
     "written_whole",
 ]
 
@@ -37,8 +40,8 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
 
     Args:
         path: as of :func:`load_content`.
-        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default one of
-            ``WRAPPERS`` where the file has one, else the file itself.
+        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default that of
+            :func:`wrapper_of`, else the file itself.
 
     Returns:
         An ordered dict, with PyTorch's ``_metadata`` if the file has it. Names are those of the file.
@@ -50,15 +53,11 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """
     content = load_content(path)
     found = list(content) if isinstance(content, dict) else type(content).__name__
+    key = wrapper_of(content) if key is None else key
     if key is not None:
         if not isinstance(content, dict) or key not in content:
             raise CheckpointError(f"{path} has no entry {key!r}; it holds {found}")
         content = content[key]
-    else:
-        for name in WRAPPERS:
-            if isinstance(content, dict) and isinstance(content.get(name), dict):
-                content = content[name]
-                break
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path}: expected named tensors, found {found}")
     strangers = {str(name): type(value).__name__ for name, value in content.items() if not isinstance(value, Tensor)}
@@ -68,6 +67,13 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             "holds the weights, name it (key=...)"
         )
     return content
+
+
+def wrapper_of(content: Any) -> str | None:
+    """The entry of a file that holds its weights: the first of ``WRAPPERS`` that is a dict, None where none is."""
+    if not isinstance(content, Mapping):
+        return None
+    return next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
 
 
 def read_checkpoint(path: str | Path) -> dict:

@@ -67,6 +67,8 @@ _INERT: list[tuple[Any, str]] = [
         "typing.Any",
     )
 ]
+# So many names of objects to drop a file may have.
+_MOST_NAMES = 1000
 # PyTorch's unpickler fills no other dicts than its own.
 _INERT += [(_empty, "collections.defaultdict")] + [
     (OrderedDict, f"{module}.AttributeDict")
@@ -80,19 +82,23 @@ _INERT += [(_empty, "collections.defaultdict")] + [
 
 
 def load_content(path: str | Path, drop_objects: bool = False) -> Any:
-    """All that a file holds of tensors and plain containers, on the CPU; arrays of numbers become tensors.
+    """All that a file holds of tensors and plain containers, on the CPU.
+
+    Arrays of numbers become tensors in a pickle of arrays. Within what ``torch.save`` wrote they are dropped, as the
+    other leftovers of trainers.
 
     Args:
         path: a local ``.safetensors`` file, anything ``torch.save`` wrote, or a pickle of arrays (Detectron's, by
             Python 2 or 3). Which it is shows in its first bytes, whatever its name.
-        drop_objects: read past objects of any class in what ``torch.save`` wrote: they become empty stand-ins, and
-            nothing is imported or called for them. Names of the operating system's modules are refused even so.
+        drop_objects: read past objects of any class in what ``torch.save`` wrote, in either format: they become empty
+            stand-ins, and nothing is imported or called for them. Names of the operating system's modules are refused
+            even so.
 
     Raises:
         FileNotFoundError: no such file.
         UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
             common trainers. It has not been unpickled.
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or a pickle of arrays contains itself.
     """
     path = existing(path)
     if path.suffix == ".safetensors":
@@ -102,11 +108,8 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
             raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     if not _of_torch(path):
         return _pickle_load(path)
-    known = list(_INERT)
-    if drop_objects and is_zipfile(path):
-        known += [(_Inert, name) for name in _unknown_names(path)]
-    with torch.serialization.safe_globals(known):
-        return torch_load(path)
+    with torch.serialization.safe_globals(_INERT):
+        return torch_load(path, drop_objects)
 
 
 def existing(path: str | Path) -> Path:
@@ -126,29 +129,46 @@ def _of_torch(path: Path) -> bool:
     return is_zipfile(path) or start[:2] == b"PK" or _LEGACY in start or is_tarfile(path)
 
 
-def torch_load(path: Path) -> Any:
-    """What ``torch.save`` wrote. Raises as :func:`load_content`, and knows no leftovers of trainers."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"holds the object `{name[1]}`" if name else "is damaged or holds more than plain data"
-        raise UnsafeCheckpointError(
-            f"{path} {what}; reading it could execute code, so it was not read. To take its tensors and none of its "
-            "objects, which runs nothing: python tools/convert.py FILE OUT --drop-objects"
-        ) from error
-    except Exception as error:  # whatever a reader of binary files trips over
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking in a file cut short gives
-            raise
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path} is not a readable checkpoint: {text[0]}") from error
+def torch_load(path: Path, drop_objects: bool = False) -> Any:
+    """What ``torch.save`` wrote. Takes and raises as :func:`load_content`, and knows no leftovers of trainers."""
+    dropped = _unknown_names(path) if drop_objects else set()
+    while True:
+        try:
+            with torch.serialization.safe_globals([(_Inert, name) for name in dropped]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            name = found and found[1]
+            if drop_objects and name and name not in dropped and len(dropped) < _MOST_NAMES:
+                dropped |= {name, f"builtins.{name}"}  # as the message has the names of that module
+                continue
+            raise UnsafeCheckpointError(f"{path} {_refusal(name, 'is blocked' in str(error), drop_objects)}") from error
+        except Exception as error:  # whatever a reader of binary files trips over
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking in a file cut short gives
+                raise
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"{path} is not a readable checkpoint: {text[0]}") from error
 
 
-def _unknown_names(path: Path) -> list[str]:
+def _unknown_names(path: Path) -> set[str]:
     try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # damaged, or no checkpoint: reading it says so
-        return []
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the older format, of which reading tells one name at a time; or damaged, which it tells too
+        return set()
+
+
+def _refusal(name: str | None, blocked: bool, drop_objects: bool) -> str:
+    """What to say of a file that was not read, and what would help."""
+    what = f"holds the object `{name}`" if name else "is damaged or holds more than plain data"
+    what += "; reading it could execute code, so it was not read"
+    if blocked:
+        return f"{what}. That is the operating system's: no option reads past it"
+    if not name or drop_objects:
+        return what
+    return (
+        f"{what}. To take its tensors and none of its objects, which runs nothing: "
+        "python tools/convert.py FILE OUT --drop-objects"
+    )
 
 
 def _pickle_load(path: Path) -> Any:
@@ -164,6 +184,10 @@ def _pickle_load(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{path} {error}") from error
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{path} holds a list or dict that contains itself, or lies too deep in others"
+        ) from error
 
 
 def _tensors(value: Any) -> Any:

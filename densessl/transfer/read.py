@@ -1,14 +1,14 @@
 """Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import safe_open
 from torch import Tensor
 
-from densessl.engine.checkpoint import WRAPPERS, load_content, to_plain
+from densessl.engine.checkpoint import CheckpointError, load_content, to_plain, wrapper_of
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.layouts import OURS
@@ -26,8 +26,8 @@ class Opened(NamedTuple):
     Whatever takes a path takes this too, and does not read again.
 
     Attributes:
-        state: Its named tensors: of what it has under one of ``WRAPPERS``, else of all, where a tensor in nested dicts
-            has their keys before its name, with dots between.
+        state: Its named tensors, as :func:`tensors_in` finds them: of the entry that holds its weights
+            (:func:`densessl.engine.checkpoint.wrapper_of`), else of all.
         meta: As far as it is plain data.
         name: What to call it.
         rest: Tensors beside the state: the optimiser's, for instance.
@@ -49,7 +49,7 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
         drop_objects: See :func:`densessl.engine.pickles.load_content`.
 
     Raises:
-        FileNotFoundError, UnsafeCheckpointError, ValueError: as of that function, or no tensor is in it.
+        FileNotFoundError, UnsafeCheckpointError, CheckpointError: as of that function, or no tensor is in it.
     """
     if isinstance(source, Opened):
         return source
@@ -58,34 +58,44 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     else:
         name, content = str(source), load_content(source, drop_objects)
         meta = content.get("meta") if isinstance(content, Mapping) else None
-        meta = safetensors_meta(source) if name.endswith(".safetensors") else to_plain(meta, drop=True)
-    found = list(content) if isinstance(content, Mapping) else type(content).__name__
-    inner = [key for key in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)][:1]
-    rest = tensors_in(content, without=inner)
-    state, rest = (tensors_in(content[inner[0]]), rest) if inner else (rest, {})
-    if not state or not isinstance(content, Mapping):
-        raise ValueError(f"{name}: expected named tensors, found {found}")
+        meta = safetensors_meta(source) if name.endswith(".safetensors") else _plain(meta)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name}: expected named tensors, found {type(content).__name__}")
+    inner = wrapper_of(content)
+    state = tensors_in(content if inner is None else content[inner])
+    if not state:
+        raise CheckpointError(f"{name}: expected named tensors, found {list(content)}")
+    rest = {} if inner is None else tensors_in({key: value for key, value in content.items() if key != inner})
     return Opened(state, meta if isinstance(meta, Mapping) else {}, name, rest)
 
 
-def tensors_in(content: Any, without: Collection[str] = ()) -> dict[str, Tensor]:
+def _plain(meta: Any) -> Any:
+    """What of it is plain data; None of what contains itself."""
+    try:
+        return to_plain({"meta": meta}, drop=True).get("meta")
+    except RecursionError:
+        return None
+
+
+def tensors_in(content: Any) -> dict[str, Tensor]:
     """All tensors in dicts and lists, at any depth, by their keys and indices with dots between.
 
-    Args:
-        without: Keys of the outermost that are passed over.
+    What contains itself is not gone through again inside itself.
     """
-    if isinstance(content, Mapping):
-        entries = [(str(key), value) for key, value in content.items() if key not in without]
-    elif isinstance(content, list | tuple):
-        entries = [(str(index), value) for index, value in enumerate(content)]
-    else:
-        return {}
     found: dict[str, Tensor] = {}
-    for key, value in entries:
-        if isinstance(value, Tensor):
-            found[key] = value
-        else:
-            found |= {f"{key}.{inside}": tensor for inside, tensor in tensors_in(value).items()}
+    around: set[int] = set()  # the ids of what is being gone through
+    left: list[tuple[str, Any, bool]] = [("", content, False)]  # the last is the next; whether it is done
+    while left:
+        name, value, done = left.pop()
+        if done:
+            around.remove(id(value))
+        elif isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in around:
+            around.add(id(value))
+            left.append((name, value, True))
+            entries = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+            left += [(f"{name}.{key}" if name else str(key), entry, False) for key, entry in reversed(entries)]
     return found
 
 

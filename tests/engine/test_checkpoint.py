@@ -20,6 +20,7 @@ from densessl.engine.checkpoint import (
     save_checkpoint,
     to_plain,
 )
+from densessl.transfer.read import open_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2, dtype=torch.float64)}
 
@@ -119,11 +120,13 @@ def test_torchscript_is_refused(tmp_path):
         lambda w: w,
         lambda w: {"state_dict": w, "epoch": 3},
         lambda w: {"model": w, "optimizer": {"state": {}}, "args": argparse.Namespace(lr=0.1)},
+        lambda w: {"model": w, "state_dict": None, "model_state_dict": {}},
     ],
 )
 def test_wrappers_are_taken_off(tmp_path, wrap):
     torch.save(wrap(WEIGHTS), tmp_path / "w.pth")
     same(load_weights(str(tmp_path / "w.pth")), WEIGHTS)
+    same(open_checkpoint(str(tmp_path / "w.pth")).state, WEIGHTS)
 
 
 def test_safetensors(tmp_path):

@@ -8,6 +8,7 @@ import pickletools
 import runpy
 import sys
 import tarfile
+from argparse import Namespace
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import patch
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from densessl.engine.checkpoint import UnsafeCheckpointError, load_weights
+from densessl.engine.checkpoint import CheckpointError, UnsafeCheckpointError, load_weights
 from densessl.engine.pickles import load_content
 from densessl.transfer import ExportError, read_backbone
 from densessl.transfer.read import open_checkpoint
@@ -150,9 +151,28 @@ def test_what_is_refused_says_for_what(tmp_path):
     raw(dict(model={"a": np.array([1, "b"], dtype=object)}), tmp_path / "objects.pkl")
     with pytest.raises(UnsafeCheckpointError, match=r"objects\.pkl holds an array of objects, expected numbers"):
         load_content(tmp_path / "objects.pkl")
-    legacy([np.arange(2), make(tmp_path / "marker")], tmp_path / "x.pth")
-    with pytest.raises(UnsafeCheckpointError, match=r"x\.pth holds the object `\S*mkdir`; .*--drop-objects"):
-        load_content(tmp_path / "x.pth")
+    for write in (zipped, legacy):
+        write([np.arange(2), evaluate(tmp_path / "marker")], tmp_path / "x.pth")
+        with pytest.raises(UnsafeCheckpointError, match=r"x\.pth holds the object `eval`; .*--drop-objects"):
+            load_content(tmp_path / "x.pth")
+        write([evaluate(tmp_path / "marker"), make(tmp_path / "marker")], tmp_path / "x.pth")
+        with pytest.raises(UnsafeCheckpointError, match=r"`posix\.mkdir`; .* no option reads past it$"):
+            load_content(tmp_path / "x.pth", drop_objects=True)
+
+
+def test_what_contains_itself_is_read_once(tmp_path):
+    around, meta, weights = [torch.ones(1)], {"epoch": 3}, {"w": torch.ones(2)}
+    around.append(around)
+    meta["meta"] = meta
+    torch.save(dict(state_dict=weights, ema=weights, x=(around, around)), tmp_path / "x.pth")
+    opened = open_checkpoint(tmp_path / "x.pth")
+    assert list(opened.state) == ["w"] and list(opened.rest) == ["ema.w", "x.0.0", "x.1.0"]
+    for no_data in (meta, Namespace(lr=0.1)):
+        torch.save(dict(state_dict=weights, meta=no_data), tmp_path / "x.pth")
+        assert open_checkpoint(tmp_path / "x.pth").meta == {}
+    raw(dict(model=around), tmp_path / "x.pkl")
+    with pytest.raises(CheckpointError, match=r"x\.pkl holds a list or dict that contains itself"):
+        open_checkpoint(tmp_path / "x.pkl")
 
 
 class Network:
@@ -184,11 +204,12 @@ def test_lightnings_own_dict_is_passed_over(tmp_path, module):
     assert all(torch.equal(found[key], value) for key, value in own.items())
 
 
-def test_objects_of_any_class_are_dropped_where_that_is_asked_for(tmp_path, capsys):
+@pytest.mark.parametrize("write", [zipped, legacy])
+def test_objects_of_any_class_are_dropped_where_that_is_asked_for(tmp_path, capsys, write):
     own = resnet(depth=18)
     state = {f"backbone.{key}": value for key, value in own.items()} | {"classifier.weight": torch.ones(2)}
     content = dict(state_dict=state, hyper_parameters=dict(model=Network(), made=Call(run, tmp_path / "marker")))
-    torch.save(content, tmp_path / "last.ckpt")
+    write(content, tmp_path / "last.ckpt")
     main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
     words = [str(tmp_path / "last.ckpt"), str(tmp_path / "new.pth")]
     assert main(words) == 2 and "--drop-objects" in capsys.readouterr().err
