@@ -94,7 +94,7 @@ def pretraining(name: str, listed: Path, digest: str) -> Cell:
 def said(cell: Cell, outcome: dict | Failure) -> None:
     """Print that a pretraining is done, or how it failed."""
     failed = isinstance(outcome, Failure)
-    print(outcome if failed else f"{cell.name}: {outcome['seconds'] / 60:.1f} minutes", flush=True)
+    print(outcome if failed else f"{cell.name}: done, sitting {outcome['sittings']}", flush=True)
 
 
 def read_figures(run: Path) -> dict:

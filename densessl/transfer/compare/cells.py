@@ -221,12 +221,12 @@ def _run(cells: Sequence[Cell], folder: Path, jobs: int, lock: int) -> Iterator[
 def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
     """Start a cell, in an empty folder unless it resumes. It is a process group of its own, so that its loader's
     workers end with it."""
-    begun, wanted = run / IDENTITY, plain(cell.identity)
-    if not (cell.resumes and begun.is_file() and json.loads(begun.read_text(encoding="utf-8")) == wanted):
+    wanted, sittings = plain(cell.identity), _sittings(cell, run)
+    if not sittings:
         shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     if cell.resumes:
-        write_json(begun, wanted)
+        write_json(run / IDENTITY, dict(identity=wanted, sittings=sittings + 1))
     with open(run / OUTPUT, "a") as output:
         return subprocess.Popen(
             [word.replace(RUN, str(run)) for word in cell.command],
@@ -237,6 +237,15 @@ def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
             pass_fds=[lock],
             start_new_session=True,
         )
+
+
+def _sittings(cell: Cell, run: Path) -> int:
+    """How often a cell that resumes was started so far, with its identity."""
+    begun = run / IDENTITY
+    if not (cell.resumes and begun.is_file()):
+        return 0
+    content = json.loads(begun.read_text(encoding="utf-8"))
+    return content["sittings"] if content.get("identity") == plain(cell.identity) else 0
 
 
 def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Failure:
@@ -261,7 +270,8 @@ def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Fail
         command=command_text(cell, run),
         result=result,
         files={str(path.relative_to(run)): sha256(path) for path in kept},
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 1),  # of the last sitting
+        sittings=_sittings(cell, run) or 1,
         densessl=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -149,7 +149,8 @@ def test_what_resumes_finds_what_it_left(tmp_path):
     one = cell("one", code, resumes=True)
     _, failures = run_cells([one], tmp_path)
     assert failures
-    run_cells([one], tmp_path)
+    records, _ = run_cells([one], tmp_path)
+    assert records["one"]["sittings"] == 2
     output = tmp_path / "runs/one/output.txt"
     assert output.read_text() == "0\n1\n2\n3\n"
     for changed in (cell("one", code, identity={"a": 2}, resumes=True), cell("one", code, identity={"a": 2})):
