@@ -19,9 +19,10 @@ WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*")
 FPN = re.compile(r"neck\.(?:lateral|fpn)_convs\.")
 # DeepMind's networks pad as TensorFlow does, more at one side than at the other where the stride is 2.
 HAIKU = re.compile(r"(?:^|\.)res_net\d+/~/", re.MULTILINE)
-# In every network: what precedes it is its prefix.
+# In every network: what precedes it is its prefix. Backbones of timm in MMDetection and its relatives are nested.
 INSIDE = re.compile(
-    r"^(.+\.)(?:layer1\.0\.conv1\.weight|4\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight)$", re.MULTILINE
+    r"^(?!timm_model\.)(.+\.)(?:layer1\.0\.conv1\.weight|4\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight)$",
+    re.MULTILINE,
 )
 WHOLE = ("neck.", "bbox_head.")  # parts that files of MMDetection have besides
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from densessl.branches.resnet import ResNet
 from densessl.transfer import ExportError, load_backbone, read_backbone
@@ -70,7 +71,6 @@ def test_layouts_whose_prefix_leads_to_no_network_are_refused():
         ("encoder_q.model.", own, ["queue"]),  # SSQL, like MoCo
         ("encoder.module.", vit, ["predictor.module.predictor_pos_embed"]),  # I-JEPA, like SimSiam
         ("backbone.body.", own, ["backbone.fpn.fpn_inner1.weight", "rpn.head.conv.weight"]),  # maskrcnn-benchmark
-        ("backbone.timm_model.", own, ["head.fc.weight"]),  # like mmpretrain
         ("backbone.net.", own, ["neck.fc0.weight", "target_net.module.0.conv1.weight"]),
     ):
         state = {f"{inside}{key}": value for key, value in network.items()} | dict.fromkeys(others, ones)
@@ -91,6 +91,17 @@ def test_a_network_of_another_kind_keeps_its_names_and_eps_and_stride_are_not_to
     assert (fingerprint.arch, fingerprint.norm, fingerprint.eps, fingerprint.stride) == ("other", "BN", None, None)
     report = load_backbone(network, state)
     assert report.coverage == 1 and "eps" in report.unverified and bool((norm.running_var == 2).all())
+
+
+def test_a_nested_network_of_timm_starts_another():
+    """``TIMMBackbone`` of mmpretrain, in a detector of MMDetection."""
+    network = torch.nn.ModuleDict(dict(timm_model=torchvision.models.resnet18()))
+    state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    state |= {"bbox_head.retina_cls.weight": torch.ones(2), "neck.fpn_convs.0.conv.weight": torch.ones(2)}
+    other = torch.nn.ModuleDict(dict(timm_model=torchvision.models.resnet18()))
+    assert load_backbone(other, state).coverage == 1
+    weights = other.timm_model.layer4[1].conv2.weight
+    assert torch.equal(weights, network.timm_model.layer4[1].conv2.weight)
 
 
 def test_the_names_of_torchvisions_detectors_are_those_that_it_gives():
