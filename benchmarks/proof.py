@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from densessl.transfer.compare import (
     Cell,
@@ -47,16 +48,25 @@ METHODS = {
     "densecl": ("configs/small/densecl_r18.py", SMALLER),
     "pixpro": ("configs/small/pixpro_instance_r18.py", []),
 }
-SEEDS = (0, 1, 2)
 CLOCKS = {"time", "step_time", "data_time", "images_per_second"}
 VOC = "configs/transfer/voc/retinanet_r18_256_voc.py"
 COCO, OBJECT = (f"configs/transfer/coco/retinanet_r18_256_{kind}.py" for kind in ("coco", "object"))
-# Config, data, labels, steps and classes, by name.
+
+
+class Transfer(NamedTuple):
+    config: str
+    folder: str  # of DIR
+    labels: str
+    steps: int
+    classes: str | None = None
+    seeds: int = 3
+
+
 TRANSFERS = {
-    "raccoon_10pct": (VOC, "raccoon_voc", "10%", 250, "raccoon"),
-    "raccoon": (VOC, "raccoon_voc", "all", 400, "raccoon"),
-    "coco128_object": (OBJECT, "coco128", "all", 300, None),
-    "coco128": (COCO, "coco128", "all", 300, None),
+    "raccoon_10pct": Transfer(VOC, "raccoon_voc", "10%", 250, "raccoon", seeds=5),  # 15 photos: runs differ much
+    "raccoon": Transfer(VOC, "raccoon_voc", "all", 400, "raccoon"),
+    "coco128_object": Transfer(OBJECT, "coco128", "all", 300),
+    "coco128": Transfer(COCO, "coco128", "all", 300),
 }
 SCALES = ["train_dataloader.dataset.pipeline.2.scale=(256,256)", "val_dataloader.dataset.pipeline.1.scale=(256,256)"]
 
@@ -130,9 +140,9 @@ def pretrain(data: Path, names: Sequence[str], redo: bool) -> None:
 def is_needed(name: str) -> bool:
     """Whether a fine-tuning that starts from a method is not done."""
     return not all(
-        record_path(OUT / part, cell_name(name, labels, seed)).is_file()
-        for part, (_, _, labels, *_) in TRANSFERS.items()
-        for seed in SEEDS
+        record_path(OUT / part, cell_name(name, each.labels, seed)).is_file()
+        for part, each in TRANSFERS.items()
+        for seed in range(each.seeds)
     )
 
 
@@ -142,19 +152,19 @@ def backbone(name: str) -> Path:
 
 def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
     """The fine-tunings on a data set, from random numbers and from each method that is pretrained."""
-    config, folder, labels, steps, classes = TRANSFERS[name]
+    chosen = TRANSFERS[name]
     os.environ.pop("CLASSES", None)
-    os.environ |= {"CLASSES": classes} if classes else {}
+    os.environ |= {"CLASSES": chosen.classes} if chosen.classes else {}
     records = {start: read_record(OUT, f"pretrain/{start}") for start in METHODS}
     grid = Grid(
-        config=config,
+        config=chosen.config,
         inits={"random": None, **{start: str(backbone(start)) for start, record in records.items() if record}},
         out=OUT / name,
-        seeds=SEEDS,
-        labels=(labels,),
-        steps=steps,
+        seeds=range(chosen.seeds),
+        labels=(chosen.labels,),
+        steps=chosen.steps,
         evaluations=5,
-        data_root=str(data / folder),
+        data_root=str(data / chosen.folder),
         cfg_options=SCALES,
         hashes={start: record["files"]["backbone.pth"] for start, record in records.items() if record},
         threads=1,
