@@ -67,8 +67,7 @@ def read_labels(leaf: Leaf) -> LabelFile:
     Raises:
         SettingError: Its labels are not in one file of a format known here.
     """
-    readers = {"CocoDataset": _read_coco, "XMLDataset": _read_voc, "BaseSegDataset": _read_list}
-    reader = next((reader for name, reader in readers.items() if name in leaf.formats), None)
+    reader = _of_format(leaf, {"CocoDataset": _read_coco, "XMLDataset": _read_voc, "BaseSegDataset": _read_list})
     if reader is None or not leaf.cfg.get("ann_file"):
         kind = f"{leaf.kind.__module__.partition('.')[0]}'s {leaf.kind.__name__}" if leaf.kind else leaf.cfg.get("type")
         raise SettingError(
@@ -77,6 +76,11 @@ def read_labels(leaf: Leaf) -> LabelFile:
             "its images as ann_file"
         )
     return reader(leaf)
+
+
+def _of_format(leaf: Leaf, readers: Mapping[str, Callable]) -> Callable | None:
+    """The reader of a data set's format, by the name of a class; None where there is none."""
+    return next((reader for name, reader in readers.items() if name in leaf.formats), None)
 
 
 def digest(content: bytes) -> str:
@@ -92,7 +96,8 @@ def put(path: Path, content: bytes) -> None:
 
 def classes_of(leaf: Leaf) -> list[str]:
     """The names of a data set's classes; none where it has no names."""
-    return list(leaf.kind._load_metainfo(copy.deepcopy(leaf.cfg.get("metainfo"))).get("classes") or [])
+    load = getattr(leaf.kind, "_load_metainfo", None)  # which a data set that is not MMEngine's need not have
+    return list(load(copy.deepcopy(leaf.cfg.get("metainfo"))).get("classes") or []) if load else []
 
 
 def check_classes(cfg: Config) -> list[str]:
@@ -106,7 +111,7 @@ def check_classes(cfg: Config) -> list[str]:
     """
     said = []
     for leaf in leaves(cfg, "train_dataloader"):
-        reader = next((reader for name, reader in NAMES.items() if name in leaf.formats), None)
+        reader = _of_format(leaf, NAMES)
         path, classes = leaf.path(leaf.cfg.get("ann_file") or ""), classes_of(leaf) if reader else []
         if not classes or not path.is_file() or "OneClassCocoDataset" in leaf.formats:
             continue

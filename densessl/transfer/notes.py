@@ -68,7 +68,7 @@ def _batch(cfg: Config, launcher: str) -> Iterator[str]:
 
 def _numbers_of_classes(cfg: Config) -> Iterator[str]:
     """Heads with another number of classes than the train set."""
-    sizes = {len(classes_of(leaf)) for leaf in leaves(cfg, "train_dataloader") if leaf.kind}
+    sizes = {len(classes_of(leaf)) for leaf in leaves(cfg, "train_dataloader")}
     if len(sizes) == 1 and (size := sizes.pop()):
         for key, number in _heads(cfg.model, "model"):
             if number != size:

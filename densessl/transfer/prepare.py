@@ -85,9 +85,10 @@ def set_init(cfg: Config, file: str) -> None:
     hooks = list(cfg.get("custom_hooks") or [])
     places = [i for i, hook in enumerate(hooks) if bare_name(hook.get("type", "")).endswith(HOOKS)]
     hook = dict(hooks[places[0]]) if places else {}
+    given = bare_name(hook.get("type", ""))
     if file == NONE:
-        kind = bare_name(hook.get("type", "")) if places else kind
-    elif bare_name(hook.get("type", "")) != kind:
+        kind = given or kind
+    elif given != kind:
         hook = {}  # settings of another hook
     hook.update(type=f"densessl.{kind}", checkpoint=None if file == NONE else file)
     at = places[0] if places else len(hooks)

@@ -1,6 +1,7 @@
 """What is said of a config before it trains: what does not learn, another batch, another number of classes."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from densessl.transfer.notes import notes
@@ -66,3 +67,10 @@ def test_a_rate_for_another_batch(monkeypatch):
 def test_heads_with_another_number_of_classes():
     lines = [line for line in notes(config(), None, "none") if "num_classes" in line]
     assert lines == ["note: model.roi_head.bbox_head.1.num_classes=80, and the train set has 2"]
+
+
+@pytest.mark.parametrize("kind", [torch.utils.data.TensorDataset, "NobodysDataset"])
+def test_of_a_data_set_that_tells_no_classes_nothing_is_said(kind):
+    cfg = config(batch=16)
+    cfg.train_dataloader.dataset = dict(type=kind)
+    assert notes(cfg, None, "none") == []
