@@ -60,13 +60,14 @@ class Transfer(NamedTuple):
     steps: int
     classes: str | None = None
     seeds: int = 3
+    evaluations: int = 5
 
 
 TRANSFERS = {
     "raccoon_10pct": Transfer(VOC, "raccoon_voc", "10%", 250, "raccoon", seeds=5),  # 15 photos: runs differ much
     "raccoon": Transfer(VOC, "raccoon_voc", "all", 400, "raccoon"),
     "coco128_object": Transfer(OBJECT, "coco128", "all", 240, seeds=5),
-    "coco128": Transfer(COCO, "coco128", "all", 240),
+    "coco128": Transfer(COCO, "coco128", "all", 240, evaluations=2),
 }
 SCALES = ["train_dataloader.dataset.pipeline.2.scale=(256,256)", "val_dataloader.dataset.pipeline.1.scale=(256,256)"]
 
@@ -163,7 +164,7 @@ def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
         seeds=range(chosen.seeds),
         labels=(chosen.labels,),
         steps=chosen.steps,
-        evaluations=5,
+        evaluations=chosen.evaluations,
         data_root=str(data / chosen.folder),
         cfg_options=SCALES,
         hashes={start: record["files"]["backbone.pth"] for start, record in records.items() if record},
