@@ -68,7 +68,7 @@ TRANSFERS = {
     "raccoon": Transfer(VOC, "raccoon_voc", "all", 400, "raccoon"),
     "coco128_object": Transfer(OBJECT, "coco128", "all", 240),
     "coco128_object_short": Transfer(OBJECT, "coco128", "all", 120, seeds=5, evaluations=2),
-    "coco128": Transfer(COCO, "coco128", "all", 240, evaluations=2),
+    "coco128": Transfer(COCO, "coco128", "all", 120, evaluations=2),
 }
 SCALES = ["train_dataloader.dataset.pipeline.2.scale=(256,256)", "val_dataloader.dataset.pipeline.1.scale=(256,256)"]
 
