@@ -21,6 +21,7 @@ STYLES = [
     dict(color="#cc79a7", linestyle=(0, (1, 1)), marker="P"),
 ]
 WIDTH, HEIGHT = 4.2, 3.4  # of a panel, in inches
+LEGEND = 1.5  # width of the names beside them
 
 
 def draw_curves(results: Results, key: str):
@@ -68,7 +69,7 @@ def places_of(labels: Sequence[str]) -> tuple[list[float], str]:
 def _panels(count: int) -> tuple:
     from matplotlib.figure import Figure  # not pyplot: no window, no state
 
-    figure = Figure(figsize=(WIDTH * count + 0.4, HEIGHT), dpi=150, layout="constrained")
+    figure = Figure(figsize=(WIDTH * count + LEGEND, HEIGHT), dpi=150, layout="constrained")
     return figure, figure.subplots(1, count, squeeze=False, sharey=True)[0]
 
 
@@ -95,7 +96,9 @@ def _finished(figure, panels, name: str):
     for panel in panels:
         panel.grid(alpha=0.3, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].legend(frameon=False, handlelength=3.5)
+    named = {init: line for panel in panels for line, init in zip(*panel.get_legend_handles_labels())}
+    # Beside the panels: where lines and bands fill one, no place in it is free.
+    figure.legend(named.values(), named, loc="outside right upper", frameon=False, handlelength=3.5)
     return figure
 
 

@@ -96,6 +96,17 @@ def test_curves_show_means_and_standard_errors(results, tmp_path):
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_the_legend_names_every_start_beside_the_panels(results, tmp_path):
+    for seed in range(4):
+        del results.records["ours", "all", seed]  # a start that the last panel lacks
+    figure = draw_curves(results, AP)
+    save(figure, tmp_path / "a.png")  # which lays it out
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["random", "ours", "theirs"]
+    assert legend.get_window_extent().x0 >= max(panel.get_tightbbox().x1 for panel in figure.axes)
+    save(draw_curves(Results("c.py", results.inits, results.labels, (0,), 20, {}), AP), tmp_path / "none.png")
+
+
 def test_fractions_lie_on_a_logarithmic_axis(results):
     (panel,) = draw_fractions(results, MIOU).axes
     (line,) = [line for line in panel.get_lines() if line.get_label() == "ours"]
