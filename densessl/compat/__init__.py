@@ -39,6 +39,10 @@ class ExtensionFinder(MetaPathFinder):
             return None
         return spec_from_file_location(EXTENSION, Path(__file__).with_name("extension.py"))
 
+    @classmethod
+    def invalidate_caches(cls) -> None:
+        """There are none. The class is the finder, so ``importlib.invalidate_caches()`` has no instance to call."""
+
 
 def install() -> None:
     """Append the finder to ``sys.meta_path``; a second call changes nothing."""

@@ -43,7 +43,7 @@ class ExportHook(Hook):
             if described["detector"] is None:
                 runner.logger.warning("ExportHook: no config to fine-tune by, since model.detector is no config's name")
                 return
-            report = export_detector(content, out)
+            report = export_detector(content, out, described["detector"])  # named by this run, so not only stock ones
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")

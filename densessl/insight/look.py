@@ -20,6 +20,8 @@ from densessl.insight.matching import dense_matching
 from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
 from densessl.insight.stereo import motorcycle, relit
+from densessl.transfer.read import part_configs
+from densessl.weights.file_configs import building, checked
 
 PREFIX = "online.backbone."
 COLLAPSED = 0.99  # between-image similarity
@@ -33,14 +35,15 @@ def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn
     Raises:
         ValueError: the file is no checkpoint of a densessl pretraining.
     """
-    about = read_checkpoint(path).get("meta", {}).get("densessl") or {}
+    about = part_configs(read_checkpoint(path).get("meta"))
     if "backbone" not in about:
         raise ValueError(f"{path}: meta['densessl']['backbone'] is missing; expected a checkpoint of tools/train.py")
     weights = {key.removeprefix(PREFIX): value for key, value in load_weights(path).items() if key.startswith(PREFIX)}
-    with torch.random.fork_rng(devices=[]):
+    config = checked(about["backbone"], str(path), "backbone")
+    with torch.random.fork_rng(devices=[]), building(str(path)):
         torch.manual_seed(0)
-        trained, random = build_backbone(about["backbone"]), build_backbone(about["backbone"])
-    trained.load_state_dict(weights)
+        trained, random = build_backbone(config), build_backbone(config)
+        trained.load_state_dict(weights)
     normalize = about.get("normalize") or {}
     pixels = {"mean": normalize.get("mean", IMAGENET_MEAN), "std": normalize.get("std", IMAGENET_STD)}
     return trained.to(device).eval(), random.to(device).eval(), pixels

@@ -19,9 +19,10 @@ from densessl.engine.checkpoint import save_checkpoint
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.detector import detector_state, facts_of_detector, load_detector
 from densessl.transfer.load import build_detector
-from densessl.transfer.read import Source, open_checkpoint
+from densessl.transfer.read import Source, open_checkpoint, part_configs
 from densessl.transfer.report import ExportError, LoadReport
 from densessl.version import __version__
+from densessl.weights.file_configs import building, checked_options, stock_name
 
 # Options of a pretraining that are its own affair: fine-tuning goes back to the stock config.
 OWN = ("backbone.frozen_stages", "backbone.norm_eval", "backbone.init_cfg", "bbox_head.num_classes", "bbox_head.loss_")
@@ -35,33 +36,38 @@ def export_detector(source: Source, out: str | Path, detector: str | None = None
     Args:
         source: A checkpoint of a pretraining, or a dict like one.
         out: Their name, with or without ``.pth``; the folder is made.
-        detector: The stock config, where the pretraining was given its ``model`` as a dict.
+        detector: The config, where the pretraining was given its ``model`` as a dict or by a file of one's own: no file
+            that a checkpoint names is run.
 
     Returns:
         What fine-tuning will report: what is loaded and what is new.
 
     Raises:
         ExportError: It is no checkpoint of a detector, tells no config, or has tensors that are not finite.
+        UnsafeCheckpointError: Its config is no stock config, or its options are more than plain data for it.
         LoadError: The detector of that config does not take the weights. Nothing is written then.
     """
     source = open_checkpoint(source)
-    described = source.meta.get("densessl") or {}
+    described = part_configs(source.meta)
     if "detector" not in described or not any(key.startswith("detector.") for key in source.state):
         raise ExportError(
             f"{source.name} holds no pretrained detector: expected tensors named 'detector.*' and meta['densessl'], "
             f"found {sorted(source.state)[:3]}"
         )
-    config = detector or described["detector"]
-    if config is None:
+    if detector is None and described["detector"] is None:
         raise ExportError(
             f"{source.name}: model.detector was given as a dict; say which config fine-tunes it "
             "(--detector mmdet::NAME, or a file)"
         )
     from densessl.detectors.stock import pretraining_model, stock_model
 
-    trained = build_detector(pretraining_model(stock_model(config), described["options"]))
+    config = detector or stock_name(described["detector"], source.name)
+    stock = stock_model(config)
+    changes = checked_options(described.get("options") or {}, source.name, stock)
+    with building(source.name):
+        trained = build_detector(pretraining_model(stock, changes))
     state = detector_state(source)
-    options = {key: value for key, value in described["options"].items() if not key.startswith(OWN)}
+    options = {key: value for key, value in changes.items() if not key.startswith(OWN)}
     told = fp.of_state(_backbone(state), described.get("backbone"), described.get("normalize"))
     told = replace(told, depth=told.depth or fp.of_model(trained.backbone).depth)  # three stages are too few to count
     return write_detector(out, state, config, options, told, facts_of_detector(trained))

@@ -17,6 +17,7 @@ from densessl.transfer.parts import part_of_model
 from densessl.transfer.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.transfer.report import ExportError
 from densessl.transfer.vit import is_vit
+from densessl.weights.file_configs import building, checked
 
 
 def fixed_image(side: int = 96) -> Tensor:
@@ -33,10 +34,12 @@ def source_branch(checkpoint: Source, branch: str | None = None, parts: Collecti
     configs = {part: part_configs(checkpoint.meta).get(part) for part in states}
     if not all(configs.values()):
         return None
-    with DefaultScope.overwrite_default_scope(SCOPE):  # where "ResNet" is ours, also beside a detector
+    configs = {part: checked(config, checkpoint.name, part) for part, config in configs.items()}
+    # Of the scope in which "ResNet" is ours, also beside a detector.
+    with building(checkpoint.name), DefaultScope.overwrite_default_scope(SCOPE):
         built = build_branch(configs)
-    for part, state in states.items():
-        getattr(built, part).load_state_dict(state)
+        for part, state in states.items():
+            getattr(built, part).load_state_dict(state)
     return built.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 from torch import Tensor
 
-from densessl.engine.checkpoint import CheckpointError, load_content, to_plain, wrapper_of
+from densessl.engine.checkpoint import CheckpointError, UnsafeCheckpointError, load_content, to_plain, wrapper_of
 from densessl.transfer import fingerprint as fp
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.layouts import OURS
@@ -177,6 +177,20 @@ def by_our_names(source: Source, branch: str | None = None) -> Taken:
     return take(source.state, source.name, branch)
 
 
-def part_configs(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the parts of a file were built from, as its ``meta`` tells."""
-    return meta.get("densessl") or meta.get("parts") or {}
+def part_configs(meta: Any) -> Mapping[str, Any]:
+    """What the parts of a file were built from, as its ``meta`` tells. To build one, have it
+    :func:`densessl.weights.file_configs.checked` first.
+
+    Raises:
+        UnsafeCheckpointError: something else stands there.
+    """
+    told = (meta.get("densessl") or meta.get("parts")) if isinstance(meta, Mapping) else None
+    told = told if isinstance(told, Mapping) else {}
+    for part in PARTS:
+        config = told.get(part)
+        kind = config.get("type") if isinstance(config, Mapping) else None
+        if config is not None and not isinstance(kind, str | type):
+            raise UnsafeCheckpointError(f"meta: {part}: found {config!r:.80}, expected a config with a 'type'")
+    if not isinstance(told.get("normalize"), Mapping | None):
+        raise UnsafeCheckpointError(f"meta: normalize: found {told['normalize']!r:.80}, expected mean and std")
+    return told

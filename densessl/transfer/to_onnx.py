@@ -23,6 +23,7 @@ from densessl.engine.checkpoint import written_whole
 from densessl.transfer.fingerprint import Fingerprint
 from densessl.transfer.proof import feature_differences, require_same_network
 from densessl.transfer.report import ExportError
+from densessl.weights.file_configs import checked
 
 OPSET = 18  # what PyTorch's exporter writes without converting; ONNX Runtime 1.14 and TensorRT 8.6 read it
 STAGES = ("c2", "c3", "c4", "c5")
@@ -119,7 +120,9 @@ def backbone_network(
         if fingerprint.arch == "resnet":
             if fingerprint.depth not in DEPTHS:
                 raise ExportError(f"onnx: depth: found {fingerprint.depth}, expected one of {sorted(DEPTHS)}")
-            norm = {"type": "BN", "eps": fingerprint.eps} if batch_norm else (config or {}).get("norm_cfg")
+            norm = {"type": "BN", "eps": fingerprint.eps}
+            if not batch_norm:
+                norm = checked(config, "the checkpoint", "backbone").get("norm_cfg") if config else None
             network = ResNet(fingerprint.depth, range(4), norm, width=fingerprint.width)
         else:
             network = ViT(

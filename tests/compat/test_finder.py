@@ -1,5 +1,6 @@
 """How the stand-in for mmcv's compiled extension gets in, and out of the way: each case in a fresh interpreter."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -168,3 +169,7 @@ def test_one_owner_each_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     site = fake_distributions(tmp_path, onedl_mmcv="2.3.6", onedl_mmdetection="3.5.1", onedl_mmengine="0.10.12")
     monkeypatch.setattr(sys, "path", [str(site)])
     check_distributions()
+
+
+def test_caches_can_be_invalidated():
+    importlib.invalidate_caches()  # as torch and pip do; it asks the finder, which is a class

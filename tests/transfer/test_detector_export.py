@@ -14,6 +14,7 @@ from PIL import Image
 from densessl.engine import launch
 from densessl.engine.checkpoint import save_checkpoint
 from densessl.engine.export_hook import ExportHook
+from densessl.engine.pickles import UnsafeCheckpointError
 from densessl.registry import MODELS
 from densessl.transfer import (
     ExportError,
@@ -220,7 +221,9 @@ def test_the_files_of_a_config_of_ones_own_can_be_moved(tmp_path):
     own.write_text(f"_base_ = {STOCK!r}\nmodel = dict(num_queries=9)\n")
     (tmp_path / "out").mkdir()
     model = pretraining(detector=str(own))
-    export_detector(content(model), tmp_path / "out" / "a")
+    with pytest.raises(UnsafeCheckpointError, match="a file may name stock configs only"):
+        export_detector(content(model), tmp_path / "out" / "a")
+    export_detector(content(model), tmp_path / "out" / "a", str(own))
     own.unlink()
     (tmp_path / "out").rename(tmp_path / "moved")
     assert str(tmp_path) not in (tmp_path / "moved" / "a.py").read_text()

@@ -1,0 +1,30 @@
+"""What arguments a class takes, as its signature tells: the schema of every config, so that none is written twice."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def arguments_of(kind: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """The named arguments of a class or function; None where it takes any.
+
+    A class that hands ``**kwargs`` on has those of its bases too, as far as these tell.
+    """
+    calls = [kind]
+    if inspect.isclass(kind):
+        calls = [base.__init__ for base in kind.__mro__ if "__init__" in vars(base)]
+    method = inspect.isclass(kind)
+    named: dict[str, inspect.Parameter] = {}
+    for number, call in enumerate(calls):
+        if call is object.__init__:
+            return None if number else named
+        try:
+            parameters = list(inspect.signature(call).parameters.values())
+        except (TypeError, ValueError):  # written in C
+            return None
+        for parameter in parameters[method:]:
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                named.setdefault(parameter.name, parameter)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return named
+    return None

@@ -1,0 +1,249 @@
+"""What a file may have built: the one gate between the configs that a file carries and the registries.
+
+MMEngine's registries import any dotted name they are given, its ``Config.fromfile`` runs the Python it reads, and many
+classes of its family load a file named in an argument. A config that a checkpoint, an export or any other file carries
+is therefore checked here before anything is built from it. It may name
+
+* classes registered by densessl, by MMEngine and mmcv (``BN``, ``Conv2d``) and, where installed, by mmdet, each by its
+  registered name, with its scope (``mmdet.SwinTransformer``) or without;
+* models of timm (``timm.resnet50``);
+* stock configs of mmdet and mmseg (``mmdet::detr/detr_r50_8xb2-150e_coco``).
+
+All else is plain data: numbers, words, lists and dicts, with argument names that the class it is for has.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Any
+
+import mmengine.registry as mmengine
+
+from densessl.branches.norm import NORMS, suggestion
+from densessl.engine.pickles import CheckpointError, UnsafeCheckpointError
+from densessl.registry import MODELS, SCOPE
+from densessl.signatures import arguments_of
+
+STOCK = re.compile(r"(mmdet|mmseg)::[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+(\.py)?")
+DEEPEST = 16  # levels of dicts and lists; a transformer's config has seven
+MOST = 5000  # entries in all
+# A word of a config: "on_output", "pytorch". No path, address or template of a config language is one.
+WORD = re.compile(r"[A-Za-z0-9_ -]{0,64}")
+# Arguments of which a class makes a file to load, whatever the file: Swin's `pretrained`, a distilling detector's
+# `teacher_config`. Numbers under such names are sizes (`pretrain_img_size`).
+LOADS = re.compile(r"(pretrain|checkpoint|ckpt|teacher|language_model|cache|file|path|dir|url|root|config)")
+
+
+def stock_name(name: Any, source: str) -> str:
+    """The name of a stock config, as a file gives it.
+
+    Raises:
+        UnsafeCheckpointError: it is anything else, a file's path for one, which would be run.
+    """
+    if isinstance(name, str) and STOCK.fullmatch(name):
+        return name
+    raise UnsafeCheckpointError(
+        f"{source} names the config {_shown(name)}; a file may name stock configs only (mmdet::NAME, mmseg::NAME), "
+        "since configs are programs. Name the config yourself, if you trust it (--detector FILE)"
+    )
+
+
+def checked(config: Any, source: str, key: str = "", scope: str = SCOPE) -> dict[str, Any]:
+    """A config of a module that a file carries, once all of it is known to be harmless.
+
+    Args:
+        config: with a ``type``.
+        source: the file, for errors.
+        key: where in the file it stands, for errors.
+        scope: whose classes its names without a scope are, besides MMEngine's: ``"densessl"`` or ``"mmdet"``.
+
+    Returns:
+        A copy.
+
+    Raises:
+        UnsafeCheckpointError: it names what is not registered, has an argument that the class has not, or one that
+            would load something. Nothing was imported or built.
+    """
+    if not isinstance(config, Mapping) or "type" not in config:
+        raise _refusal(source, key, config, "a dict with a 'type'")
+    return _copy(config, source, key, scope)
+
+
+def checked_options(
+    options: Any, source: str, model: Mapping[str, Any], key: str = "options", scope: str = "mmdet"
+) -> dict[str, Any]:
+    """Changes to a stock config's ``model``, by dotted name, that a file carries, once they are known to be harmless.
+
+    Args:
+        options, source, key: as of :func:`checked`.
+        model: the stock model that they change, whose classes say which arguments there are.
+        scope: of the model's classes.
+
+    Raises:
+        UnsafeCheckpointError: as of :func:`checked`; or the model has no such place.
+    """
+    if not isinstance(options, Mapping):
+        raise _refusal(source, key, options, "a dict")
+    copied = {}
+    for name, value in options.items():
+        here = f"{key}[{_shown(name)}]"
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", name):
+            raise _refusal(source, here, name, "a dotted name of an argument")
+        *path, last = name.split(".")
+        node = model
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if not isinstance(node, Mapping):
+            raise _refusal(source, here, name, "a place in the detector's config")
+        copied[name] = _entry(last, value, source, here, scope)
+        if last != "type" and last not in node:
+            changed = options.get(".".join([*path, "type"]), node.get("type"))
+            _check_arguments([last], changed, source, here, scope)
+    return copied
+
+
+def _copy(config: Mapping, source: str, key: str, scope: str) -> dict[str, Any]:
+    plain = {name: _entry(name, value, source, f"{key}.{name}".lstrip("."), scope) for name, value in config.items()}
+    if "type" in plain:
+        _check_arguments(plain.keys() - {"type"}, plain["type"], source, key, scope)
+    _check_size(config, source, key)
+    return plain
+
+
+def _entry(name: Any, value: Any, source: str, key: str, scope: str, depth: int = 0) -> Any:
+    """An argument, by its name and its value."""
+    if depth > DEEPEST:
+        raise _refusal(source, key, "…", f"at most {DEEPEST} dicts and lists in each other")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w{0,63}", name):
+        raise _refusal(source, key, name, "an argument's name")
+    if name == "type":
+        return _known(value, source, key, scope)
+    if LOADS.search(name.lower()) and not _of_numbers(value):
+        raise _refusal(source, key, value, "no file to load, or None")
+    return _value(value, source, key, scope, depth)
+
+
+def _value(value: Any, source: str, key: str, scope: str, depth: int) -> Any:
+    if value is None or type(value) in (bool, int, float):
+        return value
+    if isinstance(value, str) and WORD.fullmatch(value):
+        return str(value)
+    if isinstance(value, list | tuple):
+        if depth > DEEPEST:
+            raise _refusal(source, key, "…", f"at most {DEEPEST} dicts and lists in each other")
+        return [_value(entry, source, f"{key}[{i}]", scope, depth + 1) for i, entry in enumerate(value)]
+    if isinstance(value, Mapping):
+        plain = {name: _entry(name, entry, source, f"{key}.{name}", scope, depth + 1) for name, entry in value.items()}
+        if "type" in plain:
+            _check_arguments(plain.keys() - {"type"}, plain["type"], source, key, scope)
+        return plain
+    raise _refusal(source, key, value, "plain data: a number, a word, a list or a dict")
+
+
+def _of_numbers(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_of_numbers, value))
+    return value is None or type(value) in (bool, int, float)
+
+
+def _check_size(config: Any, source: str, key: str) -> None:
+    left, seen = [config], 0
+    while left:
+        value = left.pop()
+        seen += 1
+        if seen > MOST:
+            raise _refusal(source, key, "more", f"at most {MOST} entries")
+        left += value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+
+
+def _known(name: Any, source: str, key: str, scope: str) -> str:
+    """A ``type``, if it is the name of something registered."""
+    if not isinstance(name, str) or _find(name, scope) is None:
+        near = get_close_matches(
+            str(name), [known for registry in _registries(scope) for known in registry.module_dict]
+        )
+        raise UnsafeCheckpointError(
+            f"{source}: {key or 'type'} names {_shown(name)}, which is no registered class"
+            f"{f' (did you mean {near[0]}?)' if near else ''}; a file's classes are never imported by name, since that "
+            "runs code"
+        )
+    return name
+
+
+def _find(name: str, scope: str) -> Any:
+    """The class or function registered by a name, looked up in tables only; None where there is none. Of timm's models
+    True, as they take any arguments."""
+    library, dot, rest = name.rpartition(".")
+    if library == "timm":
+        return True if _timm_has(rest) else None
+    if dot and library not in (SCOPE, "mmdet"):
+        return None
+    if name in NORMS and scope == SCOPE:
+        return True
+    registries = _registries(library) if dot else _registries(scope)
+    return next((registry.module_dict[rest] for registry in registries if rest in registry.module_dict), None)
+
+
+def _registries(scope: str) -> Iterator[mmengine.Registry]:
+    """Those in which a model's classes are found from a scope: its own, and MMEngine's."""
+    MODELS.import_from_location()
+    if scope == SCOPE:
+        yield MODELS
+    elif find_spec("mmdet") is not None:
+        from mmdet.registry import MODELS as OF_MMDET
+        from mmdet.registry import TASK_UTILS
+
+        yield from (OF_MMDET, TASK_UTILS)
+    yield from (mmengine.MODELS, mmengine.TASK_UTILS, mmengine.WEIGHT_INITIALIZERS)
+
+
+def _timm_has(name: str) -> bool:
+    if find_spec("timm") is None:
+        return False
+    import timm
+
+    return "." not in name and timm.is_model(name)
+
+
+def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, scope: str) -> None:
+    """Refuse arguments that the signature of what is built has not."""
+    kind = _find(type_, scope) if isinstance(type_, str) else None
+    if kind is None or kind is True:
+        return
+    if type_ == "Pretrained":
+        raise _refusal(source, key, type_, "weights to begin with that need no file")
+    accepted = arguments_of(kind)
+    if accepted is None:
+        return
+    for name in sorted(names):
+        # mmcv's builders of layers take these themselves.
+        if name not in accepted and name not in ("requires_grad", "inplace", "fallback_on_stride"):
+            raise UnsafeCheckpointError(
+                f"{source}: {key}.{name}: {type_} has no such argument; {suggestion(name, accepted)}"
+            )
+
+
+@contextmanager
+def building(source: str) -> Iterator[None]:
+    """While a checked config of a file is built: its numbers may still fit no network.
+
+    Raises:
+        CheckpointError: whatever goes wrong inside the block, in one line.
+    """
+    try:
+        yield
+    except (CheckpointError, ImportError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{source} tells of a network that cannot be built: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _refusal(source: str, key: str, found: Any, expected: str) -> UnsafeCheckpointError:
+    return UnsafeCheckpointError(f"{source}: {key or 'its config'}: found {_shown(found)}, expected {expected}")
