@@ -20,16 +20,16 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from densessl.branches.backbone import build_backbone
-from densessl.engine.checkpoint import read_checkpoint
-from densessl.engine.launch import parser as train_parser
-from densessl.engine.launch import prepare
+from densessl.cli.train import parser as train_parser
+from densessl.cli.train import prepare
 from densessl.engine.lr_hook import LRHook, horizon_of
 from densessl.engine.runner import DenseRunner
-from densessl.engine.weights import bare_model
 from densessl.insight import dense_matching, motorcycle, relit
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
 from densessl.registry import HOOKS
-from densessl.transfer import read_backbone
+from densessl.weights.io.checkpoints import read_checkpoint
+from densessl.weights.read import read_backbone
+from densessl.weights.state import bare_model
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ("mocov2_r18", "pixpro_r18", "densecl_r18", "lcloss_r18", "densesiam_r18", "scfs_r18")

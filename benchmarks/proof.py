@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from densessl.transfer.compare import (
+from densessl.compare import (
     Cell,
     CompareError,
     Failure,
@@ -35,8 +35,8 @@ from densessl.transfer.compare import (
     run_grid,
     write_results,
 )
-from densessl.transfer.compare.cells import RUN, read_record, record_path
-from densessl.transfer.compare.grid import cell_name, config_text
+from densessl.compare.cells import RUN, read_record, record_path
+from densessl.compare.grid import cell_name, config_text
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere
@@ -84,7 +84,8 @@ def images(data: Path) -> list[str]:
 
 def pretraining(name: str, listed: Path, digest: str) -> Cell:
     """The run of a method on the images of a list."""
-    from densessl.engine.launch import load_config, parser
+    from densessl.cli.train import parser
+    from densessl.configs import load_config
 
     config, options = METHODS[name]
     changes = ["--cfg-options", *options, *KEPT]

@@ -21,14 +21,14 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from densessl.cli.train import parser as train_parser
+from densessl.cli.train import prepare
 from densessl.data.batch import Batch, collate_views
 from densessl.data.demo import write_demo_photos
-from densessl.engine.launch import parser as train_parser
-from densessl.engine.launch import prepare
-from densessl.engine.schedules import Horizon
 from densessl.losses import contrast
 from densessl.model import TwoBranch
 from densessl.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from densessl.schedules import Horizon
 
 
 def build(config: str, batch: int, device: torch.device, folder: Path) -> tuple[TwoBranch, Batch, object]:

@@ -21,7 +21,7 @@ from densessl.losses import full_precision, sample_points, unit
 from densessl.registry import CORRESPONDENCES
 
 if TYPE_CHECKING:  # objectives import this module
-    from densessl.objectives.base import Step
+    from densessl.schedules import Step
 
 Reader = Callable[[Tensor], Tensor]
 FRAMES = {"official": pixpro_frame, "edges": edge_frame}

@@ -12,7 +12,7 @@ class CountingModel(BaseModel):
 
     Attributes:
         step: the count as a Python number: reading the buffer would wait for the device.
-        horizon: of the run (:class:`densessl.engine.schedules.Horizon`), None before it begins.
+        horizon: of the run (:class:`densessl.schedules.Horizon`), None before it begins.
         seed: of the run.
     """
 

@@ -12,9 +12,11 @@ from densessl.branches import MLP, Branch, build_branch, build_target
 from densessl.branches.branch import Features
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
-from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective
 from densessl.registry import MODELS, OBJECTIVES
+from densessl.schedules import Step
 from densessl.version import __version__
+from densessl.weights.load import load_backbone
 
 
 @MODELS.register_module()
@@ -73,10 +75,8 @@ class TwoBranch(CountingModel):
         own. Returns what to tell of it.
 
         Raises:
-            densessl.transfer.LoadError: the file has another network; nothing was loaded then.
+            densessl.errors.LoadError: the file has another network; nothing was loaded then.
         """
-        from densessl.transfer import load_backbone  # which imports this package
-
         if resumed:
             return "resumed, so the weights stay as resumed"
         report = load_backbone(self.online, checkpoint, branch=branch)

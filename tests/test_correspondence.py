@@ -6,8 +6,8 @@ import torch
 
 from densessl.correspondence import cells
 from densessl.geometry import ViewGeometry, affine, cell_centres, frame_cells, pixpro_frame, to_view
-from densessl.objectives.base import Step
 from densessl.registry import CORRESPONDENCES
+from densessl.schedules import Step
 from tests.geometry.test_correspondence import CASES, crop_view
 
 STEP = Step(3)

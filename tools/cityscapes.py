@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from densessl.engine.launch import workers
-from densessl.transfer.cityscapes import prepare_cityscapes
+from densessl.finetune.cityscapes import prepare_cityscapes
+from densessl.pretraining import workers
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from mmengine.config import DictAction
 
 from densessl import transfer
-from densessl.transfer.export import FORMATS, how_to_open
-from densessl.transfer.keymaps import FAMILIES, family_of
-from densessl.transfer.public import WRAPPERS
-from densessl.transfer.read import BRANCHES, Opened, open_checkpoint
+from densessl.weights.detector.official_names import FAMILIES, family_of
+from densessl.weights.export import FORMATS, how_to_open
+from densessl.weights.layouts.take import WRAPPERS
+from densessl.weights.read import BRANCHES, Opened, open_checkpoint
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 
 from densessl import transfer
-from densessl.transfer.export import FORMATS, how_to_open
-from densessl.transfer.parts import PARTS
-from densessl.transfer.read import BRANCHES, Opened, by_our_names, open_checkpoint
+from densessl.weights.export import FORMATS, how_to_open
+from densessl.weights.parts import PARTS
+from densessl.weights.read import BRANCHES, Opened, by_our_names, open_checkpoint
 
 DETECTOR = "mmdet-detector"
 LOADABLE = ("mmdet", "torchvision", "timm", "safetensors")  # by --into

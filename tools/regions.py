@@ -2,7 +2,7 @@
 
 import sys
 
-from densessl.regions.cli import main
+from densessl.cli.regions import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@ See ``--help``."""
 
 import sys
 
-from densessl.engine.launch import main
+from densessl.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

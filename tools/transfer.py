@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from densessl.transfer.compare.cli import add_compare
+from densessl.cli.compare import add_compare
 
 
 def main(argv: Sequence[str] | None = None) -> int:

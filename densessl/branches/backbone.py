@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densessl.branches.norm import suggestion
 from densessl.registry import MODELS, SCOPE
+from densessl.wording import suggestion
 
 PROBE_SIZE = 64  # pixels; two cells of the usual coarsest stride, 32
 
@@ -36,7 +36,7 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
     for key, value in _pretrained(arguments):
         raise ValueError(
             f"backbone {name}: {key}={value!r} would fetch weights and unpickle them. Leave it out, and give the "
-            "file to densessl.engine.checkpoint.load_weights, which loads tensors only"
+            "file to densessl.weights.io.checkpoints.load_weights, which loads tensors only"
         )
     library, _, rest = str(name).rpartition(".")
     if library == "timm":

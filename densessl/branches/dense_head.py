@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from densessl.branches.fpn import conv_block
-from densessl.branches.norm import choose
 from densessl.registry import MODELS
+from densessl.wording import choose
 
 
 @MODELS.register_module()

@@ -1,13 +1,13 @@
 """Normalisation layers by config."""
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
 from densessl.branches.sync_bn import SplitBN, SyncBN
+from densessl.wording import choose
 
 # type -> the layer for (N, C) or (N, C, L), the layer for (N, C, H, W)
 NORMS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
@@ -39,17 +39,3 @@ def build_norm(cfg: dict[str, Any] | None, channels: int, dims: int = 2) -> nn.M
     trainable = arguments.pop("requires_grad", True)
     norm = layer(num_channels=channels, **arguments) if layer is nn.GroupNorm else layer(channels, **arguments)
     return norm.requires_grad_(trainable)
-
-
-def choose(key: str, name: Any, names: Iterable[str]) -> Any:
-    """``name``, if it is one of ``names``; else a ValueError that says so of ``key`` and offers the nearest."""
-    if name in names:
-        return name
-    raise ValueError(f"{key} {name!r} is unknown; {suggestion(name, names)}")
-
-
-def suggestion(name: Any, names: Iterable[str]) -> str:
-    """The end of an error message: the names nearest to ``name``, or all names when none is near."""
-    names = sorted(names)
-    near = difflib.get_close_matches(str(name), names, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"

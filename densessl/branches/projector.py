@@ -8,9 +8,10 @@ from typing import Any
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from densessl.branches.norm import build_norm, choose
+from densessl.branches.norm import build_norm
 from densessl.branches.sync_bn import SyncBN
 from densessl.registry import MODELS
+from densessl.wording import choose
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
 

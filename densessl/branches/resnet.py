@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from densessl.branches.norm import build_norm, choose
+from densessl.branches.norm import build_norm
 from densessl.branches.recompute import recomputed
 from densessl.registry import MODELS
+from densessl.wording import choose
 
 DEPTHS = {
     18: (BasicBlock, (2, 2, 2, 2)),

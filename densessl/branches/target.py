@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from densessl.branches.norm import choose
+from densessl.schedules import build_schedule
+from densessl.wording import choose
 
 
 @torch.no_grad()
@@ -114,7 +115,7 @@ class Target(nn.Module):
 
         Args:
             step: optimiser steps taken so far.
-            horizon: length of the run (:class:`densessl.engine.schedules.Horizon`); a constant momentum needs none.
+            horizon: length of the run (:class:`densessl.schedules.Horizon`); a constant momentum needs none.
 
         Returns:
             whether the target moved.
@@ -157,7 +158,7 @@ def build_target(
         kind: ``"ema"`` (MoCo, BYOL, PixPro, DINO), ``"stop_gradient"`` (SimSiam, SwAV), or ``"frozen"``: a copy that
             never moves, in evaluation mode; a teacher's weights are loaded into it.
         momentum: of the moving average: a number, or the config of a schedule
-            (:func:`densessl.engine.schedules.build_schedule`).
+            (:func:`densessl.schedules.build_schedule`).
         timing: ``"before_forward"``, as MoCo, BYOL and PixPro do, or ``"after_step"``, as DINO does.
         buffers: ``"params_only"`` or ``"all"``, see ``ema_update_module_``.
         norm: ``"train"``: the target's BatchNorms use its batch's statistics; ``"eval"``: its running ones, which then
@@ -171,8 +172,6 @@ def build_target(
     choose("target buffers", buffers, ("params_only", "all"))
     choose("target norm", norm, ("train", "eval"))
     if isinstance(momentum, dict):
-        from densessl.engine.schedules import build_schedule  # the engine package imports its hooks
-
         schedule = build_schedule(momentum)
     elif 0 <= momentum <= 1:
 

@@ -13,14 +13,7 @@ from densessl.data.decode import EncodedImage, open_image
 from densessl.data.masks import build_mask
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
-from densessl.data.views import (
-    ViewSpec,
-    cut_view,
-    decode_denominator,
-    draw_crop,
-    draw_crop_of_regions,
-    expand_views,
-)
+from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, draw_crop_of_regions, expand_views
 from densessl.registry import DATASETS, REGIONS
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densessl.data.path_table import PathTable
+from densessl.errors import DensesslError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LIST_EXTENSIONS = (".txt", ".lst")
 _CHECKED = 8  # entries of a list or json that must exist; asking for millions would take minutes on a network disk
 
 
-class DataNotFound(FileNotFoundError):
+class DataNotFound(DensesslError, FileNotFoundError):
     """No data set, or none of its images, where the configuration says. The message says where it was looked for."""
 
 

@@ -11,9 +11,10 @@ from densessl.data.batch import Batch
 from densessl.detectors.matches import RecordingAssigner, per_region
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
-from densessl.detectors.stock import build, pretraining_model, stock_model
 from densessl.registry import MODELS, PRETEXTS
 from densessl.version import __version__
+from densessl.weights.detector.stock import build, pretraining_model, stock_model
+from densessl.weights.load import load_backbone
 
 
 @MODELS.register_module()
@@ -111,10 +112,8 @@ class DetectorPretraining(CountingModel):
         networks the pretext has. Returns what to tell of it.
 
         Raises:
-            densessl.transfer.LoadError: the file has another network; nothing was loaded then.
+            densessl.errors.LoadError: the file has another network; nothing was loaded then.
         """
-        from densessl.transfer import load_backbone  # which imports this package
-
         self.loaded = True
         said = (
             "resumed, so the weights stay as resumed"

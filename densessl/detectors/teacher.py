@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from densessl.branches import build_backbone
+from densessl.weights.load import load_backbone
 
 
 class Teacher:
@@ -31,8 +32,6 @@ class Teacher:
 
     def load(self, checkpoint: str, branch: str | None = None) -> str:
         """Load the backbone of a file, unless there is one of its own. Returns what to tell of it."""
-        from densessl.transfer import load_backbone
-
         if self.loaded:
             return f"the teacher keeps {self.checkpoint}"
         report = load_backbone(self.network, checkpoint, branch=branch)

@@ -5,8 +5,11 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
+from densessl.weights.detector.export import export_detector
+from densessl.weights.export import export_backbone
+from densessl.weights.read import parts_in
+from densessl.weights.state import bare_model
 
 
 @HOOKS.register_module()
@@ -16,7 +19,7 @@ class ExportHook(Hook):
 
     Args:
         filename: in the work dir; by default ``backbone.pth`` or ``detector.pth``.
-        to: format of a backbone, see :func:`densessl.transfer.export_backbone`.
+        to: format of a backbone, see :func:`densessl.weights.export.export_backbone`.
         branch: "online" or "target".
     """
 
@@ -31,8 +34,6 @@ class ExportHook(Hook):
         checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
 
     def after_train(self, runner: Runner) -> None:
-        from densessl.transfer import export_backbone, export_detector, parts_in
-
         if runner.rank != 0:
             return
         model = bare_model(runner.model)

@@ -3,8 +3,8 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
+from densessl.weights.state import bare_model
 
 
 @HOOKS.register_module()
@@ -15,12 +15,12 @@ class InitBackboneHook(Hook):
     holds (the teacher of DETReg).
 
     Args:
-        checkpoint: anything :func:`densessl.transfer.load_backbone` understands: an export, a checkpoint of another
+        checkpoint: anything :func:`densessl.weights.load.load_backbone` understands: an export, a checkpoint of another
             run, torchvision's weights. It must fill the whole backbone.
         branch: "online", "target", or None for the one that the method's paper transfers.
 
     Raises:
-        densessl.transfer.LoadError: the file has another network; nothing was loaded then.
+        densessl.errors.LoadError: the file has another network; nothing was loaded then.
     """
 
     priority = "HIGHEST"  # and first in the list: whatever else looks at the weights before training sees these

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from densessl.engine.schedules import Horizon, build_schedule
-from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
+from densessl.schedules import Horizon, build_schedule
+from densessl.weights.state import bare_model
 
 
 def horizon_of(runner: Runner) -> Horizon:
@@ -61,7 +61,7 @@ class LRHook(Hook):
     ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at the schedule's ``base``, warm-up or not.
 
     Args:
-        schedule: config of :func:`densessl.engine.schedules.build_schedule`.
+        schedule: config of :func:`densessl.schedules.build_schedule`.
         reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number,
             ``schedule.base`` (of a constant schedule, ``value``) is scaled by ``rule``, and the log says so; ``final``
             is not. None leaves it alone.

@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from numbers import Real
 from typing import Any
 
@@ -16,8 +15,9 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import BaseLoop
 
 from densessl.engine.live import LiveLine
-from densessl.engine.weights import bare_model
 from densessl.registry import HOOKS
+from densessl.weights.state import bare_model
+from densessl.wording import duration
 
 
 def batch_size_of(data_batch: Any) -> int:
@@ -109,11 +109,6 @@ class StepTimer:
         if self._cuda:
             return sum(begin.elapsed_time(end) for begin, end in spans) / 1e3
         return sum(end - begin for begin, end in spans)
-
-
-def duration(seconds: float) -> str:
-    """``1 day, 2:03:04``; ``--`` where it is not known (NaN, infinite or negative)."""
-    return str(timedelta(seconds=round(seconds))) if math.isfinite(seconds) and seconds >= 0 else "--"
 
 
 def figures_text(figures: Mapping[str, float]) -> str:

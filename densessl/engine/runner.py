@@ -1,8 +1,8 @@
 """MMEngine's runner with checkpoints that cannot carry code.
 
 The stock runner falls back to unpickling when a checkpoint does not load safely, and executes the config text inside
-the checkpoint it resumes. This one reads and writes through :mod:`densessl.engine.checkpoint` and stores no config;
-in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
+the checkpoint it resumes. This one reads and writes through :mod:`densessl.weights.io.checkpoints` and stores no
+config; in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
 """
 
 import logging
@@ -17,8 +17,10 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from densessl.engine.checkpoint import (
-    CheckpointError,
+from densessl.errors import CheckpointError
+from densessl.registry import RUNNERS
+from densessl.version import __version__
+from densessl.weights.io.checkpoints import (
     find_latest_checkpoint,
     load_weights,
     read_checkpoint,
@@ -26,9 +28,7 @@ from densessl.engine.checkpoint import (
     save_checkpoint,
     to_plain,
 )
-from densessl.engine.weights import load_into
-from densessl.registry import RUNNERS
-from densessl.version import __version__
+from densessl.weights.state import load_into
 
 # Facts about the process, not the run: the resuming process knows its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")

@@ -1,14 +1,8 @@
 """What a pretrained network has learnt, or lost: figures and pictures that need no labels."""
 
+from densessl.figures import between_image_cosine
 from densessl.insight.matching import MatchingResult, dense_matching
-from densessl.insight.spread import (
-    backbone_spread,
-    between_image_cosine,
-    between_image_similarity,
-    channel_std,
-    effective_rank,
-    map_spread,
-)
+from densessl.insight.spread import backbone_spread, between_image_similarity, channel_std, effective_rank, map_spread
 from densessl.insight.stereo import StereoPair, motorcycle, relit
 
 __all__ = [

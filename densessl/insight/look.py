@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
 from densessl.branches.backbone import build_backbone
 from densessl.data.sources import list_images
-from densessl.engine.checkpoint import load_weights, read_checkpoint
 from densessl.insight.knn import central_squares, labelled_images, leave_one_out_knn, pooled_features
 from densessl.insight.matching import dense_matching
 from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
 from densessl.insight.stereo import motorcycle, relit
-from densessl.transfer.read import part_configs
 from densessl.weights.file_configs import building, checked
+from densessl.weights.io.checkpoints import load_weights, read_checkpoint
+from densessl.weights.read import part_configs
 
 PREFIX = "online.backbone."
 COLLAPSED = 0.99  # between-image similarity

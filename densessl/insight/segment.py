@@ -21,15 +21,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from densessl.augment import normalize
+from densessl.configs import load_config
 from densessl.data.decode import read_image
 from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import list_images
-from densessl.engine.checkpoint import load_weights
-from densessl.engine.launch import link_views, load_config
-from densessl.engine.weights import load_into
 from densessl.insight.clustering import confusion, match, over_ranks, scores
 from densessl.insight.look import print_table
+from densessl.pretraining import link_views
 from densessl.registry import MODELS, SCOPE
+from densessl.weights.io.checkpoints import load_weights
+from densessl.weights.state import load_into
 
 
 def load_model(config: str, checkpoint: str | Path, options: Mapping | None = None) -> tuple[nn.Module, nn.Module, int]:

@@ -4,7 +4,8 @@ interface."""
 import pkgutil
 from importlib import import_module
 
-from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective
+from densessl.schedules import Step
 
 __all__ = ["BranchMaps", "DerivedView", "Forward", "Objective", "Step"]
 

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, Features, Level, Parts, needed
 from densessl.data.batch import Batch
-from densessl.data.rng import keyed_rng
 from densessl.geometry import ViewGeometry
+from densessl.schedules import Step, scheduled
 
 View = int | str
 
@@ -35,24 +34,6 @@ class Forward(NamedTuple):
     def to(cls, branch: str, views: tuple[View, ...], *levels: Level, keep: str | None = None) -> "Forward":
         """A pass through the parts that make these levels."""
         return cls(branch, views, keep, needed(*levels))
-
-
-class Step(NamedTuple):
-    """Where training stands.
-
-    Attributes:
-        index: optimiser steps taken.
-        horizon: lengths of the schedule (:class:`densessl.engine.schedules.Horizon`), None outside a run.
-        seed: of the run.
-    """
-
-    index: int
-    horizon: tuple | None = None
-    seed: int = 0
-
-    def rng(self, purpose: str) -> np.random.Generator:
-        """Batch-level random numbers of this step, equal on all ranks."""
-        return keyed_rng(self.seed, purpose, self.index)
 
 
 class DerivedView(NamedTuple):
@@ -144,25 +125,6 @@ class BranchMaps:
             return self.branch.projectors[self._prefix + name](tensor)
 
 
-def scheduled(value: float | dict) -> Callable[["Step"], float]:
-    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
-
-    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
-    """
-    if not isinstance(value, Mapping):
-        return lambda step: value
-    from densessl.engine.schedules import build_schedule  # the engine package imports its hooks
-
-    schedule = build_schedule(dict(value))
-
-    def evaluate(step: Step) -> float:
-        if step.horizon is None and value["type"] != "constant":
-            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
-        return schedule(step.index, step.horizon)
-
-    return evaluate
-
-
 class Objective(nn.Module):
     """Base of all objectives.
 
@@ -174,7 +136,7 @@ class Objective(nn.Module):
     Args:
         name: of its log entries, projectors and state; the class name in lower case by default.
         weight: of its loss in the sum; a number, or the config of a schedule
-            (:func:`densessl.engine.schedules.build_schedule`).
+            (:func:`densessl.schedules.build_schedule`).
         views: the two (or more) loaded views it looks at.
         level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
             towers at the neck's output i ("cls.i", "reg.i"). "tokens.i" is the sequence of a transformer's output i.

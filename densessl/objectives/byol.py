@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densessl.branches.projector import MLP
 from densessl.data.batch import Batch
-from densessl.insight.spread import channel_spread
+from densessl.figures import channel_spread
 from densessl.losses import cosine_regression, full_precision
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import OBJECTIVES

@@ -13,8 +13,9 @@ from densessl.branches.roi import align_regions, assign_levels
 from densessl.data.batch import Batch, Regions
 from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
-from densessl.objectives.base import BranchMaps, Forward, Objective, Step, View
+from densessl.objectives.base import BranchMaps, Forward, Objective, View
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 
 Setting = float | tuple[float, float]
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
 from densessl.data.batch import Batch
-from densessl.insight.spread import cell_vectors, channel_spread
+from densessl.figures import cell_vectors, channel_spread
 from densessl.losses import matching_nce, soft_regions, unit, valid_mean
-from densessl.objectives.base import BranchMaps, Objective, scheduled
+from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES
+from densessl.schedules import scheduled
 
 
 class RegionContrast(nn.Module):

@@ -10,8 +10,9 @@ from densessl.branches.prototypes import DINOHead
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
 from densessl.losses import centred_softmax, cross_view_entropy
-from densessl.objectives.base import Forward, Objective, View, scheduled
+from densessl.objectives.base import Forward, Objective, View
 from densessl.registry import OBJECTIVES
+from densessl.schedules import scheduled
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from densessl.branches.projector import MLP
 from densessl.branches.queue import gather_in_order
 from densessl.correspondence import Pairs, Reader, cells
 from densessl.data.batch import Batch
-from densessl.insight.spread import between_image_cosine
+from densessl.figures import between_image_cosine
 from densessl.losses import matching_nce, multi_positive_nce, unit, valid_mean
 from densessl.objectives.base import Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES

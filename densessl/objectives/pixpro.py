@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
 from densessl.data.batch import Batch
+from densessl.figures import between_image_cosine
 from densessl.geometry import ViewGeometry, distance_mask, edge_frame, pixpro_frame
-from densessl.insight.spread import between_image_cosine
 from densessl.losses import cosine_regression, pixel_consistency, pixel_contrast, unit
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import OBJECTIVES

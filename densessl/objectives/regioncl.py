@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.branches.norm import choose
 from densessl.data.batch import Batch
 from densessl.geometry import (
     Rectangle,
@@ -19,10 +18,12 @@ from densessl.geometry import (
     swap_rectangle,
 )
 from densessl.losses import cosine_regression, info_nce, masked_mean, unit
-from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, Step, View
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, View
 from densessl.objectives.moco import MoCo
 from densessl.objectives.simsiam import SimSiam
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
+from densessl.wording import choose
 
 
 def pair_rows(count: int, pairing: str, groups: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densessl.branches.norm import choose
 from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
+from densessl.figures import between_image_cosine, channel_spread
 from densessl.geometry import axis_aligned, relative_cells
-from densessl.insight.spread import between_image_cosine, channel_spread
 from densessl.losses import correlation, full_precision, unigrad_terms, valid_mean
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
+from densessl.wording import choose
 
 SYNC = dict(type="SyncBN")
 

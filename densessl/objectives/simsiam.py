@@ -4,7 +4,7 @@ from torch import Tensor
 
 from densessl.branches.projector import MLP
 from densessl.data.batch import Batch
-from densessl.insight.spread import channel_spread
+from densessl.figures import channel_spread
 from densessl.losses import cosine_regression
 from densessl.objectives.byol import VectorRegression
 from densessl.registry import OBJECTIVES

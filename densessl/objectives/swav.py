@@ -11,8 +11,9 @@ from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.data.batch import Batch
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
-from densessl.objectives.base import Forward, Objective, Step
+from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 
 
 def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:

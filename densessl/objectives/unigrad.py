@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
 from densessl.data.batch import Batch
-from densessl.insight.spread import between_image_cosine
+from densessl.figures import between_image_cosine
 from densessl.losses import correlation, full_precision, gradient_terms, unigrad_terms, unit, valid_mean
 from densessl.objectives.byol import VectorRegression
 from densessl.objectives.pixpro import TwoViewObjective

@@ -26,13 +26,13 @@ from densessl.data.decode import UnreadableImage, open_image
 from densessl.data.path_table import PathTable
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
-from densessl.engine.progress import duration
 from densessl.regions.journal import Journal, image_record, refuse_other_plan, unreadable_record
 from densessl.regions.proposals import Proposals
 from densessl.regions.store import RegionStore
 from densessl.regions.store_format import JOURNAL, MANIFEST, StoreError, encoded, pack, path_hash, write_packed
 from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS
 from densessl.version import __version__
+from densessl.wording import duration
 
 LOCK = "lock"
 _TELL_EVERY = 10.0  # seconds between lines where there is no terminal

@@ -15,7 +15,7 @@ import numpy as np
 
 from densessl.data.decode import open_image
 from densessl.data.sources import ImageList, list_images
-from densessl.regions.safe_pickle import Held, load_arrays
+from densessl.weights.io.array_pickles import Held, load_arrays
 
 _PACKED = {"paths", "boxes", "offsets"}
 _PACKED_TOO = {"sizes", "levels", "scores"}

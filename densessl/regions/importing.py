@@ -70,7 +70,8 @@ def import_regions(
     """Write a store of the boxes in a file.
 
     Boxes keep the order of the file, or come by score, best first, where it has scores. They are clipped to their
-    image; what is empty then is dropped. Pickles are read without running code (:mod:`densessl.regions.safe_pickle`).
+    image; what is empty then is dropped. Pickles are read without running code, see
+    :mod:`densessl.weights.io.array_pickles`.
 
     Args:
         source: a COCO json with annotations or results, an npz, or a pickle of MMDetection's or Detectron2's proposals;

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from densessl.data.decode import EncodedImage
+from densessl.files import sha256
 from densessl.regions.proposals import Proposals
 from densessl.regions.source import RegionSource
 from densessl.regions.store_format import (
@@ -26,7 +27,6 @@ from densessl.regions.store_format import (
     entry_type,
     header,
     path_hash,
-    sha256,
     unpack,
 )
 from densessl.registry import REGIONS

@@ -25,6 +25,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from densessl.errors import DensesslError
+from densessl.files import sha256
 from densessl.regions.proposals import Proposals
 
 FORMAT, VERSION = "densessl regions", 1
@@ -36,7 +38,7 @@ _CHUNK, _ROWS = 1 << 20, 1 << 14  # bytes and entries that are gathered before t
 _SLACK = 1e-6  # pixels by which rounding may put a box outside
 
 
-class StoreError(ValueError):
+class StoreError(DensesslError, ValueError):
     """No store, a damaged or unfinished one, or one that does not fit the images. The message says what to do."""
 
 
@@ -175,12 +177,6 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
     with written(out / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
     return manifest
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str, Packed]]) -> np.ndarray:

@@ -21,10 +21,11 @@ from typing import Any
 
 import mmengine.registry as mmengine
 
-from densessl.branches.norm import NORMS, suggestion
-from densessl.engine.pickles import CheckpointError, UnsafeCheckpointError
+from densessl.branches.norm import NORMS
+from densessl.errors import CheckpointError, UnsafeCheckpointError
 from densessl.registry import MODELS, SCOPE
 from densessl.signatures import arguments_of
+from densessl.wording import suggestion
 
 STOCK = re.compile(r"(mmdet|mmseg)::[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+(\.py)?")
 DEEPEST = 16  # levels of dicts and lists; a transformer's config has seven

@@ -11,7 +11,7 @@ from densessl.branches.branch import build_branch
 from densessl.branches.positions import resized_table
 from densessl.branches.target import build_target
 from densessl.branches.vit import ViT
-from densessl.engine import split_parameters
+from densessl.engine.lars import split_parameters
 
 SMALL = dict(image_size=64, patch_size=16, dim=16, depth=3, heads=2, mlp_ratio=2)
 # Of each image's 16 cells, those kept; not ascending.

@@ -9,8 +9,11 @@ from mmengine.structures import InstanceData
 
 from densessl.detectors import DINO33
 from densessl.detectors.dino import RefPointHead
+from densessl.errors import LoadError
 from densessl.registry import MODELS
-from densessl.transfer import LoadError, build_detector, export_detector, load_detector
+from densessl.weights.detector.export import export_detector
+from densessl.weights.detector.load import load_detector
+from densessl.weights.detector.stock import build_detector
 from tests.detectors.small import DETREG, FAMILIES, ONE_STAGE, random_batch, small
 
 pytestmark = pytest.mark.det

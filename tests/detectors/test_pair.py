@@ -9,9 +9,9 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import nn
 
+from densessl.configs import load_config
 from densessl.detectors.pair import pair_contrast
-from densessl.detectors.stock import build
-from densessl.engine.launch import load_config
+from densessl.weights.detector.stock import build
 
 CONFIG = str(Path(__file__).parents[2] / "configs/transfer/coco/pair-detr_r50_50e.py")
 OWN = ("decoder_tl.", "bbox_head.tl_reg_ffn.", "bbox_head.tl_fc_reg.", "bbox_head.con_proj.")

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from densessl.branches import ResNet
-from densessl.engine.checkpoint import load_weights, read_checkpoint
-from densessl.engine.launch import load_config, main, parser, prepare
+from densessl.cli.train import main, parser, prepare
+from densessl.configs import load_config
 from densessl.registry import MODELS
-from tests.transfer.cases import lived_in
+from densessl.weights.io.checkpoints import load_weights, read_checkpoint
+from tests.weights.cases import lived_in
 
 ROOT = Path(__file__).parents[2]
 TINY = """

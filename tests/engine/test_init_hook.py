@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from densessl.branches import ResNet
-from densessl.engine.checkpoint import load_weights, read_checkpoint
+from densessl.cli.train import parser, prepare
 from densessl.engine.init_hook import InitBackboneHook
-from densessl.engine.launch import parser, prepare
-from densessl.transfer import LoadError
-from tests.engine.test_launch import CONFIG, ROOT, photos, train  # noqa: F401
+from densessl.errors import LoadError
+from densessl.weights.io.checkpoints import load_weights, read_checkpoint
+from tests.cli.test_train import CONFIG, ROOT, photos, train  # noqa: F401
 from tests.objectives.toy import BACKBONE, toy_model
-from tests.transfer.cases import lived_in
+from tests.weights.cases import lived_in
 
 PIXPRO = [dict(type="PixPro", hidden=8, dim=4)]
 TARGETS = [dict(kind="ema", momentum=0.9), dict(kind="stop_gradient"), dict(kind="frozen")]

@@ -8,7 +8,7 @@ import densessl.engine.lars
 import densessl.engine.precision  # noqa: F401
 from densessl.engine.lr_hook import LRHook, StepHook, seed_torch
 from densessl.engine.runner import DenseRunner
-from densessl.engine.schedules import Horizon, warmup_cosine
+from densessl.schedules import Horizon, warmup_cosine
 from tests.engine import toy
 
 

@@ -25,10 +25,10 @@ from densessl.engine.progress import (
     StepTimer,
     _of_moving,
     batch_size_of,
-    duration,
     loader_advice,
 )
 from densessl.engine.vis_backends import JsonlVisBackend
+from densessl.wording import duration
 from tests.distributed import run_pair
 
 WAIT = 0.02

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from densessl.engine.checkpoint import read_checkpoint
+from densessl.weights.io.checkpoints import read_checkpoint
 from tests.engine.toy import DATA, StopAfter, Toy, assert_same, build, train_one
 
 

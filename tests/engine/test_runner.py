@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from densessl.engine.checkpoint import UnsafeCheckpointError, read_checkpoint
 from densessl.engine.runner import DenseRunner, load_into
+from densessl.errors import UnsafeCheckpointError
 from densessl.registry import RUNNERS
-from tests.engine.test_checkpoint import Bomb
+from densessl.weights.io.checkpoints import read_checkpoint
 from tests.engine.toy import Toy, build, train_one
+from tests.weights.test_checkpoint import Bomb
 
 
 def test_it_is_built_by_runner_type():

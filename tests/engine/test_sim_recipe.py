@@ -9,11 +9,12 @@ import torch
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from densessl.configs import load_config
 from densessl.data import UnlabelledImages, collate_views
 from densessl.engine.lars import split_parameters
-from densessl.engine.launch import link_views, load_config
-from densessl.engine.schedules import Horizon
+from densessl.pretraining import link_views
 from densessl.registry import MODELS
+from densessl.schedules import Horizon
 from tests.golden.sim import ABSENT, TABLE
 
 CONFIGS = Path("configs")

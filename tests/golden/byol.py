@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.engine.lars import LARS, split_parameters
-from densessl.engine.schedules import Horizon, warmup_cosine
 from densessl.model import TwoBranch
 from densessl.objectives.byol import BYOL, squared_distance
+from densessl.schedules import Horizon, warmup_cosine
 from tests.golden.case import Case
 from tests.golden.encoder import batch_of, body
 

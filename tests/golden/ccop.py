@@ -9,13 +9,12 @@ from densessl.branches.roi import align_regions, assign_levels
 from densessl.data import placed as P
 from densessl.data.batch import Batch, Regions, SampleRegions, pack_regions
 from densessl.data.views import CropDraw, ViewSpec, choose_try, cut_view, kept_in_crop
-from densessl.engine.schedules import Horizon
 from densessl.geometry import affine
 from densessl.losses import pairwise_hinge, unit, valid_mean
 from densessl.model import TwoBranch
-from densessl.objectives import Step
 from densessl.objectives.ccop import CCOP, Curriculum, by_image, candidates, hardest, within_images
 from densessl.registry import MODELS
+from densessl.schedules import Horizon, Step
 from tests.golden.case import Case
 from tests.golden.encoder import record
 

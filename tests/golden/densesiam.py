@@ -5,13 +5,12 @@ import torch
 from torch import nn
 
 from densessl.data.batch import Batch
-from densessl.engine.schedules import Horizon
 from densessl.geometry import ViewGeometry, affine
 from densessl.losses import soft_cross_entropy, unit
 from densessl.model import TwoBranch
-from densessl.objectives.base import Step
 from densessl.objectives.densesiam_seg import hard_cross_entropy
 from densessl.registry import MODELS, OBJECTIVES
+from densessl.schedules import Horizon, Step
 from tests.golden.case import Case
 
 HEADS = {

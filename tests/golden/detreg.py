@@ -18,9 +18,9 @@ from densessl.data.batch import Batch, Regions
 from densessl.data.detection import cut_patches
 from densessl.detectors import DetectorPretraining
 from densessl.detectors.samples import data_samples
-from densessl.detectors.stock import pretraining_model, stock_model
 from densessl.geometry import ViewGeometry, affine
 from densessl.preprocessor import RegionPreprocessor
+from densessl.weights.detector.stock import pretraining_model, stock_model
 from tests.golden.case import Case
 
 DETR = "mmdet::detr/detr_r50_8xb2-150e_coco.py"

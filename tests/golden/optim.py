@@ -4,7 +4,7 @@ import torch
 
 from densessl.engine.lars import LARS, lars_gradient, split_parameters
 from densessl.engine.lr_hook import set_learning_rates
-from densessl.engine.schedules import (
+from densessl.schedules import (
     Horizon,
     build_schedule,
     cosine_momentum,

@@ -9,11 +9,11 @@ from densessl.branches.propagation import PixelPropagation
 from densessl.data import placed as P
 from densessl.data.batch import Batch
 from densessl.data.views import CropDraw, ViewSpec, cut_view
-from densessl.engine.schedules import Horizon
 from densessl.geometry import affine
 from densessl.losses import pixel_consistency, pixel_propagation
 from densessl.model import TwoBranch
 from densessl.registry import MODELS
+from densessl.schedules import Horizon
 from tests.golden.case import Case
 
 # Official names of an MLP2d's parts and ours.

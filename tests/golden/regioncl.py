@@ -9,9 +9,9 @@ from densessl import geometry as G
 from densessl.data.batch import Batch
 from densessl.losses import masked_mean, unit
 from densessl.model import TwoBranch
-from densessl.objectives import Step
 from densessl.objectives.regioncl import RegionCL, pair_rows
 from densessl.registry import MODELS
+from densessl.schedules import Step
 from tests.golden.case import Case
 
 CELL = 32  # a constant of the official code

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from densessl.branches.queue import Centre
 from densessl.data.batch import Batch
-from densessl.engine.schedules import Horizon
 from densessl.losses import cell_cosines, centred_softmax, cross_view_entropy, soft_cross_entropy
 from densessl.model import TwoBranch
 from densessl.registry import MODELS
+from densessl.schedules import Horizon
 from tests.golden.case import Case
 
 STAGES = ("layer2", "layer3", "layer4")

@@ -8,7 +8,7 @@ from torch import nn
 
 from densessl.branches.target import build_target
 from densessl.data.masks import draw_blocks
-from densessl.engine.schedules import Horizon, build_schedule
+from densessl.schedules import Horizon, build_schedule
 from tests.golden.case import Case
 
 

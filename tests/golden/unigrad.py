@@ -4,9 +4,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from densessl.engine.schedules import Horizon, build_schedule
 from densessl.losses import correlation, gradient_terms
 from densessl.objectives.unigrad import UniGrad
+from densessl.schedules import Horizon, build_schedule
 from tests.distributed import run_group
 from tests.golden.case import Case
 

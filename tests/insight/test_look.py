@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from densessl.branches.backbone import build_backbone
-from densessl.engine.checkpoint import save_checkpoint
 from densessl.insight.look import load_backbones, load_images, main
 from densessl.insight.matching import MatchingResult
 from densessl.insight.pictures import draw_matches
 from densessl.insight.stereo import StereoPair
+from densessl.weights.io.checkpoints import save_checkpoint
 
 BACKBONES = {
     "resnet": {"type": "ResNet", "depth": 18, "width": 8},

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from densessl.engine.launch import link_views, load_config
+from densessl.configs import load_config
 from densessl.insight.segment import count_pixels, load_model, load_pair, main
+from densessl.pretraining import link_views
 from densessl.registry import MODELS
 from tests.distributed import run_pair
 

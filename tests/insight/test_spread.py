@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from densessl.insight.spread import (
-    backbone_spread,
-    between_image_similarity,
-    cell_vectors,
-    channel_std,
-    effective_rank,
-    map_spread,
-)
+from densessl.figures import cell_vectors
+from densessl.insight.spread import backbone_spread, between_image_similarity, channel_std, effective_rank, map_spread
 
 
 def maps(*size, seed=0, dtype=torch.float64):

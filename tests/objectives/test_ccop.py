@@ -9,8 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import roi_align
 
 from densessl.data.batch import SampleRegions, pack_regions
-from densessl.objectives import Step
 from densessl.objectives.ccop import CCOP, between_images, by_image
+from densessl.schedules import Step
 from tests.distributed import run_pair
 from tests.objectives.cases.ccop import CASES
 from tests.objectives.toy import HORIZON, rows, toy_batch, toy_model, unpacked, without_overlap

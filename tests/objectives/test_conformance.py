@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from densessl.branches import build_backbone
 from densessl.registry import OBJECTIVES
-from densessl.transfer import read_backbone
+from densessl.weights.read import read_backbone
 from tests.distributed import run_pair
 from tests.objectives.cases import Case, all_cases
 from tests.objectives.toy import BACKBONE, HORIZON, VIT, rows, take_step, total, toy_batch, toy_model, without_overlap

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from densessl.configs import load_config
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.views import cut_view, draw_crop, expand_views
-from densessl.engine.launch import load_config
 from densessl.geometry import ViewGeometry, affine, cell_centres
 from densessl.objectives.densesiam_seg import hard_cross_entropy, shared_places
 from tests.objectives.cases.densesiam import DECODER, SEGMENTATION

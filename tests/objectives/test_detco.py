@@ -11,8 +11,8 @@ from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.views import ViewSpec, cut_view, draw_crop
 from densessl.geometry import ViewGeometry, affine, cell_centres
-from densessl.objectives import Step
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 from tests.objectives.toy import rows, take_step, toy_batch, toy_model
 
 SMALL = dict(type="DetCo", levels=(0, 1), weights=(0.25, 1.0), hidden=12, local_hidden=10, dim=8, length=12, tile=32)

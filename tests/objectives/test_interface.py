@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from densessl.objectives import Forward, Objective, Step
+from densessl.objectives import Forward, Objective
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 from tests.objectives.toy import VIT, take_step, toy_batch, toy_model
 
 EMA = dict(kind="ema", momentum=0.9)

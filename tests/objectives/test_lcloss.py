@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from densessl.geometry import ViewGeometry, affine
-from densessl.objectives import Step
 from densessl.objectives.lcloss import cell_weights
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 from tests.objectives.toy import toy_batch, toy_model, without_overlap
 
 POINTS, T = 7, 0.2

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from densessl.objectives import Step
 from densessl.objectives.regioncl import RegionCL, pair_rows
+from densessl.schedules import Step
 from tests.golden.regioncl import PooledPixels  # noqa: F401 registers it
 from tests.objectives.toy import total, toy_batch, toy_model
 

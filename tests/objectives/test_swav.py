@@ -7,8 +7,8 @@ import torch
 
 from densessl.engine.lars import LARS
 from densessl.losses import sinkhorn, unit
-from densessl.objectives.base import Step
 from densessl.objectives.swav import SwAV, swapped_prediction
+from densessl.schedules import Step
 from tests.distributed import run_pair
 from tests.objectives.cases import STOP
 from tests.objectives.cases.swav import SIZES, SWAV

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from densessl.losses import gradient_terms
-from densessl.objectives import Step
 from densessl.objectives.unigrad import Correlation, UniGrad, directions
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step
 from tests.golden.unigrad import Given as Vectors
 from tests.objectives.test_lcloss import Given, box, read
 from tests.objectives.toy import toy_batch, toy_model, without_overlap

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from densessl.engine.schedules import warmup_cosine
-from densessl.objectives import Objective, Step
-from densessl.objectives.base import scheduled
+from densessl.objectives import Objective
 from densessl.registry import OBJECTIVES
+from densessl.schedules import Step, scheduled, warmup_cosine
 from tests.objectives.toy import HORIZON, toy_batch, toy_model
 
 RAMP = dict(type="warmup_cosine", base=2.0, warmup_epochs=1, start_factor=0.0, final=1.0)

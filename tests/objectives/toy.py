@@ -6,9 +6,9 @@ import torch
 from densessl.data.batch import Batch, Regions, SampleRegions, pack_regions
 from densessl.data.rng import keyed_rng
 from densessl.data.views import ViewSpec, draw_crop
-from densessl.engine.schedules import Horizon
 from densessl.geometry import ViewGeometry, affine
 from densessl.model import TwoBranch
+from densessl.schedules import Horizon
 
 BACKBONE = dict(type="ResNet", depth=18, width=8, out_indices=(2, 3), norm_cfg=dict(type="SyncBN"), zero_gamma=False)
 # 4 x 4 cells at 64 pixels.

@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 
+from densessl.cli.regions import main
 from densessl.regions import RegionStore, StoreError
 from densessl.regions import build as build_module
 from densessl.regions.build import build
-from densessl.regions.cli import main
 from densessl.regions.journal import Journal, image_record, unreadable_record
 from densessl.regions.proposals import Proposals
 from densessl.regions.store_format import BOXES, INDEX, JOURNAL, MANIFEST, PATHS, pack

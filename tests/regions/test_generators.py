@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image
 from selectivesearch import selective_search
 
+from densessl.cli.regions import GENERATORS, generator_config
 from densessl.data.rng import keyed_rng
-from densessl.regions.cli import GENERATORS, generator_config
 from densessl.regions.generators import Grid, OpenCVSelectiveSearch, RandomBoxes, SelectiveSearchPackage
 from densessl.regions.store_format import pack
 from densessl.registry import REGION_GENERATORS

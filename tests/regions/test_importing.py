@@ -12,7 +12,7 @@ from PIL import Image
 from densessl.regions import RegionStore, StoreError
 from densessl.regions.importing import import_regions
 from densessl.regions.match import match_paths
-from densessl.regions.safe_pickle import RefusedPickle, load_arrays
+from densessl.weights.io.array_pickles import RefusedPickle, load_arrays
 
 SIZES = {"train/a.png": (60, 40), "train/b.png": (50, 70), "more/b.png": (30, 30)}
 BOXES = {  # whole numbers, which a store gives back exactly; best first

@@ -10,20 +10,16 @@ from torch import nn
 
 from densessl.branches.fpn import FPN
 from densessl.branches.resnet import ResNet
-from densessl.engine.checkpoint import save_checkpoint
-from densessl.engine.pickles import CheckpointError, UnsafeCheckpointError
+from densessl.errors import CheckpointError, UnsafeCheckpointError
 from densessl.insight import look
-from densessl.transfer import (
-    build_detector,
-    convert_backbone,
-    export_backbone,
-    export_detector,
-    feature_differences,
-    load_detector,
-    load_parts,
-    part_differences,
-)
+from densessl.weights.detector.export import export_detector
+from densessl.weights.detector.load import load_detector
+from densessl.weights.detector.stock import build_detector
+from densessl.weights.equality import feature_differences, part_differences
+from densessl.weights.export import convert_backbone, export_backbone
 from densessl.weights.file_configs import checked, checked_options
+from densessl.weights.io.checkpoints import save_checkpoint
+from densessl.weights.load import load_parts
 
 pytestmark = pytest.mark.det
 
@@ -190,7 +186,7 @@ def test_what_a_file_may_say_passes_unchanged():
             **config,
             "out_indices": tuple(config.get("out_indices", ())),
         }
-    from densessl.detectors.stock import stock_model
+    from densessl.weights.detector.stock import stock_model
 
     options = {"type": "densessl.DINO33", "num_queries": 7, "encoder.layer_cfg.ffn_cfg.feedforward_channels": 64}
     options["bbox_head.loss_cls"] = dict(type="FocalLoss", gamma=2.0)

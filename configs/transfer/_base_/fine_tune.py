@@ -1,7 +1,7 @@
 """What detectron2's protocols share beside data and schedule: weights from a file; BN that learns, over all processes,
 and whose statistics are taken anew from 200 batches before a test; SGD for 16 images a step."""
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [
     dict(type="densessl.LoadBackboneHook", checkpoint=None),
     dict(type="densessl.PreciseBNHook", batches=200),

@@ -14,7 +14,7 @@ Batch 4 GPUs x 2 = 8, lr 0.01, polynomial decay. Published for DenseCL on COCO: 
 
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(pretrained=None, backbone=dict(type="ResNet", init_cfg=None))

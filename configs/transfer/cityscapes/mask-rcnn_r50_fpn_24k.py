@@ -18,7 +18,7 @@ from importlib.util import find_spec
 
 _base_ = "mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])
 custom_hooks = [
     dict(type="densessl.LoadBackboneHook", checkpoint=None),
     dict(type="densessl.PreciseBNHook", batches=200),

@@ -13,7 +13,7 @@ backbone: 42.3.
 
 _base_ = "mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(backbone=dict(init_cfg=None))

@@ -16,7 +16,7 @@ supervised 44.5.
 
 _base_ = "mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(backbone=dict(init_cfg=None))

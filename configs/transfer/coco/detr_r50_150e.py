@@ -13,7 +13,7 @@ backbone: 39.9. `detr_r50_300e.py` is UP-DETR's schedule; numbers of the two mus
 
 _base_ = "mmdet::detr/detr_r50_8xb2-150e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(backbone=dict(init_cfg=None))

@@ -15,7 +15,7 @@ backbone: 49.0.
 
 _base_ = "mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(backbone=dict(init_cfg=None))

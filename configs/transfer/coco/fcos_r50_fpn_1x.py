@@ -13,7 +13,7 @@ Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: DenseCL on ImageNet, 200 epoch
 
 _base_ = "mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [
     dict(type="densessl.LoadBackboneHook", checkpoint=None),
     dict(type="densessl.PreciseBNHook", batches=200),

@@ -16,7 +16,7 @@ MoCo v3 47.9 / 42.7.
 
 _base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "mmdet::common/lsj-100e_coco-instance.py"]
 
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 norm_cfg = dict(type="densessl.LN2d", eps=1e-6)

@@ -15,7 +15,7 @@ same way: `decoder_tl` and the head's `tl_*` and `con_proj` are what the other d
 
 _base_ = "mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.detectors", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.detectors", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(

@@ -15,7 +15,7 @@ of masks.
 _base_ = "../voc/retinanet_r18_256_voc.py"
 
 custom_imports = dict(
-    imports=["densessl.compat", "densessl.engine", "densessl.transfer", "densessl.transfer.categories"]
+    imports=["densessl.compat", "densessl.engine", "densessl.finetune", "densessl.finetune.categories"]
 )
 
 data_root = "data/coco"

@@ -18,7 +18,7 @@ Batch 4 GPUs x 4 = 16, lr 0.01, polynomial decay. Published for DenseCL, mean of
 
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 
-custom_imports = dict(imports=["densessl.compat", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 model = dict(pretrained=None, backbone=dict(type="ResNet", init_cfg=None))

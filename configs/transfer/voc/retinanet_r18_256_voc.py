@@ -11,7 +11,7 @@ Batch 8, one process, 285 steps for 150 photos: 7 minutes of one core, bf16 (OMP
 """
 
 default_scope = "mmdet"
-custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.transfer"])
+custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 data_root = "data/VOCdevkit"

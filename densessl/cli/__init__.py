@@ -1,0 +1,1 @@
+"""The command lines: words to settings or to one call, and exit codes."""

@@ -1,0 +1,137 @@
+"""The command line of ``tools/transfer.py compare``."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from densessl.cli.train import misfits
+from densessl.compare.cells import CompareError, write_json
+from densessl.compare.curve import draw_curves, draw_fractions, save
+from densessl.compare.grid import ALL, Grid
+from densessl.compare.run import Results, read_results, run_grid
+from densessl.compare.table import report, summary
+from densessl.files import written_whole
+from densessl.weights.read import NONE
+
+EVALUATIONS = 5
+STOPPED = 130  # exit status after Ctrl-C, as of shells
+
+
+def add_compare(commands) -> None:
+    """Add ``compare`` to the commands of a parser."""
+    parser = commands.add_parser(
+        "compare",
+        help="train one config from several starts and compare them",
+        description="Train one config from several starts, with several fractions of the labels and several seeds, and "
+        "compare the starts. Stop it whenever you like: the same command goes on, and does no finished run twice.",
+    )
+    parser.add_argument("--config", help="of the detector or segmentor: a file or mmdet::NAME")
+    parser.add_argument(
+        "--init",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help=f"a start, given once for each; FILE is what tools/train.py --init takes, or {NONE} for random numbers. "
+        "The others are compared with the first",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="S", help="runs of each: seeds 0 to S-1. Default: 3")
+    parser.add_argument(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="FRACTION",
+        help="of the labels, as tools/train.py takes it; may be given several times. Default: all",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps of every run; default: the config's")
+    length.add_argument("--minutes", type=float, metavar="M", help="as many steps as take M minutes, measured once")
+    parser.add_argument(
+        "--evaluations", type=int, metavar="K", help=f"of every run, with --steps or --minutes. Default: {EVALUATIONS}"
+    )
+    parser.add_argument("--data-root", metavar="DIR")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of every run")
+    parser.add_argument(
+        "--metric", action="append", default=[], metavar="M", help="to show, by its name or key in logs"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of all that is kept")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once; on one GPU 1, the default")
+    parser.add_argument("--threads", type=int, metavar="T", help="of a run; default: the cores over --jobs, if J > 1")
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
+    parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings, not refuse")
+    parser.add_argument("--show", action="store_true", help="print what is there in --out, and run nothing")
+    parser.set_defaults(run=run)
+
+
+def grid_of(args: argparse.Namespace) -> Grid:
+    """The grid that a command line describes.
+
+    Raises:
+        CompareError: It describes none.
+    """
+    inits = {}
+    for text in args.init:
+        name, equals, file = text.partition("=")
+        if not (name and equals and file):
+            raise CompareError(f"--init {text}: expected NAME=FILE, or NAME={NONE}")
+        if name in inits:
+            raise CompareError(f"--init {text}: {name} was given before, as {inits[name] or NONE}")
+        inits[name] = None if file == NONE else file
+    if not args.config:
+        raise CompareError("--config: expected a file or mmdet::NAME, found none")
+    if args.jobs < 1:
+        raise CompareError(f"--jobs: expected 1 or more, found {args.jobs}")
+    sized = args.steps is not None or args.minutes is not None
+    if args.evaluations is not None and not sized:
+        raise CompareError("--evaluations: a config's own schedule has its own; expected --steps or --minutes with it")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Grid(
+        config=args.config,
+        inits=inits,
+        out=args.out,
+        seeds=tuple(range(args.seeds)),
+        labels=tuple(args.labels) or (ALL,),
+        steps=args.steps,
+        minutes=args.minutes,
+        evaluations=(args.evaluations or EVALUATIONS) if sized else None,
+        data_root=args.data_root,
+        cfg_options=tuple(args.cfg_options),
+        threads=args.threads or (max(1, cores // args.jobs) if args.jobs > 1 else None),
+    )
+
+
+def write_results(results: Results, out: Path, metrics: Sequence[str] = ()) -> str:
+    """Write results.md, results.json and the pictures, and give the text.
+
+    Raises:
+        CompareError: One of the metrics was not measured.
+    """
+    text = report(results, metrics)
+    with written_whole(out / "results.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    write_json(out / "results.json", summary(results, metrics))
+    if results.records:
+        key = results.metrics(metrics)[0]
+        save(draw_curves(results, key), out / "steps.png")
+        if len(results.labels) > 1:
+            save(draw_fractions(results, key), out / "labels.png")
+    return text
+
+
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit code: 0 all is done, 1 some run failed, 2 nothing could be run."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # however we are asked to stop, runs end with us
+    try:
+        results = read_results(args.out) if args.show else run_grid(grid_of(args), args.jobs, args.keep, args.redo)
+        print(f"\n{write_results(results, args.out, args.metric)}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except (CompareError, *misfits()) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 1 if results.failures else 0

@@ -1,0 +1,24 @@
+"""One config trained from several starts, with few labels and many, over seeds: what pretraining is worth, measured.
+
+:func:`run_grid` runs a :class:`Grid`; :func:`run_cells` whatever else an experiment is made of.
+"""
+
+from densessl.cli.compare import write_results
+from densessl.compare.cells import Cell, CompareError, Failure, run_cells
+from densessl.compare.grid import Grid
+from densessl.compare.run import Results, read_results, run_grid
+from densessl.compare.table import report, summary
+
+__all__ = [
+    "Cell",
+    "CompareError",
+    "Failure",
+    "Grid",
+    "Results",
+    "read_results",
+    "report",
+    "run_cells",
+    "run_grid",
+    "summary",
+    "write_results",
+]

@@ -1,0 +1,257 @@
+"""The grid of a comparison: which runs there are, what decides their results, and how many steps they take."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from densessl.cli.train import parser
+from densessl.compare.cells import CHECKPOINTS, RUN, Cell, CompareError
+from densessl.compare.results import read_run, read_step_seconds
+from densessl.configs import load_config
+from densessl.errors import SettingError
+from densessl.files import sha256
+from densessl.finetune.config.annotations import labels_digest
+from densessl.finetune.config.data_files import check_data, leaves, set_data_root
+from densessl.finetune.config.label_fractions import parse_labels
+from densessl.weights.detector.export import LOADERS
+from densessl.weights.read import NONE
+
+TRAINER = Path(__file__).parents[2] / "tools/train.py"
+ALL = "all"  # labels, where the grid names no fraction
+TIMED_STEPS = 30
+SHOWN = 20  # lines of two configs' difference
+# Entries of a config that change what a run prints and keeps, but not what it computes.
+OWN_AFFAIRS = ("work_dir", "experiment_name", "visualizer", "vis_backends", "log_processor", "log_level", "auto_resume")
+OWN_AFFAIRS += (
+    "default_hooks.logger",
+    "default_hooks.timer",
+    "default_hooks.checkpoint",
+    "default_hooks.visualization",
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A comparison: every start, with every fraction of the labels, with every seed.
+
+    Attributes:
+        config: Of the detector or segmentor, a file or ``mmdet::NAME``.
+        inits: File by name, None for random numbers. The first is what the others are compared with.
+        out: Folder of the results.
+        seeds: Of the runs; the same for every start, so that differences are paired.
+        labels: Fractions as ``tools/train.py --labels`` takes them; ``"all"`` leaves the option out.
+        steps: Optimiser steps of every run. Without these and ``minutes``, the config's own schedule.
+        minutes: Plan the steps instead, so that they take this long, validation and start-up not counted.
+        evaluations: Of every run, at even distances and at its end.
+        data_root: Of the data; the config's own without.
+        cfg_options: ``KEY=VALUE`` for all runs.
+        hashes: SHA-256 by name, of files that are not here: enough where their runs are done.
+        threads: ``OMP_NUM_THREADS`` of a run; as it is, where None.
+        trainer: The program that runs.
+    """
+
+    config: str
+    inits: Mapping[str, str | None]
+    out: Path
+    seeds: Sequence[int] = (0, 1, 2)
+    labels: Sequence[str] = (ALL,)
+    steps: int | None = None
+    minutes: float | None = None
+    evaluations: int | None = None
+    data_root: str | None = None
+    cfg_options: Sequence[str] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    trainer: Path = TRAINER
+
+
+def check(grid: Grid) -> None:
+    """Raise CompareError with all that is wrong with a grid, before anything runs."""
+    wrong = []
+    for name, file in grid.inits.items():
+        if not re.fullmatch(r"[\w.+-]+", name):
+            wrong.append(f"--init {name}=…: expected a name of letters, digits and . + - _")
+        if file is not None and name not in grid.hashes:
+            wrong += missing(f"--init {name}", file, Path.is_file)
+    if not grid.inits:
+        wrong.append("--init: expected NAME=FILE at least once, found none")
+    for name, values in (("seeds", grid.seeds), ("labels", grid.labels)):
+        if not values or len(set(values)) < len(values):
+            wrong.append(f"--{name}: expected one or more, all different, found {list(values)}")
+    for labels in grid.labels:
+        try:
+            parse_labels("100%" if labels == ALL else labels)
+        except SettingError as error:
+            wrong.append(str(error))
+    for name in ("steps", "minutes", "evaluations"):
+        number = getattr(grid, name)
+        if number is not None and number <= 0:
+            wrong.append(f"--{name}: expected more than 0, found {number}")
+    if grid.steps is not None and grid.minutes is not None:
+        wrong.append(f"--steps {grid.steps} --minutes {grid.minutes:g}: expected one of them")
+    if grid.data_root is not None:
+        wrong += missing("--data-root", grid.data_root, Path.is_dir)
+    wrong += missing("trainer", str(grid.trainer), Path.is_file)
+    if wrong:
+        raise CompareError("\n".join(wrong))
+
+
+def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
+    """A line where ``there(path)`` is not so, with the nearest name beside it; else none."""
+    path = Path(path)
+    if there(path):
+        return []
+    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+    near = difflib.get_close_matches(path.name, sorted(os.listdir(folder)), n=1, cutoff=0.0)
+    return [f"{what}: nothing at {path}; nearest in {folder} is {near[0] if near else 'none'}"]
+
+
+def config_text(cfg: Config) -> str:
+    """What of a config decides the result of a run, as JSON with sorted keys: all but :data:`OWN_AFFAIRS`, where the
+    weights lie (their hash is told apart) and the seed."""
+    content = json.loads(json.dumps(cfg.to_dict(), default=str))
+    for key in (*OWN_AFFAIRS, "randomness.seed"):
+        *path, last = key.split(".")
+        node = content
+        for part in path:
+            node = node.get(part) or {}
+        node.pop(last, None)
+    content = {key: value for key, value in content.items() if value != {}}  # as if they had never been there
+    for hook in content.get("custom_hooks") or ():
+        if hook["type"].endswith(LOADERS):
+            hook.pop("checkpoint", None)
+    return json.dumps(content, indent=1, sort_keys=True)
+
+
+def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the runs of a grid have in common: of their identities, the hashes of the config and of the files that list
+    images and annotations; and the environment that the config depends on. The text of the config is kept in
+    ``OUT/configs`` under its hash, for :func:`explain`.
+
+    Raises:
+        FileNotFoundError: The config; or images or annotations, all that is missing.
+        MissingPackage: The config is of a package that is not installed.
+    """
+    cfg = load_config(grid.config)
+    if grid.cfg_options:
+        cfg.merge_from_dict(parser().parse_args([grid.config, "--cfg-options", *grid.cfg_options]).cfg_options)
+    text = config_text(cfg)
+    if grid.data_root:
+        set_data_root(cfg, str(grid.data_root))
+    check_data(cfg)
+    listed = [leaf for loader in ("train_dataloader", "val_dataloader") for leaf in leaves(cfg, loader)]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = text_path(grid.out, digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    data = {leaf.key: found for leaf in listed if (found := labels_digest(leaf))}
+    return dict(config=digest, data=data), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
+
+
+def text_path(folder: Path, digest: str) -> Path:
+    return folder / "configs" / f"{digest[:16]}.json"
+
+
+def explain(folder: Path, key: str, found: Any, wanted: Any) -> str:
+    """Two values of an identity's entry; of the config's hash, the lines that differ."""
+    said = f"{found!r} there, {wanted!r} now"
+    if key != "config" or not (found and text_path(folder, found).exists()):
+        return said
+    texts = [text_path(folder, digest).read_text(encoding="utf-8").splitlines() for digest in (found, wanted)]
+    diff = difflib.unified_diff(*texts, n=0, lineterm="")
+    lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+    rest = [f"and {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
+    return "".join(f"\n    {line}" for line in lines[:SHOWN] + rest)
+
+
+def init_hashes(grid: Grid) -> dict[str, str | None]:
+    """SHA-256 of each start's file; None of random numbers. What is said of a file counts where it is not here."""
+    hashes: dict[str, str | None] = dict.fromkeys(grid.inits)
+    for name, file in grid.inits.items():
+        if file is not None:
+            hashes[name] = sha256(file) if Path(file).is_file() else grid.hashes[name]
+    return hashes
+
+
+def identity(fixed: Mapping[str, Any], init: str | None, labels: str, seed: int) -> dict[str, Any]:
+    """Of a run: ``fixed``, which all of a grid share, and what makes it this one."""
+    return dict(fixed, init=init, labels=labels, seed=seed)
+
+
+def cell_name(init: str, labels: str, seed: int) -> str:
+    """``cells/pixpro_10pct_seed0``."""
+    return f"cells/{init}_{re.sub(r'[^0-9A-Za-z.+-]', '-', labels.replace('%', 'pct'))}_seed{seed}"
+
+
+def command(grid: Grid, init: str | None, labels: str, seed: int, steps: int | None) -> list[str]:
+    """The command line of a run, as one types it."""
+    words = [sys.executable, os.path.relpath(grid.trainer), grid.config]
+    words += ["--data-root", str(grid.data_root)] if grid.data_root else []
+    words += ["--init", NONE if init is None else str(init)]
+    words += ["--labels", labels] if labels != ALL else []
+    words += ["--steps", str(steps)] if steps else []
+    words += ["--evaluations", str(grid.evaluations)] if grid.evaluations else []
+    words += ["--seed", str(seed), "--work-dir", RUN]
+    return words + (["--cfg-options", *grid.cfg_options] if grid.cfg_options else [])
+
+
+def cells(
+    grid: Grid, fixed: Mapping[str, Any], environment: Mapping[str, str], steps: int | None, keep: bool = False
+) -> list[Cell]:
+    """The runs of a grid, seed by seed, so that what is there at any time can be compared.
+
+    Args:
+        fixed: What their identities share.
+        environment: That the config depends on.
+        steps: Of every run.
+        keep: Leave their checkpoints.
+    """
+    threads = {"OMP_NUM_THREADS": str(grid.threads)} if grid.threads else {}
+    hashes = init_hashes(grid)
+    return [
+        Cell(
+            name=cell_name(init, labels, seed),
+            identity=identity(fixed, hashes[init], labels, seed),
+            about=dict(config=grid.config, init=init, file=None if file is None else str(file)),
+            command=command(grid, file, labels, seed, steps),
+            environment={**environment, **threads},
+            read=partial(read_run, steps=steps),
+            drops=() if keep else CHECKPOINTS,
+        )
+        for seed in grid.seeds
+        for labels in grid.labels
+        for init, file in grid.inits.items()
+    ]
+
+
+def timing_cell(grid: Grid, shared: Mapping[str, Any], environment: Mapping[str, str]) -> Cell:
+    """The short run that plans the steps for ``minutes``: from random numbers, as a step takes the same time from every
+    start. Its result has ``step_seconds`` and ``steps``."""
+    timed = replace(
+        grid,
+        inits={"plan": None},
+        labels=grid.labels[:1],
+        seeds=grid.seeds[:1],
+        evaluations=1,
+        # A logged time is a mean over the window, which the first steps must not be in.
+        cfg_options=(*grid.cfg_options, "default_hooks.logger.interval=5", "log_processor.window_size=5"),
+    )
+    (cell,) = cells(timed, shared, environment, TIMED_STEPS)
+    own = dict(shared, labels=grid.labels[0], minutes=grid.minutes)
+    return replace(cell, name="plan", identity=own, read=partial(read_plan, minutes=grid.minutes))
+
+
+def read_plan(run: Path, minutes: float) -> dict[str, Any]:
+    """Seconds a step, and how many steps take ``minutes``."""
+    seconds = read_step_seconds(run, TIMED_STEPS)
+    return dict(step_seconds=seconds, minutes=minutes, steps=max(1, int(60 * minutes / seconds)))

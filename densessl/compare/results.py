@@ -1,0 +1,149 @@
+"""What a run's logs say: metrics at every evaluation, seconds a step, and the report of what was loaded."""
+
+import difflib
+import json
+import math
+import re
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from densessl.compare.cells import OUTPUT, CompareError
+from densessl.engine.vis_backends import to_json
+from densessl.finetune.config.notes import NOTE
+
+# Key in MMDetection's or MMSegmentation's logs -> name in tables.
+METRICS = {
+    "coco/bbox_mAP": "AP",
+    "coco/bbox_mAP_50": "AP50",
+    "coco/bbox_mAP_75": "AP75",
+    "coco/bbox_AR@100": "AR@100",
+    "coco/segm_mAP": "mask AP",
+    "coco/segm_mAP_50": "mask AP50",
+    "coco/segm_mAP_75": "mask AP75",
+    "cityscapes/mAP": "Cityscapes AP",
+    "cityscapes/AP@50": "Cityscapes AP50",
+    "pascal_voc/mAP": "VOC mAP",
+    "pascal_voc/AP50": "VOC AP50",
+    "mIoU": "mIoU",
+}
+FRACTIONS = ("coco/", "cityscapes/", "pascal_voc/")  # metrics from 0 to 1; MMSegmentation logs percent
+NOTHING_FOUND = "testing results of the whole dataset is empty"  # says CocoMetric, and logs no metric
+# Of a log's line of metrics, what is none.
+OTHERS = {"step", "iter", "epoch", "time", "data_time", "memory"}
+
+
+def log_lines(run: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's scalars, in order of time: MMEngine's ``vis_data/scalars.json`` or, where a config logs by
+    it, ``metrics.jsonl``. A last line that is not whole ends them."""
+    logs = [*sorted(run.glob("*/vis_data/scalars.json")), *run.glob("metrics.jsonl")]
+    for log in logs:
+        for line in log.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
+
+
+def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations of a run: ``{"step": 200, "coco/bbox_mAP": 0.31, …}``, in order; metrics are as logged, and of an
+    evaluation without any there is its step alone.
+
+    Stock loggers count epochs, not steps, at evaluations of runs by epochs; their step is then that of the last logged
+    training step before, which is never the smaller one.
+    """
+    curve, last = [], 0
+    for line in lines:
+        if "lr" in line or any(key.startswith("loss") for key in line):
+            last = max(last, line.get("step", 0))
+            continue
+        metrics = {key: value for key, value in line.items() if key not in OTHERS and isinstance(value, int | float)}
+        curve.append({"step": max(line.get("step", 0), last), **{k: to_json(v) for k, v in metrics.items()}})
+    return curve
+
+
+def read_loads(output: str) -> list[str]:
+    """The lines in which a run says what it loaded, or that it loaded nothing; and its notes on what it trains."""
+    found = re.findall(r"Load(?:Backbone|Detector)Hook: (.*)", output)
+    loads = [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
+    return loads + re.findall(rf" - ({NOTE}.*)", output)
+
+
+def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
+    """``{"curve": …, "load": …}`` of a fine-tuning run.
+
+    Args:
+        steps: Optimiser steps that it was to take. Logs count iterations: several a step where gradients are
+            accumulated.
+
+    Raises:
+        ValueError: No evaluation was logged, or the last one not at the end.
+    """
+    output = (run / OUTPUT).read_text(encoding="utf-8", errors="replace")
+    curve = read_curve(list(log_lines(run)))
+    if NOTHING_FOUND not in output:
+        curve = [line for line in curve if len(line) > 1]
+    if not curve:
+        raise ValueError(f"no evaluation in its logs ({run}/*/vis_data/scalars.json)")
+    if steps is not None:
+        last = curve[-1]["step"]
+        if not last or last % steps:
+            raise ValueError(f"the last evaluation in its logs is of step {last}, expected {steps}")
+        curve = [{**line, "step": line["step"] * steps // last} for line in curve]
+    return dict(curve=curve, load=read_loads(output))
+
+
+def read_step_seconds(run: Path, steps: int) -> float:
+    """Seconds that an optimiser step takes in a run of so many, waiting for data included: the median over the second
+    half of what was logged.
+
+    Raises:
+        ValueError: Less than two lines with a time were logged.
+    """
+    lines = [line for line in log_lines(run) if "lr" in line and ("time" in line or "step_time" in line)]
+    if len(lines) < 2:
+        raise ValueError(f"expected two or more logged steps with their time, found {len(lines)}")
+    # MMEngine's `time` is an iteration's; densessl's logs have the time of day there, an iteration's in `step_time`.
+    seconds = [line.get("step_time", line.get("time")) for line in lines[len(lines) // 2 :]]
+    return statistics.median(seconds) * max(1, round(lines[-1]["step"] / steps))
+
+
+def value(evaluation: Mapping[str, Any], key: str) -> float | None:
+    """A metric as it is shown, in percent where it is known to be a fraction; None where it was not measured.
+    MMDetection says -1 where there was nothing to find, and leaves COCO's metrics out where nothing was found, which is
+    0."""
+    found = evaluation.get(key, 0.0 if key.startswith("coco/") else None)
+    if found is None or not math.isfinite(found) or (found == -1 and is_percent(key)):
+        return None
+    return found * 100 if key.startswith(FRACTIONS) else found
+
+
+def is_percent(key: str) -> bool:
+    """Whether :func:`value` is known to give percent."""
+    return key in METRICS or key.startswith(FRACTIONS)
+
+
+def label(key: str) -> str:
+    """A metric's name in tables."""
+    return METRICS.get(key, key)
+
+
+def choose_metrics(found: Collection[str], wanted: Sequence[str] = ()) -> list[str]:
+    """Which metrics are shown: those asked for, by their keys or names in tables; by default those of :data:`METRICS`
+    that there are, or else all; COCO's AP where no run found anything.
+
+    Raises:
+        CompareError: One that is asked for is not there.
+    """
+    keys = {label(key): key for key in found} | {key: key for key in found}
+    for name in wanted:
+        if name not in keys:
+            near = difflib.get_close_matches(name, keys, n=1, cutoff=0.0)
+            raise CompareError(f"metric {name!r} was not measured; found {sorted(found)}, nearest is {near}")
+    if wanted:
+        return list(dict.fromkeys(keys[name] for name in wanted))
+    known = [key for key in METRICS if key in found]
+    if "pascal_voc/AP50" in known and not any(key.startswith("pascal_voc/AP") and key[-2:] != "50" for key in found):
+        known.remove("pascal_voc/mAP")  # the same figure: the mean over one threshold
+    return known or sorted(found) or ["coco/bbox_mAP"]

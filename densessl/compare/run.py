@@ -1,0 +1,142 @@
+"""Running a grid, and reading back what was run."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from densessl.compare.cells import Cell, CompareError, Failure, read_record, run_cells, write_json
+from densessl.compare.grid import (
+    Grid,
+    cell_name,
+    cells,
+    check,
+    explain,
+    identity,
+    init_hashes,
+    shared_identity,
+    timing_cell,
+)
+from densessl.compare.results import choose_metrics, label, value
+
+GRID = "grid.json"  # what the last command asked for
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is there of a grid.
+
+    Attributes:
+        config: Of the runs.
+        inits, labels, seeds: What the grid asked for; the first of ``inits`` is what others are compared with.
+        steps: Of every run; None where the config's own schedule says.
+        records: Of the runs that are done, by (init, labels, seed).
+        failures: Of the runs that ended without a result in this sitting.
+    """
+
+    config: str
+    inits: Sequence[str]
+    labels: Sequence[str]
+    seeds: Sequence[int]
+    steps: int | None
+    records: Mapping[tuple[str, str, int], Mapping[str, Any]]
+    failures: Sequence[Failure] = ()
+
+    @property
+    def missing(self) -> int:
+        """How many runs are not done."""
+        return len(self.inits) * len(self.labels) * len(self.seeds) - len(self.records)
+
+    def metrics(self, wanted: Sequence[str] = ()) -> list[str]:
+        """Keys of the metrics to show, see :func:`choose_metrics`."""
+        found = {key: None for record in self.records.values() for line in record["result"]["curve"] for key in line}
+        return choose_metrics([key for key in found if key != "step"], wanted)
+
+    def curve(self, init: str, labels: str, seed: int) -> list[Mapping[str, Any]]:
+        """The evaluations of a run; none where it is not done."""
+        record = self.records.get((init, labels, seed))
+        return record["result"]["curve"] if record else []
+
+    def values(self, key: str, init: str, labels: str) -> dict[int, float]:
+        """A metric at the last evaluation by seed, as :func:`value` gives it."""
+        last = {seed: value(curve[-1], key) for seed in self.seeds if (curve := self.curve(init, labels, seed))}
+        return {seed: number for seed, number in last.items() if number is not None}
+
+
+def run_grid(
+    grid: Grid,
+    jobs: int = 1,
+    keep: bool = False,
+    redo: bool = False,
+    say: Callable[[str], None] = print,
+) -> Results:
+    """Run what is not done yet of a grid.
+
+    Args:
+        jobs: Runs at once.
+        keep: Leave the checkpoints of the runs in ``out/runs``.
+        redo: Run anew what was done with another identity: config, weights, labels, data or steps.
+        say: Called with a line whenever there is something to tell.
+
+    Raises:
+        FileNotFoundError: The config.
+        CompareError: Anything else for which nothing could be run: see :func:`check` and :func:`run_cells`. Also where
+            the run that plans the steps has failed.
+    """
+    check(grid)
+    shared, environment = shared_identity(grid)
+    settings = dict(redo=redo, explain=partial(explain, grid.out))
+    steps = grid.steps
+    if grid.minutes is not None:
+        say(f"steps for {grid.minutes:g} minutes: {grid.out / 'plan.json'}")
+        plan, failures = run_cells([timing_cell(grid, shared, environment)], grid.out, **settings)
+        if failures:
+            raise CompareError(f"the steps could not be planned. {failures[0]}")
+        steps = plan["plan"]["result"]["steps"]
+    fixed = dict(shared, steps=steps, evaluations=grid.evaluations)
+    wanted = cells(grid, fixed, environment, steps, keep)
+    ended = []
+
+    def accepted(todo: list[Cell]) -> None:
+        names = dict(inits=init_hashes(grid), labels=list(grid.labels), seeds=list(grid.seeds))
+        write_json(grid.out / GRID, dict(config=grid.config, **names, fixed=fixed))
+        say(f"{len(wanted)} runs of {steps or 'all the'} steps, {len(todo)} of them to do, in {grid.out}")
+
+    def finished(cell: Cell, outcome: dict | Failure) -> None:
+        ended.append(cell)
+        say(f"[{len(ended)}] {cell.name}: {outcome if isinstance(outcome, Failure) else _in_short(outcome)}")
+
+    _, failures = run_cells(wanted, grid.out, jobs, accepted=accepted, finished=finished, **settings)
+    return read_results(grid.out, failures)
+
+
+def read_results(out: Path, failures: Sequence[Failure] = ()) -> Results:
+    """What is there of the grid that was last run in a folder.
+
+    Raises:
+        CompareError: None was, or a file of it is damaged.
+    """
+    path = Path(out) / GRID
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise CompareError(f"no comparison was begun in {out}: {path}: {error}") from error
+    records = {}
+    for init, digest in asked["inits"].items():
+        for labels in asked["labels"]:
+            for seed in asked["seeds"]:
+                record = read_record(Path(out), cell_name(init, labels, seed))
+                if record and record["identity"] == identity(asked["fixed"], digest, labels, seed):
+                    records[init, labels, seed] = record
+    names = dict(inits=tuple(asked["inits"]), labels=tuple(asked["labels"]), seeds=tuple(asked["seeds"]))
+    return Results(asked["config"], **names, steps=asked["fixed"]["steps"], records=records, failures=tuple(failures))
+
+
+def _in_short(record: Mapping[str, Any]) -> str:
+    """``AP 26.1, 182 s``: the first metric of a run's last evaluation."""
+    last = record["result"]["curve"][-1]
+    key = choose_metrics([key for key in last if key != "step"])[0]
+    number = value(last, key)
+    return f"{label(key)} {'not known' if number is None else f'{number:.1f}'}, {record['seconds']:.0f} s"

@@ -1,0 +1,167 @@
+"""Cityscapes, as its archives unpack, made ready for MMDetection and MMSegmentation without cityscapesscripts.
+
+Both read what the archives lack: instances in COCO's format, and maps of the 19 classes that are trained. Either is
+made from the maps of ids in ``gtFine``; names of files and classes are those that the stock configs expect.
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from densessl.data.sources import DataNotFound
+from densessl.files import written_whole
+
+# The classes with instances that are evaluated, by id; caravans (29) and trailers (30) are not.
+INSTANCES = {
+    24: "person",
+    25: "rider",
+    26: "car",
+    27: "truck",
+    28: "bus",
+    31: "train",
+    32: "motorcycle",
+    33: "bicycle",
+}
+# Ids of the classes that semantic segmentation is trained on, in the order of their training ids; others are ignored.
+TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+IGNORED = 255
+
+IMAGE, INSTANCE_MAP, LABEL_MAP, TRAIN_MAP = (
+    f"_{name}.png" for name in ("leftImg8bit", "gtFine_instanceIds", "gtFine_labelIds", "gtFine_labelTrainIds")
+)
+LAYOUT = "leftImg8bit/{split}/{city}/*_leftImg8bit.png and gtFine/{split}/{city}/*_gtFine_{instanceIds,labelIds}.png"
+
+
+class Made(NamedTuple):
+    """What became of a split: the json of its instances, and how many of each there are."""
+
+    file: Path
+    images: int
+    instances: int
+    crowds: int
+
+
+def prepare_cityscapes(root: str | Path, splits: Sequence[str] = ("train", "val"), workers: int = 1) -> list[Made]:
+    """Write ``annotations/instancesonly_filtered_gtFine_{split}.json``, and beside each ``*_labelIds.png`` its
+    ``*_labelTrainIds.png`` where there is none.
+
+    Args:
+        root: The folder with ``leftImg8bit`` and ``gtFine``.
+        splits: Of those folders.
+        workers: Processes that read maps.
+
+    Raises:
+        DataNotFound: A split has no images, or maps are missing; the message lists them. Nothing has been written then.
+        ValueError: A map is not one of ids.
+    """
+    root = Path(root)
+    names = {split: _images(root, split) for split in splits}
+    made = []
+    with ProcessPoolExecutor(workers) as pool:
+        for split, images in names.items():
+            chunk = max(1, min(32, len(images) // workers))
+            found = list(pool.map(partial(_convert, root / "gtFine" / split), images, chunksize=chunk))
+            content = to_coco(images, found)
+            file = root / "annotations" / f"instancesonly_filtered_gtFine_{split}.json"
+            with written_whole(file) as temporary:
+                temporary.write_text(json.dumps(content))
+            crowds = sum(annotation["iscrowd"] for annotation in content["annotations"])
+            made.append(Made(file, len(images), len(content["annotations"]) - crowds, crowds))
+    return made
+
+
+def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
+    """Annotations in COCO's format, but for their own and their image's id, of a map (H, W) of instance ids.
+
+    An instance's id is 1000 times its class's plus a number; a group that could not be told apart has its class's, and
+    is a crowd.
+
+    Raises:
+        ValueError: not a map of integers of more than 8 bits, which instances need.
+    """
+    from pycocotools import mask
+
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.itemsize < 2:
+        raise ValueError(f"found an array {ids.shape} of {ids.dtype}, expected (H, W) of 16-bit instance ids")
+    columns = np.asfortranarray(ids)  # run lengths go down columns: turned once, not for each instance
+    annotations = []
+    for value in np.flatnonzero(np.bincount(ids.ravel())).tolist():
+        category = value // 1000 if value >= 1000 else value
+        if category in INSTANCES:
+            runs = mask.encode((columns == value).view(np.uint8))
+            annotations.append(
+                dict(
+                    category_id=category,
+                    iscrowd=int(value < 1000),
+                    area=int(mask.area(runs)),
+                    bbox=mask.toBbox(runs).tolist(),
+                    segmentation=dict(size=list(ids.shape), counts=runs["counts"].decode()),
+                )
+            )
+    return annotations
+
+
+def train_ids(ids: np.ndarray) -> np.ndarray:
+    """A map (H, W) of class ids in 0 to 255 as one of training ids, uint8: 0 to 18 and 255 for what is ignored."""
+    table = np.full(256, IGNORED, np.uint8)
+    table[list(TRAINED)] = np.arange(len(TRAINED))
+    return table[ids]
+
+
+def to_coco(images: Sequence[str], found: Sequence[tuple[tuple[int, int], list[dict[str, Any]]]]) -> dict[str, Any]:
+    """The content of a json in COCO's format.
+
+    Args:
+        images: ``city/name`` of each, without ending.
+        found: for each its height and width in pixels, and what :func:`instances_of` gave.
+    """
+    entries = [
+        dict(id=i, file_name=name + IMAGE, height=height, width=width)
+        for i, (name, ((height, width), _)) in enumerate(zip(images, found, strict=True))
+    ]
+    # Annotations count from 1: pycocotools takes one of id 0 for "no match".
+    pairs = [(i, annotation) for i, (_, annotations) in enumerate(found) for annotation in annotations]
+    return dict(
+        images=entries,
+        annotations=[dict(id=number, image_id=i, **annotation) for number, (i, annotation) in enumerate(pairs, 1)],
+        categories=[dict(id=number, name=name) for number, name in INSTANCES.items()],
+    )
+
+
+def _images(root: Path, split: str) -> list[str]:
+    """``city/name`` of every image of a split, whose maps are all there."""
+    folder, maps = root / "leftImg8bit" / split, root / "gtFine" / split
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{IMAGE}"))
+    if not found:
+        raise DataNotFound(f"{folder} has no images of Cityscapes; expected in {root}: {LAYOUT}")
+    names = [name.removesuffix(IMAGE) for name in found]
+    missing = [
+        name + kind for name in names for kind in (INSTANCE_MAP, LABEL_MAP) if not (maps / (name + kind)).is_file()
+    ]
+    if missing:
+        raise DataNotFound(
+            f"{maps} lacks {len(missing)} maps, which gtFine_trainvaltest.zip has: {', '.join(missing[:3])} …; "
+            f"expected in {root}: {LAYOUT}"
+        )
+    return names
+
+
+def _convert(maps: Path, name: str) -> tuple[tuple[int, int], list[dict[str, Any]]]:
+    """The size and the instances of one image; writes its map of training ids."""
+    target = maps / (name + TRAIN_MAP)
+    if not target.exists():
+        with Image.open(maps / (name + LABEL_MAP)) as image, written_whole(target) as temporary:
+            Image.fromarray(train_ids(np.asarray(image))).save(temporary, format="PNG")
+    file = maps / (name + INSTANCE_MAP)
+    with Image.open(file) as image:
+        ids = np.asarray(image)
+    try:
+        return ids.shape, instances_of(ids)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

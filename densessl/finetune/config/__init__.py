@@ -1,0 +1,1 @@
+"""What one command line changes in a stock config."""

@@ -1,0 +1,171 @@
+"""A part of a train set's labels: the same part wherever and whenever it is chosen.
+
+    10%         a tenth of the images with all their labels: floor(share * images), at least one, as the published
+                fractions of COCO (Sohn et al., arXiv 2005.04757; MMDetection's tools/misc/split_coco.py)
+    100-images  so many images
+    30-shot     so many boxes of every class. As in few-shot detection (TFA, Wang et al., arXiv 2003.06957), the other
+                boxes of a chosen image, of this class or another, are not labelled: they are background
+
+Images are ranked by a hash of the seed and their name, and the first are taken. So of one seed a smaller part lies in
+every larger one, and neither the order in the file, nor the platform, nor a library's random numbers matter. For shots
+each class has a ranking of its own, and the boxes of an image are ranked by a hash of their coordinates. Unlike in
+TFA's sampling, images with many boxes are not passed over, and an image with several chosen boxes is trained on once,
+with all of them. Crowds and boxes marked as difficult, which MMDetection does not train on, are no shots and go.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from densessl.errors import SettingError
+from densessl.finetune.config.annotations import Box, digest, put, read_labels, settings_digest
+from densessl.finetune.config.data_files import Leaf, leaves
+from densessl.wording import suggestion
+
+FORMS = {"%": r"(\d+(?:\.\d+)?)%", "-shot": r"(\d+)-shot", "-images": r"(\d+)-images"}
+
+Image = tuple[int, str]  # number of its annotation file, and its name there
+
+
+class Spec(NamedTuple):
+    """How much; ``form`` is one of ``FORMS``. Of a share the amount is up to 100."""
+
+    form: str
+    amount: Fraction
+
+    def __str__(self) -> str:
+        return f"{float(self.amount):g}{self.form}"
+
+
+def parse_labels(text: str) -> Spec:
+    """``"10%"``, ``"30-shot"`` or ``"100-images"``.
+
+    Raises:
+        SettingError: Another form, or an amount out of range; the message has the nearest.
+    """
+    for form, pattern in FORMS.items():
+        found = re.fullmatch(pattern, text)
+        if found and 0 < Fraction(found[1]) <= (100 if form == "%" else math.inf):
+            return Spec(form, Fraction(found[1]))
+    number = (re.findall(r"\d+(?:\.\d+)?", text) or ["10"])[0]
+    share, whole = float(number) if 0 < float(number) <= 100 else 100, max(1, int(float(number)))
+    raise SettingError(
+        f"--labels: found {text!r}, expected a share, shots or images; "
+        + suggestion(text, [f"{share:g}%", f"{whole}-shot", f"{whole}-images"])
+    )
+
+
+def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[str]:
+    """Let the train set of ``cfg`` have a part of its labels, in place.
+
+    Written to ``folder`` are the annotation files of the part, one for each that the train set has, and
+    ``SPEC-seedSEED.json`` with their names and SHA-256, specification, seed, and numbers of images and of boxes of each
+    class. Of several data sets, such as VOC07+12, it is a part of the union.
+
+    Returns:
+        Lines for the log.
+
+    Raises:
+        SettingError: ``text`` is not understood; there are fewer images than asked for; the train set is of a kind
+            whose labels are not in one file, or has no boxes to count shots of.
+    """
+    spec, folder = parse_labels(text), Path(folder).absolute()
+    found: dict[Path, list[Leaf]] = {}
+    for leaf in leaves(cfg, "train_dataloader"):
+        found.setdefault(leaf.path(leaf.cfg.get("ann_file") or ""), []).append(leaf)
+    files = [read_labels(group[0]) for group in found.values()]
+    if spec.form == "-shot" and not all(file.classes for file in files):
+        raise SettingError(f"--labels: found {spec}, but {files[0].source} lists no boxes; say N% or N-images")
+    chosen = choose(spec, seed, [file.images for file in files])
+    tail, boxes, records = f"{str(spec).replace('%', 'percent')}-seed{seed}", Counter(), []
+    for number, (file, group) in enumerate(zip(files, found.values())):
+        part = {name: stays for (owner, name), stays in chosen.items() if owner == number}
+        twin = f"_{number}" if [other.stem for other in files].count(file.stem) > 1 else ""
+        settings = file.write(part, folder / f"{file.stem}{twin}.{tail}")
+        for leaf in group:
+            leaf.cfg.update(settings)
+        boxes.update(file.count(part))
+        records.append(
+            dict(
+                source=file.source,
+                source_sha256=digest(file.content),
+                images=len(part),
+                files={key: Path(path).name for key, path in settings.items()},
+                sha256=settings_digest(settings),
+            )
+        )
+    counts = {name: boxes[name] for file in files for name in file.classes}
+    of = sum(len(file.images) for file in files)
+    facts = dict(labels=str(spec), seed=seed, images=len(chosen), of=of, boxes=counts, parts=records)
+    put(folder / f"{tail}.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+    return _lines(spec, seed, len(chosen), of, counts, folder / f"{tail}.json")
+
+
+def rank(images: Iterable[Image], seed: int, name: str = "") -> list[Image]:
+    """Images in the order of the SHA-256 of ``SEED|NAME|IMAGE``; where names are equal, in that of their files."""
+    return sorted(images, key=lambda image: (_hash(seed, name, image[1]), image))
+
+
+def choose(spec: Spec, seed: int, files: Sequence[Mapping[str, Sequence[Box]]]) -> dict[Image, set[int] | None]:
+    """The images of a part in their order, with the indices of the boxes that stay; None where all labels do.
+
+    Args:
+        files: Of each annotation file the boxes by image, see :class:`densessl.finetune.config.annotations.LabelFile`.
+
+    Raises:
+        SettingError: There are fewer images than asked for. Of a class with fewer boxes than shots, all are taken.
+    """
+    order = rank(((number, name) for number, file in enumerate(files) for name in file), seed)
+    if spec.form == "-shot":
+        shots: dict[Image, set[int]] = {}
+        for name, owners in _by_class(files).items():
+            for image, box in _in_order(name, owners, seed)[: int(spec.amount)]:
+                shots.setdefault(image, set()).add(box.index)
+        return {image: shots[image] for image in order if image in shots}
+    number = max(1, math.floor(len(order) * spec.amount / 100)) if spec.form == "%" else int(spec.amount)
+    if number > len(order):
+        raise SettingError(f"--labels: found {spec}, expected at most {len(order)}-images, the whole train set")
+    return dict.fromkeys(order[:number])
+
+
+def _by_class(files: Sequence[Mapping[str, Sequence[Box]]]) -> dict[str, dict[Image, list[Box]]]:
+    """For each class its boxes, by the images that have some."""
+    found: dict[str, dict[Image, list[Box]]] = {}
+    for number, file in enumerate(files):
+        for image, boxes in file.items():
+            for box in boxes:
+                found.setdefault(box.name, {}).setdefault((number, image), []).append(box)
+    return found
+
+
+def _in_order(name: str, owners: Mapping[Image, Sequence[Box]], seed: int) -> list[tuple[Image, Box]]:
+    """The boxes of a class in the order in which they are shots."""
+
+    def key(box: Box) -> tuple[bytes, int]:
+        return _hash(seed, name, box.identity), box.index
+
+    return [(image, box) for image in rank(owners, seed, name) for box in sorted(owners[image], key=key)]
+
+
+def _hash(*parts: object) -> bytes:
+    return hashlib.sha256("|".join(map(str, parts)).encode()).digest()
+
+
+def _lines(spec: Spec, seed: int, images: int, of: int, boxes: Mapping[str, int], path: Path) -> list[str]:
+    lines = [f"--labels {spec}, seed {seed}: {images} of {of} images; {path}"]
+    if boxes:
+        counts = ", ".join(f"{name} {count}" for name, count in boxes.items() if count)
+        lines.append(f"--labels: {sum(boxes.values())} boxes: {counts}")
+        none = [name for name, count in boxes.items() if not count]
+        few = [name for name, count in boxes.items() if spec.form == "-shot" and 0 < count < spec.amount]
+        lines += [f"--labels: classes without any box: {', '.join(none)}"] if none else []
+        lines += [f"--labels: classes with fewer than {spec.amount}: {', '.join(few)}"] if few else []
+    return lines

@@ -1,0 +1,50 @@
+"""Learning rates that fall with the distance from the head, for fine-tuning, as BEiT, MAE and ViTDet have them."""
+
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from densessl.engine.lars import DenseOptimWrapperConstructor
+from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from densessl.weights.state import bare_model
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayConstructor(DenseOptimWrapperConstructor):
+    """Gives a parameter of a detector's backbone the learning rate ``lr * decay_rate ** (L + 1 - layer)``, L its number
+    of blocks: patches and positions are layer 0, block i is layer i + 1. What is not backbone has ``lr``.
+
+    Without weight decay are parameters of one dimension (biases, norms) and ``pos_embed``.
+
+    Args:
+        optim_wrapper_cfg: ``optimizer`` (with ``lr``), and ``type`` and arguments of the wrapper, such as
+            ``"AmpOptimWrapper"``.
+        paramwise_cfg: ``dict(decay_rate=0.7)``, as of ViTDet-B; 1, the default, is one rate for all.
+
+    Raises:
+        ValueError: an unknown key of ``paramwise_cfg``, a rate that is not in (0, 1]; when called, a model whose
+            backbone has no ``layer_of``.
+    """
+
+    KEYS = ("decay_rate",)
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.decay_rate = self.paramwise_cfg.get("decay_rate", 1.0)
+        if not 0 < self.decay_rate <= 1:
+            raise ValueError(f"paramwise_cfg.decay_rate is {self.decay_rate}, expected a number in (0, 1]")
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = bare_model(model)
+        backbone = getattr(model, "backbone", None)
+        if not hasattr(backbone, "layer_of"):
+            raise ValueError(
+                f"LayerDecayConstructor: found a backbone of the type {type(backbone).__name__}, expected one that "
+                "tells the layer of a parameter (layer_of), such as densessl.ViTDet"
+            )
+        after = len(backbone.blocks) + 1
+        named = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+        self.paramwise_cfg = dict(
+            lr_mult={f"backbone.{name}": self.decay_rate ** (after - backbone.layer_of(name)) for name in named},
+            no_decay=["backbone.pos_embed"] if "pos_embed" in named else [],
+        )
+        return super().__call__(model)

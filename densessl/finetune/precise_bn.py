@@ -1,0 +1,153 @@
+"""Statistics of batch normalisation for testing, taken anew from the training images."""
+
+import itertools
+import random
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmengine.dataset import InfiniteSampler, worker_init_fn
+from mmengine.dist import get_rank, is_distributed
+from mmengine.hooks import Hook
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader
+
+from densessl.registry import HOOKS
+from densessl.weights.state import bare_model
+
+
+@torch.no_grad()
+def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
+    """Set running means and variances to the plain averages of those of the batches, under the present weights.
+
+    A running average is dominated by the last few batches, and older ones in it belong to older weights. This is
+    detectron2's PreciseBN (fvcore 0.1): the average over batches of each batch's mean and unbiased variance, here in
+    float64; with several processes, over the batches of all.
+
+    Norm layers that are in evaluation mode or without running statistics stay as they are, and so do those that no
+    batch came through. Where a batch comes through several times, as in a head shared by levels, each counts.
+
+    Args:
+        model: in training mode, where its norms are meant to be.
+        batches: whatever ``forward`` takes. Every process needs as many, if its norms are synchronised.
+        forward: runs the model on one batch.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    if not norms:
+        return
+    before = [(norm.momentum, *(buffer.clone() for buffer in norm.buffers())) for norm in norms]
+    sums = [norm.running_mean.new_zeros(2 * norm.num_features + 1, dtype=torch.float64) for norm in norms]
+
+    def add(total: Tensor, norm: _BatchNorm, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        if inputs[0].numel():
+            total += torch.cat([norm.running_mean, norm.running_var, norm.running_mean.new_ones(1)]).double()
+
+    handles = [norm.register_forward_hook(partial(add, total)) for norm, total in zip(norms, sums)]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()  # or what is not finite there would survive being multiplied by 0
+            norm.momentum = 1.0  # then the running statistics are those of the last batch
+        for batch in batches:
+            forward(batch)
+    finally:
+        for handle, norm, (momentum, *buffers) in zip(handles, norms, before):
+            handle.remove()
+            norm.momentum = momentum
+            for buffer, value in zip(norm.buffers(), buffers):
+                buffer.copy_(value)
+    joined = torch.cat(sums)
+    if is_distributed():
+        dist.all_reduce(joined)
+    for norm, total in zip(norms, joined.split([len(total) for total in sums])):
+        mean, variance, count = total.split([norm.num_features, norm.num_features, 1])
+        norm.running_mean.copy_(torch.where(count > 0, mean / count, norm.running_mean))
+        norm.running_var.copy_(torch.where(count > 0, variance / count, norm.running_var))
+
+
+@HOOKS.register_module()
+class PreciseBNHook(Hook):
+    """Take the norms' statistics anew before each validation, and before the checkpoint of the last step.
+
+    The batches are drawn from the training images by the seed of the run and the step, so that they do not depend on
+    what was drawn before; the random numbers of the training go on as if nothing had happened.
+
+    Args:
+        batches: how many, of the training's batch size in each process; 200 in detectron2.
+
+    Raises:
+        ValueError: ``batches`` is not positive.
+    """
+
+    priority = "LOW"  # after the step and averaged weights, before the checkpoint (VERY_LOW)
+
+    def __init__(self, batches: int = 200) -> None:
+        if batches < 1:
+            raise ValueError(f"PreciseBNHook: batches={batches}, expected at least 1")
+        self.batches = batches
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop) and _due(loop, loop.iter + 1, loop.max_iters):
+            self.recompute(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if not isinstance(loop, IterBasedTrainLoop) and _due(loop, loop.epoch + 1, loop.max_epochs):
+            self.recompute(runner)
+
+    def recompute(self, runner: Runner) -> None:
+        """Do it now. The model is in training mode, as it is after any step."""
+        model = bare_model(runner.model)  # nothing to exchange for gradients
+
+        def forward(batch: Any) -> None:
+            with runner.optim_wrapper.optim_context(model):  # the precision of the training
+                model._run_forward(model.data_preprocessor(batch, True), mode="loss")
+
+        key = np.random.SeedSequence([abs(runner.seed), runner.iter])
+        seed = int(key.generate_state(1)[0] >> 1)
+        with _random_numbers_of(seed + get_rank()):
+            loader = _drawn_anew(runner.train_dataloader, seed)
+            set_precise_statistics(model, itertools.islice(loader, self.batches), forward)
+        runner.logger.info(f"PreciseBNHook: statistics of norm layers taken from {self.batches} batches")
+
+
+def _due(loop: Any, done: int, last: int) -> bool:
+    """Whether a validation, or the end, comes after so many steps or epochs: the condition of MMEngine's loops."""
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
+    return done == last or (done >= loop.val_begin and done % interval == 0)
+
+
+def _drawn_anew(loader: DataLoader, seed: int) -> DataLoader:
+    """Endless batches of a loader's data set, made as it makes them (images of like aspect together), in new order."""
+    batch_sampler = loader.batch_sampler
+    sampler = InfiniteSampler(loader.dataset, shuffle=True, seed=seed)
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=type(batch_sampler)(sampler, batch_sampler.batch_size, drop_last=False),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        worker_init_fn=partial(worker_init_fn, num_workers=loader.num_workers, rank=get_rank(), seed=seed),
+    )
+
+
+@contextmanager
+def _random_numbers_of(seed: int) -> Iterator[None]:
+    """Every global generator starts at the seed, and afterwards where it was."""
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)

@@ -1,0 +1,324 @@
+"""Schedules as closed-form functions of the optimiser step.
+
+A value at step ``s`` depends on ``s`` and on the length of the run, never on the values before it: a resumed run, a
+test and a plot all get it by one call. The functions count in optimiser steps; :func:`build_schedule` reads the
+configs, which count in epochs.
+"""
+
+import difflib
+import inspect
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from densessl.data.rng import keyed_rng
+
+
+class Horizon(NamedTuple):
+    """The length of a run, in the units schedules are written in.
+
+    Attributes:
+        steps_per_epoch: optimiser steps an epoch. Not a whole number when gradient accumulation does not divide the
+            iterations of an epoch, because accumulation runs on over the end of an epoch.
+        epochs: length of the run; a fraction for a run that is measured in iterations.
+        total_steps: optimiser steps of the whole run, the last incomplete accumulation included.
+        num_images: images in the data set.
+        global_batch: images in one optimiser step: batch per process x processes x accumulated iterations.
+    """
+
+    steps_per_epoch: float
+    epochs: float
+    total_steps: int
+    num_images: int
+    global_batch: int
+
+
+Schedule = Callable[[int, Horizon], float]
+
+
+def constant(step: float, *, value: float) -> float:
+    """``value`` at every step."""
+    return value
+
+
+def linear(step: float, *, start: float, end: float, length: float, inclusive: bool = False) -> float:
+    """A line from ``start`` at step 0 to ``end`` at step ``length``, and ``end`` from there on.
+
+    Args:
+        inclusive: ``end`` is reached one step earlier, at the line's own last step: step ``s < length`` has the entry
+            ``s`` of ``numpy.linspace(start, end, length)`` (DINO's and SwAV's warm-ups). A line of one step is
+            ``start``.
+    """
+    if step >= length:
+        return end
+    last = length - 1 if inclusive else length
+    return start + (end - start) * min(step / last, 1.0) if last > 0 else start
+
+
+def switch(step: float, *, before: float, after: float, at: float) -> float:
+    """``before`` until step ``at``, from then on ``after``."""
+    return after if step >= at else before
+
+
+def warmup_cosine(
+    step: float,
+    *,
+    total: float,
+    base: float,
+    warmup: float = 0,
+    start_factor: float = 0.01,
+    final: float = 0.0,
+    inclusive: bool = False,
+    stretched: bool = False,
+) -> float:
+    """Linear warm-up, then half a cosine (PixPro, BYOL, DINO, SwAV).
+
+    Args:
+        step: 0 for the first update. From ``total`` on, ``final`` is returned.
+        total: steps until ``final``.
+        base: value at step ``warmup``.
+        warmup: steps of the line from ``start_factor * base`` to ``base``.
+        final: value at step ``total``; the last step of a run, ``total - 1``, is one before it.
+        inclusive: ``base`` is the value of step ``warmup - 1`` as well; see :func:`linear`.
+        stretched: the cosine alone takes ``total`` steps, so that a run of that many ends above ``final`` (UniGrad's
+            code).
+    """
+    total = total + warmup if stretched else total
+    if step < warmup:
+        return linear(step, start=start_factor * base, end=base, length=warmup, inclusive=inclusive)
+    progress = min((step - warmup) / (total - warmup), 1.0) if total > warmup else 1.0
+    return final + (base - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def warmup_multistep(
+    step: float,
+    *,
+    base: float,
+    milestones: Sequence[float],
+    gamma: float = 0.1,
+    warmup: float = 0,
+    start_factor: float = 0.01,
+) -> float:
+    """Linear warm-up as in :func:`warmup_cosine`, then ``base * gamma ** k`` after ``k`` milestones.
+
+    Args:
+        milestones: steps, counted from the start of the run, from which on the value is lower; in rising order. One
+            within the warm-up counts when the warm-up is over: after step ``warmup``, which is the peak in PixPro's
+            code.
+    """
+    if step < warmup:
+        return linear(step, start=start_factor * base, end=base, length=warmup)
+    if 0 < warmup == step:
+        return base
+    return base * gamma ** bisect_right(milestones, step)
+
+
+def cosine_momentum(step: float, *, total: float, base: float, final: float = 1.0, clamp: bool = False) -> float:
+    """Momentum of the target, ``final - (final - base) * (1 + cos(pi * step / total)) / 2`` (BYOL, PixPro).
+
+    Args:
+        clamp: stay at ``final`` after ``total`` as BYOL's code does; PixPro's code does not, and falls again.
+    """
+    progress = min(step / total, 1.0) if clamp else step / total
+    return final - (final - base) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def fractional_total(num_images: int, world: int, batch: int, epochs: float) -> int:
+    """Steps of a run whose epochs end in fractions of a batch, as PixPro's code counts them for its target momentum.
+
+    Loaders that drop the last incomplete batch run a little less, so that the momentum ends slightly below ``final``.
+    The order of the operations is PixPro's: another can round to the integer beside it.
+
+    Args:
+        world: processes.
+        batch: images per process and step.
+    """
+    return int(num_images / world / batch * epochs)
+
+
+def build_schedule(cfg: dict) -> Schedule:
+    """A schedule from its config.
+
+    - ``dict(type='constant', value=...)``
+    - ``dict(type='linear', start=..., end=..., epochs=..., by_epoch=False, inclusive=False)``
+    - ``dict(type='switch', before=..., after=..., at_step=...)``, or ``at_epoch=...`` instead
+    - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False,
+      inclusive=False, stretched=False)``
+    - ``dict(type='warmup_multistep', base=..., milestones=[epochs], gamma=0.1, warmup_epochs=0, start_factor=0.01,
+      by_epoch=False)``
+    - ``dict(type='cosine_momentum', base=..., final=1.0, total='steps', clamp=False)``; ``total='images'`` counts the
+      run by :func:`fractional_total`.
+
+    With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo). With
+    ``inclusive=True`` the last step (or epoch) of the line has its end value already, as in ``numpy.linspace`` (DINO,
+    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter.
+
+    Returns:
+        A function of (step, horizon).
+
+    Raises:
+        ValueError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not just one
+            of ``at_step`` and ``at_epoch``.
+    """
+    options = dict(cfg)
+    kind = options.pop("type", None)
+    if kind not in _FACTORIES:
+        raise ValueError(f"schedule type {kind!r}: {_expected(str(kind), _FACTORIES)}")
+    factory = _FACTORIES[kind]
+    parameters = inspect.signature(factory).parameters
+    for key in options:
+        if key not in parameters:
+            raise ValueError(f"schedule {kind!r} has no key {key!r}: {_expected(key, parameters)}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise ValueError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
+    return factory(**options)
+
+
+def _expected(found: str, names) -> str:
+    near = difflib.get_close_matches(found, list(names), n=1, cutoff=0.0)[0]
+    return f"expected one of {sorted(names)}, nearest is {near!r}"
+
+
+def _constant(value: float) -> Schedule:
+    return lambda step, horizon: constant(step, value=value)
+
+
+def _linear(start: float, end: float, epochs: float, by_epoch: bool = False, inclusive: bool = False) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
+        return linear(step, start=start, end=end, length=epochs * horizon.steps_per_epoch, inclusive=inclusive)
+
+    return schedule
+
+
+def _switch(before: float, after: float, at_step: float | None = None, at_epoch: float | None = None) -> Schedule:
+    if (at_step is None) == (at_epoch is None):
+        raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
+
+    def schedule(step: int, horizon: Horizon) -> float:
+        return switch(step, before=before, after=after, at=_step_of(at_epoch, horizon) if at_step is None else at_step)
+
+    return schedule
+
+
+def _warmup_cosine(
+    base: float,
+    warmup_epochs: float = 0,
+    start_factor: float = 0.01,
+    final: float = 0.0,
+    by_epoch: bool = False,
+    inclusive: bool = False,
+    stretched: bool = False,
+) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
+        return warmup_cosine(
+            step,
+            total=horizon.total_steps,
+            base=base,
+            warmup=warmup_epochs * horizon.steps_per_epoch,
+            start_factor=start_factor,
+            final=final,
+            inclusive=inclusive,
+            stretched=stretched,
+        )
+
+    return schedule
+
+
+def _warmup_multistep(
+    base: float,
+    milestones: Sequence[float],
+    gamma: float = 0.1,
+    warmup_epochs: float = 0,
+    start_factor: float = 0.01,
+    by_epoch: bool = False,
+) -> Schedule:
+    def schedule(step: int, horizon: Horizon) -> float:
+        if by_epoch:
+            step, horizon = _in_epochs(step, horizon)
+        return warmup_multistep(
+            step,
+            base=base,
+            milestones=[_step_of(epoch, horizon) for epoch in sorted(milestones)],
+            gamma=gamma,
+            warmup=warmup_epochs * horizon.steps_per_epoch,
+            start_factor=start_factor,
+        )
+
+    return schedule
+
+
+def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clamp: bool = False) -> Schedule:
+    if total not in ("steps", "images"):
+        raise ValueError(f"schedule 'cosine_momentum': total={total!r}, expected 'steps' or 'images'")
+
+    def schedule(step: int, horizon: Horizon) -> float:
+        steps = horizon.total_steps
+        if total == "images":
+            steps = fractional_total(horizon.num_images, 1, horizon.global_batch, horizon.epochs)
+        return cosine_momentum(step, total=steps, base=base, final=final, clamp=clamp)
+
+    return schedule
+
+
+def _in_epochs(step: int, horizon: Horizon) -> tuple[int, Horizon]:
+    """Step and horizon counted in epochs; the small term absorbs the rounding of fractional epochs."""
+    epoch = math.floor(step / horizon.steps_per_epoch + 1e-9)
+    return epoch, horizon._replace(steps_per_epoch=1, total_steps=horizon.epochs)
+
+
+def _step_of(epoch: float, horizon: Horizon) -> int:
+    """The first step that lies in ``epoch``."""
+    return math.ceil(epoch * horizon.steps_per_epoch - 1e-9)
+
+
+_FACTORIES: dict[str, Callable[..., Schedule]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "switch": _switch,
+    "warmup_cosine": _warmup_cosine,
+    "warmup_multistep": _warmup_multistep,
+    "cosine_momentum": _cosine_momentum,
+}
+
+
+class Step(NamedTuple):
+    """Where training stands.
+
+    Attributes:
+        index: optimiser steps taken.
+        horizon: lengths of the schedule (:class:`densessl.schedules.Horizon`), None outside a run.
+        seed: of the run.
+    """
+
+    index: int
+    horizon: tuple | None = None
+    seed: int = 0
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Batch-level random numbers of this step, equal on all ranks."""
+        return keyed_rng(self.seed, purpose, self.index)
+
+
+def scheduled(value: float | dict) -> Callable[["Step"], float]:
+    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
+
+    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
+    """
+    if not isinstance(value, Mapping):
+        return lambda step: value
+    schedule = build_schedule(dict(value))
+
+    def evaluate(step: Step) -> float:
+        if step.horizon is None and value["type"] != "constant":
+            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
+        return schedule(step.index, step.horizon)
+
+    return evaluate

@@ -1,0 +1,1 @@
+"""Whole detectors: their configs, files and official names."""

@@ -1,0 +1,70 @@
+"""Stock detectors of MMDetection, as pretraining wants them."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from densessl.configs import load_config
+
+
+def stock_model(detector: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The ``model`` of a config by name (``mmdet::detr/detr_r50_8xb2-150e_coco.py``, or a file), or as it is given."""
+    if isinstance(detector, Mapping):
+        return copy.deepcopy(dict(detector))
+    return load_config(detector).model.to_dict()
+
+
+def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same detector for one class of object, its backbone frozen and waiting for weights.
+
+    Args:
+        model: config of a DETR of MMDetection.
+        options: further changes, by dotted name (``encoder.num_layers``).
+
+    Raises:
+        ValueError: the head has no ``num_classes``: it is no DETR.
+    """
+    model = copy.deepcopy(dict(model))
+    if "num_classes" not in model.get("bbox_head", {}):
+        raise ValueError(
+            f"detector: {model.get('type')!r} has no bbox_head.num_classes, expected a DETR of MMDetection"
+        )
+    model["bbox_head"]["num_classes"] = 1
+    model.pop("data_preprocessor", None)  # the batch arrives preprocessed
+    backbone = model["backbone"]
+    backbone.update(init_cfg=None)
+    if "frozen_stages" in backbone or backbone["type"].endswith("ResNet"):
+        backbone.update(frozen_stages=backbone.get("num_stages", 4), norm_eval=True)
+    for key, value in (options or {}).items():
+        *path, last = key.split(".")
+        node = model
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return model
+
+
+def build(model: Mapping[str, Any]) -> nn.Module:
+    """Build and initialise a detector. Nothing is downloaded where its configs have no ``init_cfg`` that does."""
+    from mmdet.registry import MODELS
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(dict(model))
+        detector._dump_init_info = lambda: None  # else MMEngine logs three lines a parameter
+        detector.init_weights()
+        del detector._dump_init_info
+    return detector
+
+
+def build_detector(config: str | Mapping[str, Any]) -> nn.Module:
+    """The detector of an MMDet config: a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its ``model``; or
+    the segmentor of an mmseg config, whose ``default_scope`` says so.
+
+    Its weights are as the layers' constructors leave them: no ``init_cfg`` is followed and nothing is downloaded.
+    """
+    cfg = dict(model=dict(config)) if isinstance(config, Mapping) else load_config(config)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):
+        return MODELS.build(cfg["model"])

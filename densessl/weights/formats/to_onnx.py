@@ -1,0 +1,172 @@
+"""The backbone as a graph: ``image`` (N, 3, H, W) in, one map for each stage out.
+
+    ResNet   ``c2`` … ``c5`` (N, C, ⌈H / stride⌉, ⌈W / stride⌉) of strides 4, 8, 16 and 32, for any N, H and W
+    ViT      ``last_map`` (N, C, H / patch, W / patch) of its last block, for any N and one size of images
+
+The graph does not normalise: whatever runs it has a place of its own for that (DALI, DeepStream, TensorRT's
+preprocessing), in integers or fused into the decoding, and two normalisations are the commonest silent error of all.
+Its metadata say how: ``mean``, ``std`` of pixels in 0 to 255, ``channel_order``, and all the rest under ``densessl``.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densessl.branches.positions import resized_table
+from densessl.branches.resnet import DEPTHS, ResNet
+from densessl.branches.vit import ViT
+from densessl.errors import ExportError
+from densessl.files import written_whole
+from densessl.weights.equality import feature_differences, require_same_network
+from densessl.weights.file_configs import checked
+from densessl.weights.fingerprint import Fingerprint
+
+OPSET = 18  # what PyTorch's exporter writes without converting; ONNX Runtime 1.14 and TensorRT 8.6 read it
+STAGES = ("c2", "c3", "c4", "c5")
+LARGEST = 2**31 - 2**20  # bytes of a protocol buffer, less some for the graph itself
+
+
+def write_onnx(
+    out: str | Path,
+    state: Mapping[str, Tensor],
+    fingerprint: Fingerprint,
+    header: Mapping[str, Any],
+    size: int | None = None,
+) -> None:
+    """Write the graph of a bare ResNet or ViT, in fp32.
+
+    Args:
+        state: Its tensors.
+        fingerprint: What else is known about it.
+        header: As ``meta`` of an export.
+        size: Side in pixels of the images of a ViT, a multiple of its patches; by default that of its pretraining.
+
+    Raises:
+        ExportError: onnx is not installed, the network is none that can be built here, or is too large for one file.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(f"to='onnx' needs {error.name}: pip install 'densessl[onnx]'") from error
+
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    if sum(value.nbytes for value in state.values()) > LARGEST:
+        raise ExportError("onnx: found more than 2 GB of weights; one file of it holds no more")
+    network = backbone_network(state, fingerprint, header["parts"]["backbone"])
+    content = {"state_dict": {f"backbone.{key}": value for key, value in state.items()}, "meta": header}
+    differences = feature_differences(network, content)
+    if any((differences or {}).values()):
+        raise ExportError(f"onnx: the network of this fingerprint computes something else: {differences}")
+
+    free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    side, names = 128, STAGES  # of a ResNet any side will do: it is free
+    if fingerprint.arch == "resnet":
+        free |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+        if size is not None:
+            raise ExportError(f"size: found {size}, expected none: a ResNet's graph takes images of any size")
+    else:
+        side, names = set_side(network, size or fingerprint.image_size), ("last_map",)
+    program = torch.onnx.export(
+        network,
+        (torch.zeros(2, 3, side, side),),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=names,
+        dynamic_shapes=(free,),
+        verbose=False,
+    )
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces, with the paths of this machine
+    told = {"mean": fingerprint.mean, "std": fingerprint.std}
+    onnx.helper.set_model_props(
+        model,
+        {
+            **{key: json.dumps(value) for key, value in told.items() if value is not None},
+            **({"channel_order": fingerprint.channel_order} if fingerprint.channel_order else {}),
+            "densessl": json.dumps(header),
+        },
+    )
+    onnx.checker.check_model(model)
+    with written_whole(out) as temporary:
+        onnx.save_model(model, temporary)
+
+
+def backbone_network(
+    state: Mapping[str, Tensor], fingerprint: Fingerprint, config: Mapping[str, Any] | None
+) -> nn.Module:
+    """Our ResNet or ViT of a fingerprint, which returns all stages, or the last block's map, in evaluation mode.
+
+    Args:
+        config: What it was built from, which is asked for norms other than BN.
+
+    Raises:
+        ExportError: It is none of ours, or the fingerprint does not tell which.
+    """
+    needed = {"resnet": ("depth", "stride", "norm"), "vit": ("heads", "eps", "image_size")}.get(fingerprint.arch)
+    if needed is None:
+        raise ExportError(f"onnx: found a network of the kind {fingerprint.arch!r}, expected 'resnet' or 'vit'")
+    batch_norm = fingerprint.norm == "BN"  # of whatever ranks: the graph has what they became
+    unknown = [name for name in (*needed, *["eps"] * batch_norm) if getattr(fingerprint, name) is None]
+    if unknown:
+        raise ExportError(f"onnx: the checkpoint does not tell {', '.join(unknown)}, which the graph depends on")
+    with torch.device("meta"):
+        if fingerprint.arch == "resnet":
+            if fingerprint.depth not in DEPTHS:
+                raise ExportError(f"onnx: depth: found {fingerprint.depth}, expected one of {sorted(DEPTHS)}")
+            norm = {"type": "BN", "eps": fingerprint.eps}
+            if not batch_norm:
+                norm = checked(config, "the checkpoint", "backbone").get("norm_cfg") if config else None
+            network = ResNet(fingerprint.depth, range(4), norm, width=fingerprint.width)
+        else:
+            network = ViT(
+                fingerprint.image_size,
+                fingerprint.patch_size,
+                fingerprint.embed_dim,
+                fingerprint.depth,
+                fingerprint.heads,
+                len(state["blocks.0.mlp.fc1.weight"]) / fingerprint.embed_dim,
+                fingerprint.qkv_bias,
+                layer_scale=1.0 if fingerprint.layer_scale else None,
+                class_token="cls_token" in state,
+                final_norm="norm.weight" in state,
+                eps=fingerprint.eps,
+            )
+    require_same_network(network, state, fingerprint, "densessl", type(network).__name__)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def set_side(vit: ViT, side: int) -> int:
+    """Resample a ViT's positions for square images of another side, once and for all. Returns the side."""
+    if side % vit.patch_size:
+        raise ExportError(f"size: found {side}, expected a multiple of the patches' {vit.patch_size}")
+    cells = side // vit.patch_size
+    vit.pos_embed = resized_table(vit.pos_embed, (cells, cells), vit.cls_token is not None)
+    return side
+
+
+def onnx_signature(out: str | Path) -> str:
+    """Inputs and outputs of a written graph with their shapes, and how images are to be normalised: one line each."""
+    import onnx
+
+    model = onnx.load(out)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+
+    def shape(value) -> str:
+        return ", ".join(dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+
+    lines = [f"opset {model.opset_import[0].version}"]
+    lines += [f"input {value.name} ({shape(value)}), fp32" for value in model.graph.input]
+    lines += [f"output {value.name} ({shape(value)})" for value in model.graph.output]
+    if {"mean", "std", "channel_order"} <= told.keys():
+        lines.append(f"give it (pixels - {told['mean']}) / {told['std']} of {told['channel_order']} pixels in 0 to 255")
+    else:
+        lines.append("the checkpoint does not tell mean, std and channel order: give it what the pretraining was given")
+    return "\n".join(lines)

@@ -1,0 +1,197 @@
+"""Opening of files from anywhere. Nothing here executes anything a file holds.
+
+What ``torch.save`` wrote is read by PyTorch's restricted unpickler, other pickles by
+:mod:`densessl.weights.io.array_pickles`; there is no other way to fall back on.
+"""
+
+import errno
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from tarfile import is_tarfile
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from densessl.errors import CheckpointError, UnsafeCheckpointError
+from densessl.weights.io.array_pickles import RefusedPickle, load_arrays
+
+# How every file of the older format of torch.save begins, after a few bytes of pickle.
+_LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
+
+
+class _Inert:
+    """Stands for an object of a checkpoint that is no weight. Takes any arguments and any state, and drops them."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def __setstate__(self, state) -> None:
+        pass
+
+
+def _empty(*_: Any) -> OrderedDict:
+    return OrderedDict()
+
+
+# What trainers leave in checkpoints beside weights: MMEngine its log buffers (with numpy arrays), research code its
+# options, Lightning hyper-parameters. These names are read as _Inert; the objects they name are neither created nor
+# called.
+_INERT: list[tuple[Any, str]] = [
+    (_Inert, name)
+    for name in (
+        "argparse.Namespace",
+        *(f"builtins.{name}" for name in ("bool", "dict", "float", "getattr", "int", "list", "slice", "str", "tuple")),
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.dtype",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray._reconstruct",
+        "numpy._core.multiarray.scalar",
+        *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata")),
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "Boolean", "Float", "Integer", "String")),
+        *(f"{at}.{system}Path" for at in ("pathlib", "pathlib._local") for system in ("Posix", "PurePosix", "Windows")),
+        "typing.Any",
+    )
+]
+# So many names of objects to drop a file may have.
+_MOST_NAMES = 1000
+# PyTorch's unpickler fills no other dicts than its own.
+_INERT += [(_empty, "collections.defaultdict")] + [
+    (OrderedDict, f"{module}.AttributeDict")
+    for module in (
+        "pytorch_lightning.utilities.parsing",
+        "lightning.pytorch.utilities.parsing",
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+    )
+]
+
+
+def load_content(path: str | Path, drop_objects: bool = False) -> Any:
+    """All that a file holds of tensors and plain containers, on the CPU.
+
+    Arrays of numbers become tensors in a pickle of arrays. Within what ``torch.save`` wrote they are dropped, as the
+    other leftovers of trainers.
+
+    Args:
+        path: a local ``.safetensors`` file, anything ``torch.save`` wrote, or a pickle of arrays (Detectron's, by
+            Python 2 or 3). Which it is shows in its first bytes, whatever its name.
+        drop_objects: read past objects of any class in what ``torch.save`` wrote, in either format: they become empty
+            stand-ins, and nothing is imported or called for them. Names of the operating system's modules are refused
+            even so.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
+            common trainers. It has not been unpickled.
+        CheckpointError: the file is damaged, or a pickle of arrays contains itself.
+    """
+    path = existing(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if not _of_torch(path):
+        return _pickle_load(path)
+    with torch.serialization.safe_globals(_INERT):
+        return torch_load(path, drop_objects)
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a local file. Raises FileNotFoundError where there is none, and for a URL."""
+    if re.match(r"[a-z0-9+-]+://", str(path)):
+        raise FileNotFoundError(f"{path}: expected a local file; download it first")
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    return path
+
+
+def _of_torch(path: Path) -> bool:
+    """Whether ``torch.save`` wrote the file, in any of its formats. Other pickles are all the rest."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    return is_zipfile(path) or start[:2] == b"PK" or _LEGACY in start or is_tarfile(path)
+
+
+def torch_load(path: Path, drop_objects: bool = False) -> Any:
+    """What ``torch.save`` wrote. Takes and raises as :func:`load_content`, and knows no leftovers of trainers."""
+    dropped = _unknown_names(path) if drop_objects else set()
+    while True:
+        try:
+            with torch.serialization.safe_globals([(_Inert, name) for name in dropped]):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            name = found and found[1]
+            if drop_objects and name and name not in dropped and len(dropped) < _MOST_NAMES:
+                dropped |= {name, f"builtins.{name}"}  # as the message has the names of that module
+                continue
+            raise UnsafeCheckpointError(f"{path} {_refusal(name, 'is blocked' in str(error), drop_objects)}") from error
+        except Exception as error:  # whatever a reader of binary files trips over
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking in a file cut short gives
+                raise
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(f"{path} is not a readable checkpoint: {text[0]}") from error
+
+
+def _unknown_names(path: Path) -> set[str]:
+    try:
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the older format, of which reading tells one name at a time; or damaged, which it tells too
+        return set()
+
+
+def _refusal(name: str | None, blocked: bool, drop_objects: bool) -> str:
+    """What to say of a file that was not read, and what would help."""
+    what = f"holds the object `{name}`" if name else "is damaged or holds more than plain data"
+    what += "; reading it could execute code, so it was not read"
+    if blocked:
+        return f"{what}. That is the operating system's: no option reads past it"
+    if not name or drop_objects:
+        return what
+    return (
+        f"{what}. To take its tensors and none of its objects, which runs nothing: "
+        "python tools/convert.py FILE OUT --drop-objects"
+    )
+
+
+def _pickle_load(path: Path) -> Any:
+    try:
+        return _tensors(load_arrays(path))
+    except RefusedPickle as error:
+        if " names " in str(error):
+            raise UnsafeCheckpointError(
+                f"{error}. Save the weights as a pickle of plain numpy arrays by the code that made the file"
+            ) from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(f"{path} {error}") from error
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{path} holds a list or dict that contains itself, or lies too deep in others"
+        ) from error
+
+
+def _tensors(value: Any) -> Any:
+    """What a pickle held, with its arrays of numbers as tensors."""
+    if isinstance(value, dict):
+        return {key: _tensors(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tensors(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise UnsafeCheckpointError("holds an array of objects, expected numbers: it was not read")
+        if value.dtype.kind in "biuf":
+            return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
+    return value
