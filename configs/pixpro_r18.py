@@ -21,7 +21,5 @@ model = dict(
 )
 # 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
 train_dataloader = dict(batch_size=64, dataset=dict(views=views))
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(
-    schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6), reference_batch=64
-)
+optim_wrapper = dict(optimizer=dict(lr=1.0))
+default_hooks = dict(lr=dict(schedule=dict(warmup_epochs=1), reference_batch=64))

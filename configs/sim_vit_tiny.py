@@ -23,9 +23,7 @@ model = dict(
 # 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
 train_dataloader = dict(batch_size=64)
 train_cfg = dict(max_epochs=50)
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(
-    schedule=dict(type="warmup_cosine", base=5e-4, warmup_epochs=5, start_factor=0.0), reference_batch=64
-)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(lr=dict(schedule=dict(warmup_epochs=5), reference_batch=64))
 
 demo = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 6}

@@ -94,8 +94,8 @@ def prepare(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if pretraining:
-        if args.init and args.init != "none":  # now: options name the places of hooks as the config's file has them
-            cfg.custom_hooks = [dict(type="InitBackboneHook", checkpoint=args.init), *cfg.get("custom_hooks", [])]
+        if args.init and args.init != "none":
+            cfg.merge_from_dict({"default_hooks.init": dict(type="InitHook", checkpoint=args.init)})
         link_views(cfg)
         cfg.train_dataloader.num_workers = workers(cfg.train_dataloader.get("num_workers", "auto"))
         cfg.train_dataloader.persistent_workers = cfg.train_dataloader.num_workers > 0
