@@ -33,13 +33,11 @@ model = dict(
     # Momentum 0.99 to 1 along a cosine over the run, counted as the official code does.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99, total="images")),
     objectives=[dict(type="PixPro", hidden=4096, dim=256, transform_layers=1, gamma=2.0, clamp=0.0, threshold=0.7)],
-    data_preprocessor=dict(type="ViewPreprocessor", views=views),
+    data_preprocessor=dict(type="ViewPreprocessor"),
 )
 
 # 8 GPUs x 128 images = 1024 images a step; 1.28 M images give 1251 steps an epoch, 125,100 in all.
-train_dataloader = dict(
-    batch_size=128, dataset=dict(type="UnlabelledImages", source="data/imagenet/train", views=views)
-)
+train_dataloader = dict(batch_size=128, dataset=dict(type="UnlabelledImages", source="data/imagenet/train"))
 train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",

@@ -11,9 +11,11 @@ Recipe: the released code, which has no global loss. It trains in fp16; 400 epoc
 
 _base_ = ["_base_/runtime.py", "_base_/views_byol.py"]
 
-views = _base_.views
 # 118 of 14x14 patches: 60 % of the first view, in blocks.
-views[0]["mask"] = dict(type="blocks", patch_size=16, hidden=118, min_block=16)
+views = [
+    dict(_base_.views[0], mask=dict(type="blocks", patch_size=16, hidden=118, min_block=16)),
+    _base_.views[1],
+]
 
 model = dict(
     type="TwoBranch",

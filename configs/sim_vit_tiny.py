@@ -11,8 +11,10 @@ not swept.
 _base_ = "sim_vit_b.py"
 
 # 12x12 patches, of which 60 % are masked, as of the 14x14 of the recipe.
-views = [dict(view, size=96) for view in _base_.views]
-views[0].update(mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12))
+views = [
+    dict(_base_.views[0], size=96, mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12)),
+    dict(_base_.views[1], size=96),
+]
 
 model = dict(
     online=dict(backbone=dict(image_size=96, patch_size=8, dim=192, depth=8, heads=3)),

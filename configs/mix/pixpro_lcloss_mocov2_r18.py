@@ -9,9 +9,7 @@ near ln 49 = 3.9 and MoCo near ln 4097 = 8.3, so 1, 1 and 0.5. Neither they nor 
 
 _base_ = ["../_base_/runtime.py", "../_base_/views_byol.py"]
 
-views = _base_.views
-for view in views:
-    view["size"] = 160  # 5x5 cells
+views = [dict(view, size=160) for view in _base_.views]  # 5x5 cells
 
 model = dict(
     type="TwoBranch",

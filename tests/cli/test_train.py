@@ -166,7 +166,7 @@ def test_overridden_views_reach_data_set_and_preprocessor():
 
 def test_demo_keeps_model_and_objective(tmp_path):
     demo = config("configs/pixpro_r50.py", "--demo", "--work-dir", str(tmp_path))
-    full = load_config("configs/pixpro_r50.py")
+    full = config("configs/pixpro_r50.py")
     assert demo.model.to_dict() == full.model.to_dict() and demo.views == full.views
     assert demo.train_cfg.max_epochs < full.train_cfg.max_epochs
     assert len(list(Path(demo.train_dataloader.dataset.source).glob("*.jpg"))) == 30
