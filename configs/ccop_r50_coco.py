@@ -65,9 +65,10 @@ model = dict(
             init="normal",
             length=65536,
             temperature=0.2,
-            iou_threshold=(0.8, 0.4),
-            jitter_xy=(0.15, 0.6),
-            jitter_wh=(0.35, 1.4),
+            # Lines over the run, one step ahead, as the code counts.
+            iou_threshold=dict(type="linear", start=0.8, end=0.4, lead=1),
+            jitter_xy=dict(type="linear", start=0.15, end=0.6, lead=1),
+            jitter_wh=dict(type="linear", start=0.35, end=1.4, lead=1),
             margin=0.4,
         ),
     ],

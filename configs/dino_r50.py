@@ -26,7 +26,8 @@ model = dict(
             # numpy.linspace(0.04, 0.07, 50), an entry an epoch; then 0.07.
             teacher_temperature=dict(type="linear", start=0.04, end=0.07, epochs=50, by_epoch=True, inclusive=True),
             momentum=0.9,
-            freeze_epochs=1,
+            # Not in the first epoch.
+            train_prototypes=dict(type="switch", before=False, after=True, at_epoch=1),
         )
     ],
     data_preprocessor=dict(type="ViewPreprocessor"),

@@ -143,7 +143,8 @@ def build_schedule(cfg: dict) -> Schedule:
     """A schedule from its config.
 
     - ``dict(type='constant', value=...)``
-    - ``dict(type='linear', start=..., end=..., epochs=..., by_epoch=False, inclusive=False)``
+    - ``dict(type='linear', start=..., end=..., epochs=None, by_epoch=False, inclusive=False, lead=0)``; without
+      ``epochs`` the line takes the whole run
     - ``dict(type='switch', before=..., after=..., at_step=...)``, or ``at_epoch=...`` instead
     - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False,
       inclusive=False, stretched=False)``
@@ -154,7 +155,8 @@ def build_schedule(cfg: dict) -> Schedule:
 
     With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo). With
     ``inclusive=True`` the last step (or epoch) of the line has its end value already, as in ``numpy.linspace`` (DINO,
-    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter.
+    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter. With ``lead=1`` a line is one
+    step (or epoch) ahead: the first step is on its way already, the last one is at its end (CCOP).
 
     Returns:
         A function of (step, horizon).
@@ -187,11 +189,19 @@ def _constant(value: float) -> Schedule:
     return lambda step, horizon: constant(step, value=value)
 
 
-def _linear(start: float, end: float, epochs: float, by_epoch: bool = False, inclusive: bool = False) -> Schedule:
+def _linear(
+    start: float,
+    end: float,
+    epochs: float | None = None,
+    by_epoch: bool = False,
+    inclusive: bool = False,
+    lead: float = 0,
+) -> Schedule:
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
             step, horizon = _in_epochs(step, horizon)
-        return linear(step, start=start, end=end, length=epochs * horizon.steps_per_epoch, inclusive=inclusive)
+        length = horizon.total_steps if epochs is None else epochs * horizon.steps_per_epoch
+        return linear(step + lead, start=start, end=end, length=length, inclusive=inclusive)
 
     return schedule
 
@@ -201,7 +211,8 @@ def _switch(before: float, after: float, at_step: float | None = None, at_epoch:
         raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
 
     def schedule(step: int, horizon: Horizon) -> float:
-        return switch(step, before=before, after=after, at=_step_of(at_epoch, horizon) if at_step is None else at_step)
+        at = _step_of(at_epoch, horizon) if at_step is None else at_step
+        return switch(step, before=before, after=after, at=at)
 
     return schedule
 
@@ -310,14 +321,16 @@ class Step(NamedTuple):
 def scheduled(value: float | dict) -> Callable[["Step"], float]:
     """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
 
-    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
+    What is on or off is a number too: ``dict(type='switch', before=False, after=True, at_epoch=1)``. The function
+    raises ValueError where a schedule is asked outside a run, whose length it would need.
     """
     if not isinstance(value, Mapping):
         return lambda step: value
     schedule = build_schedule(dict(value))
+    lengthless = value["type"] == "constant" or value.get("at_step") is not None
 
     def evaluate(step: Step) -> float:
-        if step.horizon is None and value["type"] != "constant":
+        if step.horizon is None and not lengthless:
             raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
         return schedule(step.index, step.horizon)
 

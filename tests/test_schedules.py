@@ -118,6 +118,11 @@ def test_dino_teacher_temperature(start, end, warm):
         ({"by_epoch": True}, [0, 0, 0, 3, 3, 3, 6, 6, 6]),
         ({"inclusive": True}, [0, 1.2, 2.4, 3.6, 4.8, 6, 6, 6, 6]),
         ({"by_epoch": True, "inclusive": True}, [0, 0, 0, 6, 6, 6, 6, 6, 6]),
+        ({"lead": 1}, [1, 2, 3, 4, 5, 6, 6, 6, 6]),
+        ({"by_epoch": True, "lead": 1}, [3, 3, 3, 6, 6, 6, 6, 6, 6]),
+        ({"epochs": None}, [6 * step / 9 for step in range(9)]),
+        ({"epochs": None, "lead": 1}, [6 * step / 9 for step in range(1, 10)]),
+        ({"epochs": None, "by_epoch": True}, [0, 0, 0, 2, 2, 2, 4, 4, 4]),
     ],
 )
 def test_linear_by_step_and_by_epoch(options, expected):
@@ -180,7 +185,7 @@ def test_constant():
         ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "expected 'steps' or 'images'"),
         ({"type": "switch", "before": 0, "after": 1}, "needs at_step or at_epoch, found at_step=None, at_epoch=None"),
         ({"type": "switch", "before": 0, "after": 1, "at_step": 1, "at_epoch": 2}, "found at_step=1, at_epoch=2"),
-        ({"type": "linear", "start": 0, "end": 1}, "needs the key 'epochs'"),
+        ({"type": "linear", "start": 0, "epochs": 1}, "needs the key 'end'"),
     ],
 )
 def test_config_errors_name_the_key(cfg, message):

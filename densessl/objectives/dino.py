@@ -13,6 +13,9 @@ from densessl.losses import centred_softmax, cross_view_entropy
 from densessl.objectives.base import Forward, Objective, View
 from densessl.registry import OBJECTIVES
 from densessl.schedules import scheduled
+from densessl.signatures import refuse_renamed
+
+AFTER_ONE_EPOCH = dict(type="switch", before=False, after=True, at_epoch=1)
 
 
 @torch.no_grad()
@@ -74,8 +77,11 @@ class DINO(MultiCrop):
         prototypes: K, columns of the head.
         hidden, bottleneck: widths of the head's MLP.
         head_norm, learn_gain: ``norm`` and ``learn_gain`` of :class:`densessl.branches.prototypes.DINOHead`.
-        freeze_epochs: for so long the prototypes of the online branch stay as they are.
+        train_prototypes: whether those of the online branch are trained: True or the config of a schedule. In the
+            first epoch they stay as they are.
     """
+
+    RENAMED = {"freeze_epochs": "train_prototypes=dict(type='switch', before=False, after=True, at_epoch={})"}
 
     def __init__(
         self,
@@ -84,13 +90,14 @@ class DINO(MultiCrop):
         bottleneck: int = 256,
         head_norm: dict | None = None,
         learn_gain: bool = False,
-        freeze_epochs: float = 1,
+        train_prototypes: bool | dict = AFTER_ONE_EPOCH,
         **kwargs,
     ):
+        refuse_renamed(DINO, kwargs)
         super().__init__(**kwargs)
         self.widths = (*hidden, bottleneck)
         self.head = dict(prototypes=prototypes, norm=head_norm, learn_gain=learn_gain)
-        self.freeze_epochs = freeze_epochs
+        self.train_prototypes = scheduled(train_prototypes)
         self.centre = Centre(prototypes, self.momentum)
 
     def projectors(self, channels):
@@ -98,8 +105,7 @@ class DINO(MultiCrop):
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
         prototypes = maps["online"].branch.projectors[f"{self.name}_head"].prototypes
-        # Outside a run there are no epochs.
-        prototypes.frozen = step.horizon is not None and step.index < self.freeze_epochs * step.horizon.steps_per_epoch
+        prototypes.frozen = not self.train_prototypes(step)
         temperature = self.teacher_temperature(step)
         student = maps["online"].project("head", self.views, self.level, pool=True)
         teacher = maps["target"].project("head", self.globals, self.level, pool=True)
