@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from densessl.branches import ResNet
-from densessl.cli.train import main, parser, prepare
+from densessl.cli.train import main, settings_of
 from densessl.configs import load_config
 from densessl.registry import MODELS
+from densessl.runs import run_config
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 from tests.weights.cases import lived_in
 
@@ -128,7 +129,7 @@ def test_a_backbone_that_is_trained_may_be_random(given):
 @pytest.mark.parametrize("path", sorted(path.name for path in ROOT.glob("configs/detreg_*.py")))
 def test_detreg_configs(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cfg = prepare(parser().parse_args([f"configs/{path}", "--regions", "store", "--data-root", "photos"]))
+    cfg = run_config(settings_of([f"configs/{path}", "--regions", "store", "--data-root", "photos"]))
     dataset = cfg.train_dataloader.dataset
     assert cfg.train_dataloader.batch_size * 8 == 192
     assert dataset.regions.path == "store" and dataset.source == "photos" and dataset.view == cfg.view
@@ -139,7 +140,7 @@ def test_detreg_configs(path, monkeypatch):
 @pytest.mark.parametrize("path", sorted(path.name for path in ROOT.glob("configs/updetr_*.py")))
 def test_updetr_configs(path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cfg = prepare(parser().parse_args([f"configs/{path}"]))
+    cfg = run_config(settings_of([f"configs/{path}"]))
     assert cfg.train_dataloader.batch_size * 8 == 256 and cfg.train_cfg.max_epochs == 60
     assert (cfg.view.hflip, cfg.view.crop) == (0.0, 0.0)
     schedule = cfg.custom_hooks[1]["schedule"]

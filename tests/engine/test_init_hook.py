@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from densessl.branches import ResNet
-from densessl.cli.train import parser, prepare
+from densessl.cli.train import settings_of
 from densessl.engine.init_hook import InitBackboneHook
 from densessl.errors import LoadError
+from densessl.runs import run_config
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 from tests.cli.test_train import CONFIG, ROOT, photos, train  # noqa: F401
 from tests.objectives.toy import BACKBONE, toy_model
@@ -71,6 +72,6 @@ def test_the_command_line_starts_a_run_from_a_file(given, photos, tmp_path, monk
 
 def test_it_comes_first(monkeypatch):
     monkeypatch.chdir(ROOT)
-    cfg = prepare(parser().parse_args([CONFIG, "--init", "file.pth"]))
+    cfg = run_config(settings_of([CONFIG, "--init", "file.pth"]))
     assert cfg.custom_hooks[0] == dict(type="InitBackboneHook", checkpoint="file.pth")
     assert [hook["type"] for hook in cfg.custom_hooks[1:]] == ["StepHook", "LRHook", "ExportHook"]
