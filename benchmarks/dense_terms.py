@@ -75,7 +75,7 @@ def train(config: str, minutes: float, work_dir: str, data: str) -> None:
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=10**9, save_last=True)
     cfg.default_hooks.logger.interval = 10
-    cfg.custom_hooks = [*cfg.custom_hooks, dict(type="WallClock", minutes=minutes)]
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="WallClock", minutes=minutes)]
     DenseRunner.from_cfg(cfg).train()
 
 

@@ -84,16 +84,13 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.3 for 256 images; ten epochs of warm-up, then a cosine to 0, both evaluated once an epoch.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=0.3, warmup_epochs=10, start_factor=1e-4, by_epoch=True),
+# Ten epochs of warm-up, then a cosine to 0, both evaluated once an epoch.
+default_hooks = dict(
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=1e-4, by_epoch=True),
         reference_batch=256,
-    ),
-    dict(type="ExportHook"),
-]
+    )
+)
 
 demo = {
     "regions": dict(

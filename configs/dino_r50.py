@@ -44,14 +44,11 @@ optim_wrapper = dict(
     # The norm of each gradient by itself, not of all together.
     clip_grad=dict(type="per_parameter", max_norm=3.0),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.1 for 256 images; from 0 over 10 epochs, then a cosine to 0.0048, which is not scaled with the batch.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=0.1, warmup_epochs=10, start_factor=0.0, final=0.0048, inclusive=True),
+default_hooks = dict(
+    # From 0 over 10 epochs, then a cosine to 0.0048, which is not scaled with the batch.
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=0.0, final=0.0048, inclusive=True),
         reference_batch=256,
     ),
-    # The published numbers are the target's.
-    dict(type="ExportHook", branch="target"),
-]
+    export=dict(branch="target"),  # the published numbers are the target's
+)

@@ -49,7 +49,7 @@ def change_config(cfg: Config, settings: "RunSettings") -> None:
     if settings.epochs is not None:
         cfg.train_cfg.max_epochs = settings.epochs
     if settings.init and settings.init != NONE:
-        cfg.default_hooks.init.checkpoint = settings.init
+        cfg.merge_from_dict({"default_hooks.init": dict(type="InitHook", checkpoint=settings.init)})
 
 
 def complete_config(cfg: Config) -> None:

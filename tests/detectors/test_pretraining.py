@@ -134,7 +134,7 @@ def test_detreg_configs(path, monkeypatch):
     assert cfg.train_dataloader.batch_size * 8 == 192
     assert dataset.regions.path == "store" and dataset.source == "photos" and dataset.view == cfg.view
     assert dataset.photometric == cfg.model.data_preprocessor.photometric
-    assert cfg.custom_hooks[1]["schedule"]["value"] == cfg.optim_wrapper.optimizer.lr
+    assert cfg.default_hooks.lr.schedule == dict(type="constant") and "reference_batch" not in cfg.default_hooks.lr
 
 
 @pytest.mark.parametrize("path", sorted(path.name for path in ROOT.glob("configs/updetr_*.py")))
@@ -143,8 +143,7 @@ def test_updetr_configs(path, monkeypatch):
     cfg = run_config(settings_of([f"configs/{path}"]))
     assert cfg.train_dataloader.batch_size * 8 == 256 and cfg.train_cfg.max_epochs == 60
     assert (cfg.view.hflip, cfg.view.crop) == (0.0, 0.0)
-    schedule = cfg.custom_hooks[1]["schedule"]
-    assert schedule["base"] == cfg.optim_wrapper.optimizer.lr and schedule["milestones"] == (40,)
+    assert cfg.default_hooks.lr.schedule == dict(type="warmup_multistep", milestones=(40,))
 
 
 def test_deformable_offsets_and_references_learn_at_a_tenth(monkeypatch):
