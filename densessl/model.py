@@ -4,6 +4,7 @@ A *framework* (MoCo v2, BYOL, SimSiam, DINO …) is a configuration of it: a tar
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ class TwoBranch(CountingModel):
         self.target.branch(self.online).backbone.load_state_dict(self.online.backbone.state_dict())
         return str(report)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """What an exported file has to know about the parts of a branch; plain data, kept in checkpoints."""
         normalize = {}
         if hasattr(self.data_preprocessor, "mean"):

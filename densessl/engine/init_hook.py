@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from densessl.counting import require
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
 
@@ -30,5 +31,6 @@ class InitBackboneHook(Hook):
         self.branch = branch
 
     def before_train(self, runner: Runner) -> None:
-        said = bare_model(runner.model).init_backbone(self.checkpoint, self.branch, resumed=runner.iter > 0)
+        model = require(bare_model(runner.model), type(self).__name__, "init_backbone")
+        said = model.init_backbone(self.checkpoint, self.branch, resumed=runner.iter > 0)
         runner.logger.info(f"InitBackboneHook: {self.checkpoint}: {said}")
