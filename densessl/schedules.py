@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densessl.data.rng import keyed_rng
+from densessl.errors import SettingError
 
 
 class Horizon(NamedTuple):
@@ -36,7 +37,7 @@ class Horizon(NamedTuple):
     global_batch: int
 
 
-Schedule = Callable[[int, Horizon], float]
+Schedule = Callable[[int, Horizon | None], float]  # of a constant, the horizon may be None
 
 
 def constant(step: float, *, value: float) -> float:
@@ -294,31 +295,40 @@ class Step(NamedTuple):
 
     Attributes:
         index: optimiser steps taken.
-        horizon: lengths of the schedule (:class:`densessl.schedules.Horizon`), None outside a run.
+        horizon: length of the run, None outside one.
         seed: of the run.
     """
 
     index: int
-    horizon: tuple | None = None
+    horizon: Horizon | None = None
     seed: int = 0
+
+    def horizon_for(self, setting: str) -> Horizon:
+        """The length of the run, for a setting that depends on it.
+
+        Raises:
+            SettingError: outside a run; the message names the setting.
+        """
+        if self.horizon is None:
+            raise SettingError(f"{setting} depends on the length of the run: call model.begin(horizon) first")
+        return self.horizon
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Batch-level random numbers of this step, equal on all ranks."""
         return keyed_rng(self.seed, purpose, self.index)
 
 
-def scheduled(value: float | dict) -> Callable[["Step"], float]:
+def scheduled(value: float | dict) -> Callable[[Step], float]:
     """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
 
-    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
+    The function raises SettingError where a schedule is evaluated outside a run, whose length it would need.
     """
     if not isinstance(value, Mapping):
         return lambda step: value
     schedule = build_schedule(dict(value))
 
     def evaluate(step: Step) -> float:
-        if step.horizon is None and value["type"] != "constant":
-            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
-        return schedule(step.index, step.horizon)
+        horizon = step.horizon if value["type"] == "constant" else step.horizon_for(f"the schedule {dict(value)}")
+        return schedule(step.index, horizon)
 
     return evaluate

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from densessl.branches.branch import Branch, Features, Level, Parts, needed
+from densessl.branches.branch import Branch, Features, Level
 from densessl.data.batch import Batch
 from densessl.geometry import ViewGeometry
 from densessl.schedules import Step, scheduled
@@ -21,19 +21,16 @@ class Forward(NamedTuple):
         branch: "online" or "target".
         views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
             names of derived ones, all of one size.
-        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``).
-        parts: what is needed beside the backbone's maps. Of a masked view there are tokens only.
+        levels: what is read of the result; neck and head run only where one of their levels is among them. A masked
+            backbone gives sequences ("tokens.i") only.
+        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``); None
+            for the whole view.
     """
 
     branch: str
     views: tuple[View, ...]
+    levels: tuple[Level, ...] = (-1,)
     keep: str | None = None
-    parts: Parts = Parts()
-
-    @classmethod
-    def to(cls, branch: str, views: tuple[View, ...], *levels: Level, keep: str | None = None) -> "Forward":
-        """A pass through the parts that make these levels."""
-        return cls(branch, views, keep, needed(*levels))
 
 
 class DerivedView(NamedTuple):
@@ -56,7 +53,7 @@ class BranchMaps:
     Args:
         branch: the module.
         features: by view, of the passes this objective planned.
-        prefix: of the objective's projectors.
+        objective: name of the objective, whose projectors these are.
         grad: whether projections carry gradient.
         shared: the online maps, when the target *is* the online branch: its projections are then the online ones,
             detached, instead of a second pass that would move batch-norm statistics twice.
@@ -67,14 +64,14 @@ class BranchMaps:
         self,
         branch: Branch,
         features: Mapping[View, Features],
-        prefix: str,
+        objective: str,
         grad: bool,
         shared: "BranchMaps | None" = None,
         keeps: Mapping[View, str | None] = {},
     ):
-        self.branch = branch
+        self._branch = branch
         self._features = features
-        self._prefix = prefix
+        self._objective = objective
         self._grad = grad
         self._shared = shared
         self._keeps = keeps
@@ -119,10 +116,14 @@ class BranchMaps:
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
             return self[view][level].mean((2, 3))
 
+    def projector(self, name: str) -> nn.Module:
+        """The module behind ``name``, for its settings and weights; for its outputs use :meth:`project`."""
+        return self._branch.projector(self._objective, name)
+
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """Projector ``name`` on a tensor of the objective's own making."""
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
-            return self.branch.projectors[self._prefix + name](tensor)
+            return self.projector(name)(tensor)
 
 
 class Objective(nn.Module):
@@ -153,12 +154,12 @@ class Objective(nn.Module):
 
     def plan(self) -> list[Forward]:
         """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
-        return [Forward.to(branch, (view,), self.level) for branch in ("online", "target") for view in self.views]
+        return [Forward(branch, (view,), (self.level,)) for branch in ("online", "target") for view in self.views]
 
     def one_way(self) -> list[Forward]:
         """The plan of methods that are not symmetric: the first view is query, the second key."""
         first, second = self.views[:2]
-        return [Forward.to("online", (first,), self.level), Forward.to("target", (second,), self.level)]
+        return [Forward("online", (first,), (self.level,)), Forward("target", (second,), (self.level,))]
 
     def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:
         """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""

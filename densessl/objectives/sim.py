@@ -92,8 +92,8 @@ class SIM(Objective):
 
     def plan(self):
         given, asked = self.views
-        online = Forward.to("online", (given,), self.level, keep=self.keep)
-        return [online, Forward.to("target", (asked,), self.level)] if self.predict == "features" else [online]
+        online = Forward("online", (given,), (self.level,), self.keep)
+        return [online, Forward("target", (asked,), (self.level,))] if self.predict == "features" else [online]
 
     def projectors(self, channels):
         return {"tokens": TokenProjector(channels(self.level), self.dim, **self.projector)}
