@@ -5,13 +5,13 @@ is the import package that counts, whoever installed it, and nothing is ever ins
 """
 
 import re
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
 
 from densessl.errors import MissingPackage
+from densessl.wording import nearest
 
 EXTRAS = {"mmdet": "det", "mmseg": "seg"}  # import packages with configs, and the extra that brings each
 
@@ -51,7 +51,7 @@ def stock_config(name: str) -> Path:
     file = folder / f"{path.removesuffix('.py')}.py"
     if not file.is_file():
         stems = {found.stem: found.relative_to(folder).as_posix() for found in sorted(folder.glob("[!_]*/*.py"))}
-        near = [f"{package}::{stems[stem]}" for stem in get_close_matches(file.stem, stems, n=3)]
+        near = [f"{package}::{stems[stem]}" for stem in nearest(file.stem, stems)]
         raise FileNotFoundError(f"{package} has no config {name}; the nearest names are {near or sorted(stems)[:3]}")
     return file
 

@@ -5,7 +5,6 @@ test and a plot all get it by one call. The functions count in optimiser steps; 
 configs, which count in epochs.
 """
 
-import difflib
 import inspect
 import math
 from bisect import bisect_right
@@ -16,6 +15,7 @@ import numpy as np
 
 from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
+from densessl.wording import choose
 
 
 class Horizon(NamedTuple):
@@ -161,27 +161,19 @@ def build_schedule(cfg: dict) -> Schedule:
         A function of (step, horizon).
 
     Raises:
-        ValueError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not just one
-            of ``at_step`` and ``at_epoch``.
+        SettingError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not exactly
+            one of ``at_step`` and ``at_epoch``.
     """
     options = dict(cfg)
     kind = options.pop("type", None)
-    if kind not in _FACTORIES:
-        raise ValueError(f"schedule type {kind!r}: {_expected(str(kind), _FACTORIES)}")
-    factory = _FACTORIES[kind]
+    factory = _FACTORIES[choose("schedule type", kind, _FACTORIES)]
     parameters = inspect.signature(factory).parameters
     for key in options:
-        if key not in parameters:
-            raise ValueError(f"schedule {kind!r} has no key {key!r}: {_expected(key, parameters)}")
+        choose(f"schedule {kind!r}: key", key, parameters)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
-            raise ValueError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
+            raise SettingError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
     return factory(**options)
-
-
-def _expected(found: str, names) -> str:
-    near = difflib.get_close_matches(found, list(names), n=1, cutoff=0.0)[0]
-    return f"expected one of {sorted(names)}, nearest is {near!r}"
 
 
 def _constant(value: float) -> Schedule:
@@ -199,7 +191,7 @@ def _linear(start: float, end: float, epochs: float, by_epoch: bool = False, inc
 
 def _switch(before: float, after: float, at_step: float | None = None, at_epoch: float | None = None) -> Schedule:
     if (at_step is None) == (at_epoch is None):
-        raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
+        raise SettingError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
 
     def schedule(step: int, horizon: Horizon) -> float:
         return switch(step, before=before, after=after, at=_step_of(at_epoch, horizon) if at_step is None else at_step)
@@ -257,8 +249,7 @@ def _warmup_multistep(
 
 
 def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clamp: bool = False) -> Schedule:
-    if total not in ("steps", "images"):
-        raise ValueError(f"schedule 'cosine_momentum': total={total!r}, expected 'steps' or 'images'")
+    choose("schedule 'cosine_momentum': total", total, ("steps", "images"))
 
     def schedule(step: int, horizon: Horizon) -> float:
         steps = horizon.total_steps

@@ -1,13 +1,14 @@
 """The interface every objective has: what it needs from the branches, and what it makes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, Features, Level
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.schedules import Step, scheduled
 
@@ -141,7 +142,15 @@ class Objective(nn.Module):
         views: the two (or more) loaded views it looks at.
         level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
             towers at the neck's output i ("cls.i", "reg.i"). "tokens.i" is the sequence of a transformer's output i.
+
+    Attributes:
+        two_views: whether the objective compares exactly two views; a subclass says so.
+
+    Raises:
+        SettingError: it has another number of views then.
     """
+
+    two_views: ClassVar[bool] = False
 
     def __init__(
         self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: Level = -1
@@ -151,6 +160,10 @@ class Objective(nn.Module):
         self.weight = scheduled(weight)
         self.views = tuple(views)
         self.level = level
+        if self.two_views and len(self.views) != 2:
+            raise SettingError(
+                f"objectives.{self.name}.views is {self.views}; {type(self).__name__} compares exactly two views"
+            )
 
     def plan(self) -> list[Forward]:
         """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
@@ -158,7 +171,7 @@ class Objective(nn.Module):
 
     def one_way(self) -> list[Forward]:
         """The plan of methods that are not symmetric: the first view is query, the second key."""
-        first, second = self.views[:2]
+        first, second = self.views
         return [Forward("online", (first,), (self.level,)), Forward("target", (second,), (self.level,))]
 
     def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:

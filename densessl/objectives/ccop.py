@@ -131,6 +131,8 @@ class CCOP(Objective):
         mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         levels: Sequence[Level] = ("neck.0", "neck.1", "neck.2", "neck.3"),

@@ -52,6 +52,8 @@ class SIM(Objective):
         views: (given, asked); twice the same to predict a view from itself.
     """
 
+    two_views = True
+
     def __init__(
         self,
         patch_size: int = 16,

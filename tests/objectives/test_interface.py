@@ -184,6 +184,31 @@ def test_an_unknown_projector_is_answered_with_the_nearest():
         model.online.projector("moco", "haed")
 
 
+PAIRS = {
+    *(
+        "BYOL",
+        "SimSiam",
+        "UniGrad",
+        "DenseUniGrad",
+        "PixPro",
+        "PixContrast",
+        "InstanceCosine",
+        "DenseCL",
+        "MoCo",
+        "CCOP",
+    ),
+    *("DenseSiam", "DenseSiamSegmentation", "LCLoss", "RegionCL", "RegionCLSimSiam", "SIM"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS))
+def test_objectives_on_pairs_refuse_other_numbers_of_views(name):
+    for views in ((0,), (0, 1, 2)):
+        message = rf"objectives\.{name.lower()}\.views is .*; {name} compares exactly two views"
+        with pytest.raises(SettingError, match=message):
+            OBJECTIVES.build(dict(type=name, views=views))
+
+
 def test_views_of_one_forward_share_their_statistics():
     """Two views in one forward are one batch for batch norm: the maps differ from those of separate forwards."""
 

@@ -25,7 +25,7 @@ def test_numbers_stay_and_schedules_follow_the_step():
         expected = warmup_cosine(index, total=10, base=2.0, warmup=5, start_factor=0.0, final=1.0)
         assert schedule(Step(index, HORIZON)) == expected
     assert config == RAMP  # reading a config does not use it up
-    with pytest.raises(ValueError, match=r"schedule type 'warmup_cosin'.*nearest is 'warmup_cosine'"):
+    with pytest.raises(ValueError, match=r"schedule type 'warmup_cosin' is unknown; did you mean warmup_cosine"):
         scheduled(dict(RAMP, type="warmup_cosin"))
 
 
