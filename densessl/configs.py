@@ -7,13 +7,13 @@ package that counts, whoever installed it, and nothing is ever installed.
 
 import os
 import re
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
 
 from densessl.errors import FileMissing, MissingPackage, SettingError
+from densessl.wording import nearest
 
 # In a checkout a link to the folder of that name beside the package; in an installed wheel that folder's files.
 SHIPPED = Path(__file__).parent / "shipped"
@@ -57,7 +57,7 @@ def stock_config(name: str) -> Path:
     file = folder / f"{path.removesuffix('.py')}.py"
     if not file.is_file():
         stems = {found.stem: found.relative_to(folder).as_posix() for found in sorted(folder.glob("[!_]*/*.py"))}
-        near = [f"{package}::{stems[stem]}" for stem in get_close_matches(file.stem, stems, n=3)]
+        near = [f"{package}::{stems[stem]}" for stem in nearest(file.stem, stems)]
         raise FileMissing(f"{package} has no config {name}; the nearest names are {near or sorted(stems)[:3]}")
     return file
 
@@ -100,12 +100,10 @@ def config_path(name: str | Path) -> str:
     if name.endswith(".py") and folder.is_dir():
         beside = sorted(path.name for path in folder.glob("*.py"))
         if beside:
-            near = get_close_matches(Path(name).name, beside, n=3, cutoff=0.0)
+            near = nearest(Path(name).name, beside, cutoff=0)
             raise FileMissing(f"no config at {name}; near it {folder} has {', '.join(near)}")
     last = {each.rpartition("/")[2]: each for each in known}  # a name without its folder is near, too
-    near = get_close_matches(stem, known, n=3) or [
-        last[each] for each in get_close_matches(stem.rpartition("/")[2], last, n=3, cutoff=0.0)
-    ]
+    near = nearest(stem, known) or [last[each] for each in nearest(stem.rpartition("/")[2], last, cutoff=0)]
     raise FileMissing(
         f"no config {name!r}: no such file, and no shipped config of that name; did you mean {' or '.join(near)}?"
     )

@@ -1,6 +1,5 @@
 """Where the images of a data set are: a folder, a list file or a COCO json becomes a root and a table of paths."""
 
-import difflib
 import itertools
 import json
 import os
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from densessl.data.path_table import PathTable
 from densessl.errors import FileMissing, SettingError
+from densessl.wording import nearest
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LIST_EXTENSIONS = (".txt", ".lst")
@@ -93,7 +93,7 @@ def _near(place: Path) -> str:
     missing = place
     while not missing.parent.is_dir():
         missing = missing.parent
-    names = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=3)
+    names = nearest(missing.name, os.listdir(missing.parent))
     return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
 
 

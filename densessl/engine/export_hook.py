@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from densessl.counting import PretrainingModel, require
 from densessl.registry import HOOKS
 from densessl.weights.detector.export import export_detector
 from densessl.weights.export import export_backbone
@@ -34,13 +35,16 @@ class ExportHook(Hook):
         self.branch = branch
         self.written: Path | None = None
 
+    def _model(self, runner: Runner) -> PretrainingModel:
+        return require(bare_model(runner.model), type(self).__name__, "step", "describe")
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
+        checkpoint["meta"]["densessl"] = self._model(runner).describe()
 
     def after_train(self, runner: Runner) -> None:
         if runner.rank != 0:
             return
-        model = bare_model(runner.model)
+        model = self._model(runner)
         described = model.describe()
         content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
         if "detector" in described:

@@ -131,6 +131,8 @@ class CCOP(Objective):
         mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         levels: Sequence[Level] = ("neck.0", "neck.1", "neck.2", "neck.3"),
@@ -174,7 +176,7 @@ class CCOP(Objective):
 
     def plan(self) -> list[Forward]:
         first, second = self.views
-        return [Forward.to("online", (first,), *self.levels), Forward.to("target", (second,), *self.levels)]
+        return [Forward("online", (first,), self.levels), Forward("target", (second,), self.levels)]
 
     def projectors(self, channels):
         widths = [channels(level) for level in self.levels]
@@ -192,13 +194,9 @@ class CCOP(Objective):
         for key in ("iou_threshold", "jitter_xy", "jitter_wh"):
             setting = getattr(self, key)
             if isinstance(setting, Sequence):
-                if step.horizon is None:
-                    raise ValueError(
-                        f"objectives.{self.name}.{key}={tuple(setting)} is a line over a run: tell the model its "
-                        "length, model.begin(horizon), or give a number"
-                    )
                 start, end = setting
-                setting = start + (end - start) * (step.index + 1) / step.horizon.total_steps
+                total = step.horizon_for(f"objectives.{self.name}.{key}={tuple(setting)}").total_steps
+                setting = start + (end - start) * (step.index + 1) / total
             values.append(setting)
         return Curriculum(*values)
 

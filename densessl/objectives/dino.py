@@ -59,8 +59,8 @@ class MultiCrop(Objective):
 
     def plan(self) -> list[Forward]:
         levels = getattr(self, "levels", (self.level,))
-        online = [Forward.to("online", group, *levels) for group in self.groups]
-        return [*online, Forward.to("target", self.globals, *levels)]
+        online = [Forward("online", group, levels) for group in self.groups]
+        return [*online, Forward("target", self.globals, levels)]
 
 
 @OBJECTIVES.register_module()
@@ -97,7 +97,7 @@ class DINO(MultiCrop):
         return {"head": DINOHead((channels(self.level), *self.widths), **self.head)}
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
-        prototypes = maps["online"].branch.projectors[f"{self.name}_head"].prototypes
+        prototypes = maps["online"].projector("head").prototypes
         # Outside a run there are no epochs.
         prototypes.frozen = step.horizon is not None and step.index < self.freeze_epochs * step.horizon.steps_per_epoch
         temperature = self.teacher_temperature(step)

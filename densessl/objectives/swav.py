@@ -109,7 +109,7 @@ class SwAV(Objective):
         self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
 
     def plan(self) -> list[Forward]:
-        return [Forward.to(branch, group, self.level) for branch in ("online", "target") for group in self.groups]
+        return [Forward(branch, group, (self.level,)) for branch in ("online", "target") for group in self.groups]
 
     def projectors(self, channels):
         inner = [] if self.hidden is None else [self.hidden]
@@ -124,9 +124,10 @@ class SwAV(Objective):
     @torch.no_grad()
     def codes(self, vectors: Mapping[int, Tensor], step: Step) -> dict[int, Tensor]:
         """Codes (N, K) of the images by view, of normalised vectors (N, dim); these are queued after it was read."""
-        active = self.queue is not None and (
-            not self.queue_from_epoch or step.index >= self.queue_from_epoch * step.horizon.steps_per_epoch - 1e-9
-        )
+        active = self.queue is not None
+        if active and self.queue_from_epoch:
+            horizon = step.horizon_for(f"objectives.{self.name}.queue_from_epoch")
+            active = step.index >= self.queue_from_epoch * horizon.steps_per_epoch - 1e-9
         ready = active and self.queue.is_full(self.queue.names[0])  # the same for all views and ranks
         rank, world = get_dist_info()
         codes = {}

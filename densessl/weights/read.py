@@ -1,6 +1,5 @@
 """Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from densessl.weights.layouts.tables import OURS
 from densessl.weights.layouts.take import Taken, grouped, take
 from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.vit_facts import REST
+from densessl.wording import nearest
 
 BRANCHES = ("online", "target")
 
@@ -216,7 +216,7 @@ def open_init(file: str) -> Opened:
         raise
     except FileMissing as error:
         names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, names, n=3)
+        near = nearest(path.name, names)
         beside = f"; near it are {near}" if near else ""
         raise FileMissing(f"--init: {error}{beside}. Random numbers are --init none") from error
     except ValueError as error:

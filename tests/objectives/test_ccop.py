@@ -283,7 +283,7 @@ def test_errors_name_the_key():
         CCOP(levels=(0,), sizes=(1, 2))
     with pytest.raises(ValueError, match=r"levels=\(0, 1\) have \[32, 64\] channels, expected one width"):
         toy_model([dict(ONE, levels=(0, 1), sizes=(1, 2))])
-    with pytest.raises(ValueError, match=r"objectives.ccop.iou_threshold=\(0.8, 0.4\) is a line over a run.*horizon"):
+    with pytest.raises(ValueError, match=r"objectives.ccop.iou_threshold=\(0.8, 0.4\) depends on the length"):
         CCOP(length=1).curriculum(Step(0))
     model, _, batch = setup()
     with pytest.raises(ValueError, match=r"objectives.ccop looks at regions.*config `regions`"):
