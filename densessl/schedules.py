@@ -5,7 +5,6 @@ test and a plot all get it by one call. The functions count in optimiser steps; 
 configs, which count in epochs.
 """
 
-import difflib
 import inspect
 import math
 from bisect import bisect_right
@@ -15,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from densessl.data.rng import keyed_rng
+from densessl.errors import SettingError
+from densessl.wording import choose
 
 
 class Horizon(NamedTuple):
@@ -36,7 +37,7 @@ class Horizon(NamedTuple):
     global_batch: int
 
 
-Schedule = Callable[[int, Horizon], float]
+Schedule = Callable[[int, Horizon | None], float]  # of a constant, the horizon may be None
 
 
 def constant(step: float, *, value: float) -> float:
@@ -162,27 +163,19 @@ def build_schedule(cfg: dict) -> Schedule:
         A function of (step, horizon).
 
     Raises:
-        ValueError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not just one
-            of ``at_step`` and ``at_epoch``.
+        SettingError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not exactly
+            one of ``at_step`` and ``at_epoch``.
     """
     options = dict(cfg)
     kind = options.pop("type", None)
-    if kind not in _FACTORIES:
-        raise ValueError(f"schedule type {kind!r}: {_expected(str(kind), _FACTORIES)}")
-    factory = _FACTORIES[kind]
+    factory = _FACTORIES[choose("schedule type", kind, _FACTORIES)]
     parameters = inspect.signature(factory).parameters
     for key in options:
-        if key not in parameters:
-            raise ValueError(f"schedule {kind!r} has no key {key!r}: {_expected(key, parameters)}")
+        choose(f"schedule {kind!r}: key", key, parameters)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
-            raise ValueError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
+            raise SettingError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
     return factory(**options)
-
-
-def _expected(found: str, names) -> str:
-    near = difflib.get_close_matches(found, list(names), n=1, cutoff=0.0)[0]
-    return f"expected one of {sorted(names)}, nearest is {near!r}"
 
 
 def _constant(value: float) -> Schedule:
@@ -208,7 +201,7 @@ def _linear(
 
 def _switch(before: float, after: float, at_step: float | None = None, at_epoch: float | None = None) -> Schedule:
     if (at_step is None) == (at_epoch is None):
-        raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
+        raise SettingError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
 
     def schedule(step: int, horizon: Horizon) -> float:
         at = _step_of(at_epoch, horizon) if at_step is None else at_step
@@ -267,8 +260,7 @@ def _warmup_multistep(
 
 
 def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clamp: bool = False) -> Schedule:
-    if total not in ("steps", "images"):
-        raise ValueError(f"schedule 'cosine_momentum': total={total!r}, expected 'steps' or 'images'")
+    choose("schedule 'cosine_momentum': total", total, ("steps", "images"))
 
     def schedule(step: int, horizon: Horizon) -> float:
         steps = horizon.total_steps
@@ -305,24 +297,35 @@ class Step(NamedTuple):
 
     Attributes:
         index: optimiser steps taken.
-        horizon: lengths of the schedule (:class:`densessl.schedules.Horizon`), None outside a run.
+        horizon: length of the run, None outside one.
         seed: of the run.
     """
 
     index: int
-    horizon: tuple | None = None
+    horizon: Horizon | None = None
     seed: int = 0
+
+    def horizon_for(self, setting: str) -> Horizon:
+        """The length of the run, for a setting that depends on it.
+
+        Raises:
+            SettingError: outside a run; the message names the setting.
+        """
+        if self.horizon is None:
+            raise SettingError(f"{setting} depends on the length of the run: call model.begin(horizon) first")
+        return self.horizon
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Batch-level random numbers of this step, equal on all ranks."""
         return keyed_rng(self.seed, purpose, self.index)
 
 
-def scheduled(value: float | dict) -> Callable[["Step"], float]:
+def scheduled(value: float | dict, key: str = "the schedule") -> Callable[[Step], float]:
     """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
 
     What is on or off is a number too: ``dict(type='switch', before=False, after=True, at_epoch=1)``. The function
-    raises ValueError where a schedule is asked outside a run, whose length it would need.
+    raises SettingError where a schedule is evaluated outside a run, whose length it would need; ``key`` is what its
+    message calls the schedule.
     """
     if not isinstance(value, Mapping):
         return lambda step: value
@@ -330,8 +333,7 @@ def scheduled(value: float | dict) -> Callable[["Step"], float]:
     lengthless = value["type"] == "constant" or value.get("at_step") is not None
 
     def evaluate(step: Step) -> float:
-        if step.horizon is None and not lengthless:
-            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
-        return schedule(step.index, step.horizon)
+        horizon = step.horizon if lengthless else step.horizon_for(f"{key} {dict(value)}")
+        return schedule(step.index, horizon)
 
     return evaluate

@@ -178,11 +178,14 @@ def test_constant():
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"type": "warmup_cosin", "base": 1}, "nearest is 'warmup_cosine'"),
+        ({"type": "warmup_cosin", "base": 1}, "schedule type 'warmup_cosin' is unknown; did you mean warmup_cosine"),
         ({"base": 1}, "schedule type None"),
-        ({"type": "warmup_cosine", "base": 1, "warmup_epoch": 5}, "nearest is 'warmup_epochs'"),
+        (
+            {"type": "warmup_cosine", "base": 1, "warmup_epoch": 5},
+            "schedule 'warmup_cosine': key 'warmup_epoch' is unknown; did you mean warmup_epochs",
+        ),
         ({"type": "warmup_cosine"}, "needs the key 'base'"),
-        ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "expected 'steps' or 'images'"),
+        ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "total 'epochs' is unknown; known: images, steps"),
         ({"type": "switch", "before": 0, "after": 1}, "needs at_step or at_epoch, found at_step=None, at_epoch=None"),
         ({"type": "switch", "before": 0, "after": 1, "at_step": 1, "at_epoch": 2}, "found at_step=1, at_epoch=2"),
         ({"type": "linear", "start": 0, "epochs": 1}, "needs the key 'end'"),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from densessl.branches.backbone import build_backbone
 from densessl.registry import MODELS, SCOPE
+from densessl.wording import choose
 
 T = TypeVar("T")
 # Of the backbone by number, or as sequences "tokens.0"; "neck.0"; of a head's towers "cls.0", "reg.0".
@@ -25,10 +26,6 @@ class Parts(NamedTuple):
     neck: bool = False
     head: bool = False
     tokens: bool = False
-
-    def __or__(self, other: "Parts") -> "Parts":
-        """What either asks for."""
-        return Parts(*(a or b for a, b in zip(self, other)))
 
 
 def needed(*levels: Level) -> Parts:
@@ -83,10 +80,6 @@ class Features(NamedTuple):
         neck's output i."""
         return look_up(by_level(self.levels, self.neck, self.head, self.tokens), level)
 
-    def covers(self, parts: Parts) -> bool:
-        """Whether all of these are there."""
-        return all(bool(getattr(self, name)) for name, asked in parts._asdict().items() if asked)
-
     def map(self, function: Callable[[Tensor], Any]) -> "Features":
         """The same features with ``function`` applied to each map."""
         lists = (self.levels, self.neck, self.tokens, *self.head.values())
@@ -125,6 +118,18 @@ class Branch(nn.Module):
         self.neck = neck
         self.head = head
         self.projectors = nn.ModuleDict(projectors)
+
+    def add_projectors(self, objective: str, projectors: Mapping[str, nn.Module]) -> None:
+        """Keep the projectors of an objective, by their names there."""
+        self.projectors.update({f"{objective}_{name}": module for name, module in projectors.items()})
+
+    def projector(self, objective: str, name: str) -> nn.Module:
+        """The projector that an objective calls ``name``.
+
+        Raises:
+            ValueError: it has none of that name; the message has the nearest.
+        """
+        return self.projectors[choose("projector", f"{objective}_{name}", self.projectors)]
 
     def forward(
         self, views: Tensor, keep: Tensor | None = None, neck: bool = False, head: bool = False, tokens: bool = False

@@ -15,6 +15,7 @@ from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
 from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, draw_crop_of_regions, expand_views
 from densessl.registry import DATASETS, REGIONS
+from densessl.wording import choose
 
 
 class ImageList(Dataset):
@@ -76,13 +77,11 @@ class UnlabelledImages(ImageList):
         limit: int | None = None,
         regions: dict | None = None,
     ):
-        if photometric_on not in ("device", "worker"):
-            raise ValueError(f"dataset.photometric_on is {photometric_on!r}; 'device' and 'worker' are known")
         super().__init__(source, root, resample, seed, limit)
         self.specs = expand_views(views)
         self.photometric = [Photometric(spec.photometric) for spec in self.specs]
         self.masks = [spec.mask and build_mask(spec.mask, spec.width_height) for spec in self.specs]
-        self.photometric_on = photometric_on
+        self.photometric_on = choose("dataset.photometric_on", photometric_on, ("device", "worker"))
         self.scaled_decode = scaled_decode and resample == "fast"
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):

@@ -9,6 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from densessl.wording import choose
+
 # Tries for a block that fits, before the rest is hidden cell by cell.
 ATTEMPTS = 10
 
@@ -109,8 +111,7 @@ def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Ge
     """
     options = dict(config)
     kind = options.pop("type", None)
-    if kind not in KINDS:
-        raise ValueError(f"views: mask.type is {kind!r}; {sorted(KINDS)} are known")
+    choose("views: mask.type", kind, KINDS)
     known = {"patch_size", "hidden"} | ({"min_block", "max_block", "min_aspect"} if kind == "blocks" else set())
     if not {"patch_size", "hidden"} <= set(options) <= known:
         raise ValueError(f"views: mask has keys {sorted(options)}, expected patch_size and hidden, of {sorted(known)}")

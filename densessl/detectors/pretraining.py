@@ -12,6 +12,7 @@ from densessl.detectors.matches import RecordingAssigner, per_region
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
 from densessl.registry import MODELS, PRETEXTS
+from densessl.schedules import Horizon
 from densessl.version import __version__
 from densessl.weights.detector.stock import build, pretraining_model, stock_model
 from densessl.weights.load import load_backbone
@@ -122,7 +123,7 @@ class DetectorPretraining(CountingModel):
         )
         return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
 
-    def begin(self, horizon, seed: int = 0) -> None:
+    def begin(self, horizon: Horizon, seed: int = 0) -> None:
         """Before the first step.
 
         Raises:
@@ -136,7 +137,7 @@ class DetectorPretraining(CountingModel):
             )
         self.pretext.begin()
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """What an exported file has to know: the stock config and what was changed in it; plain data."""
         pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
         return dict(

@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from densessl.counting import require
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
 
@@ -33,5 +34,6 @@ class InitHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if self.checkpoint is None:
             return
-        said = bare_model(runner.model).init_backbone(self.checkpoint, self.branch, resumed=runner.iter > 0)
-        runner.logger.info(f"InitHook: {self.checkpoint}: {said}")
+        model = require(bare_model(runner.model), type(self).__name__, "init_backbone")
+        report = model.init_backbone(self.checkpoint, self.branch, resumed=runner.iter > 0)
+        runner.logger.info(f"InitHook: {self.checkpoint}: {report}")

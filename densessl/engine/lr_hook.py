@@ -11,8 +11,8 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
+from densessl.counting import require
 from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.schedules import Horizon, build_schedule
@@ -33,17 +33,6 @@ def horizon_of(runner: Runner) -> Horizon:
         num_images=len(loader.dataset),
         global_batch=batch * get_world_size() * accumulation,
     )
-
-
-def counting_model(runner: Runner, hook: str) -> nn.Module:
-    """The model without its distributed wrapper. Raises TypeError when it does not count optimiser steps."""
-    model = bare_model(runner.model)
-    if not hasattr(model, "step"):
-        raise TypeError(
-            f"{hook} needs a model that counts optimiser steps in `step`, as densessl.model.TwoBranch does; "
-            f"{type(model).__name__} does not"
-        )
-    return model
 
 
 def set_learning_rates(groups: Iterable[dict], lr: float, base: float) -> None:
@@ -115,7 +104,7 @@ class LRHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.horizon = horizon_of(runner)
-        self.model = counting_model(runner, type(self).__name__)
+        self.model = require(bare_model(runner.model), type(self).__name__, "step")
         self.base = self._scaled(configured_rate(runner), runner)
         self.schedule = build_schedule(with_rate(self.shape, self.base))
 
@@ -167,7 +156,7 @@ class StepHook(Hook):
         self.reseed = reseed
 
     def before_train(self, runner: Runner) -> None:
-        self.model = counting_model(runner, type(self).__name__)
+        self.model = require(bare_model(runner.model), type(self).__name__, "step", "begin", "advance")
         self.model.begin(horizon_of(runner), runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:

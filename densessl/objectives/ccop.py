@@ -138,6 +138,8 @@ class CCOP(Objective):
         mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         levels: Sequence[Level] = ("neck.0", "neck.1", "neck.2", "neck.3"),
@@ -182,7 +184,7 @@ class CCOP(Objective):
 
     def plan(self) -> list[Forward]:
         first, second = self.views
-        return [Forward.to("online", (first,), *self.levels), Forward.to("target", (second,), *self.levels)]
+        return [Forward("online", (first,), self.levels), Forward("target", (second,), self.levels)]
 
     def projectors(self, channels):
         widths = [channels(level) for level in self.levels]
@@ -200,7 +202,7 @@ class CCOP(Objective):
                 f"objectives.{self.name}.{key}={tuple(setting)}: expected a number or a schedule; a line over the run "
                 f"is {over_the_run(*setting[:2])}"
             )
-        return scheduled(setting)
+        return scheduled(setting, f"objectives.{self.name}.{key}")
 
     def curriculum(self, step: Step) -> Curriculum:
         """The values of a step."""

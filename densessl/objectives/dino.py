@@ -62,8 +62,8 @@ class MultiCrop(Objective):
 
     def plan(self) -> list[Forward]:
         levels = getattr(self, "levels", (self.level,))
-        online = [Forward.to("online", group, *levels) for group in self.groups]
-        return [*online, Forward.to("target", self.globals, *levels)]
+        online = [Forward("online", group, levels) for group in self.groups]
+        return [*online, Forward("target", self.globals, levels)]
 
 
 @OBJECTIVES.register_module()
@@ -97,14 +97,14 @@ class DINO(MultiCrop):
         super().__init__(**kwargs)
         self.widths = (*hidden, bottleneck)
         self.head = dict(prototypes=prototypes, norm=head_norm, learn_gain=learn_gain)
-        self.train_prototypes = scheduled(train_prototypes)
+        self.train_prototypes = scheduled(train_prototypes, f"objectives.{self.name}.train_prototypes")
         self.centre = Centre(prototypes, self.momentum)
 
     def projectors(self, channels):
         return {"head": DINOHead((channels(self.level), *self.widths), **self.head)}
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
-        prototypes = maps["online"].branch.projectors[f"{self.name}_head"].prototypes
+        prototypes = maps["online"].projector("head").prototypes
         prototypes.frozen = not self.train_prototypes(step)
         temperature = self.teacher_temperature(step)
         student = maps["online"].project("head", self.views, self.level, pool=True)

@@ -26,6 +26,8 @@ class MoCo(Objective):
             active in both branches.
     """
 
+    two_views = True
+
     def __init__(
         self,
         hidden: int | None = 2048,

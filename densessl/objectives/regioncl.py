@@ -105,7 +105,7 @@ class RegionSwap(Objective):
 
     def plan(self) -> list[Forward]:
         """The method's own passes, and one for each composite, with batch-norm statistics of its own."""
-        return super().plan() + [Forward.to("online", (f"composite{view}",), self.level) for view in self.swapped()]
+        return super().plan() + [Forward("online", (f"composite{view}",), (self.level,)) for view in self.swapped()]
 
     def draw(self, rng: np.random.Generator, view: tuple[int, int]) -> RectangleDraws:
         """The numbers of a step's rectangle in a view of (width, height) pixels."""

@@ -111,14 +111,14 @@ class SwAV(Objective):
         self.epsilon = epsilon
         self.iterations = iterations
         self.assign = tuple(assign)
-        self.use_queue = scheduled(use_queue)
-        self.train_prototypes = scheduled(train_prototypes)
+        self.use_queue = scheduled(use_queue, f"objectives.{self.name}.use_queue")
+        self.train_prototypes = scheduled(train_prototypes, f"objectives.{self.name}.train_prototypes")
         self.norm = norm or dict(type="SyncBN")
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
 
     def plan(self) -> list[Forward]:
-        return [Forward.to(branch, group, self.level) for branch in ("online", "target") for group in self.groups]
+        return [Forward(branch, group, (self.level,)) for branch in ("online", "target") for group in self.groups]
 
     def projectors(self, channels):
         inner = [] if self.hidden is None else [self.hidden]

@@ -3,6 +3,8 @@
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from densessl.errors import LoadError
+
 
 def bare_model(model: nn.Module) -> nn.Module:
     """The model without its distributed wrapper."""
@@ -20,7 +22,7 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False
         shape.
 
     Raises:
-        ValueError: nothing fits, or, if ``strict``, not everything does.
+        LoadError: nothing fits, or, if ``strict``, not everything does.
     """
     own = model.state_dict()
     shapes = {
@@ -45,5 +47,5 @@ def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False
         if names:
             report += f"; {len(names)} {title} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
     if matched == 0 or (strict and (missing or shapes or result.unexpected_keys)):
-        raise ValueError(f"the weights do not fit {type(model).__name__}: {report}")
+        raise LoadError(f"the weights do not fit {type(model).__name__}: {report}")
     return report

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from densessl.branches import ResNet
-from densessl.cli.train import parser, prepare
+from densessl.cli.train import settings_of
 from densessl.engine.init_hook import InitHook
 from densessl.errors import LoadError
 from densessl.registry import HOOKS
+from densessl.runs import run_config
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 from tests.cli.test_train import CONFIG, ROOT, photos, train  # noqa: F401
 from tests.engine import toy
@@ -82,7 +83,7 @@ def test_without_a_file_nothing_is_loaded_or_said(caplog):
 
 def test_it_acts_before_the_hooks_that_look_at_the_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cfg = prepare(parser().parse_args([CONFIG, "--init", "file.pth"]))
+    cfg = run_config(settings_of([CONFIG, "--init", "file.pth"]))
     assert cfg.default_hooks.init == dict(type="InitHook", checkpoint="file.pth")
     runner = toy.build(tmp_path, default_hooks=cfg.default_hooks, custom_hooks=[])
     assert [type(hook).__name__ for hook in runner.hooks] == [

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from densessl.engine.runner import DenseRunner, load_into
-from densessl.errors import UnsafeCheckpointError
+from densessl.errors import LoadError, UnsafeCheckpointError
 from densessl.registry import RUNNERS
 from densessl.weights.io.checkpoints import read_checkpoint
 from tests.engine.toy import Toy, build, train_one
@@ -114,14 +114,14 @@ class TestLoadOrResume:
         ) in log
 
     def test_weights_that_fit_nothing_are_an_error(self):
-        with pytest.raises(ValueError, match=r"do not fit Toy: 0 of 9 tensors loaded; .*1 unexpected \(x\)"):
+        with pytest.raises(LoadError, match=r"do not fit Toy: 0 of 9 tensors loaded; .*1 unexpected \(x\)"):
             load_into(Toy(), {"x": torch.ones(1)})
 
     def test_strict_means_all(self):
         weights = Toy().state_dict()
         assert load_into(Toy(), weights, strict=True) == "10 of 10 tensors loaded"
         del weights["bn.bias"]
-        with pytest.raises(ValueError, match=r"9 of 10 tensors loaded; 1 missing \(bn.bias\)"):
+        with pytest.raises(LoadError, match=r"9 of 10 tensors loaded; 1 missing \(bn.bias\)"):
             load_into(Toy(), weights, strict=True)
 
     def test_modules_still_upgrade_old_names(self):

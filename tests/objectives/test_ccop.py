@@ -302,7 +302,9 @@ def test_errors_name_the_key():
         CCOP(levels=(0,), sizes=(1, 2))
     with pytest.raises(ValueError, match=r"levels=\(0, 1\) have \[32, 64\] channels, expected one width"):
         toy_model([dict(ONE, levels=(0, 1), sizes=(1, 2))])
-    with pytest.raises(ValueError, match=r"'start': 0.8, 'end': 0.4, 'lead': 1\} is a schedule of a run.*horizon"):
+    with pytest.raises(
+        ValueError, match=r"objectives.ccop.iou_threshold .*'lead': 1\} depends on the length of the run"
+    ):
         CCOP(length=1).curriculum(Step(0))
     model, _, batch = setup()
     with pytest.raises(ValueError, match=r"objectives.ccop looks at regions.*config `regions`"):

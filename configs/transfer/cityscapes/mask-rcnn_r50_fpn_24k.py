@@ -14,9 +14,9 @@ Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluatio
 Published with DetCo on ImageNet: mask AP 34.7.
 """
 
-from importlib.util import find_spec
-
 _base_ = "mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py"
+
+from importlib.util import find_spec  # noqa: E402  MMEngine 0.10.7 wants `_base_` before any import
 
 custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])
 custom_hooks = [
