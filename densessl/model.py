@@ -18,6 +18,7 @@ from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective
 from densessl.registry import MODELS, OBJECTIVES
 from densessl.schedules import Step
 from densessl.version import __version__
+from densessl.weights.io.checkpoints import to_plain
 from densessl.weights.load import load_backbone
 
 
@@ -92,8 +93,8 @@ class TwoBranch(CountingModel):
             normalize = dict(
                 mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB"
             )
-        parts = {name: _plain(self.config[name]) for name in ("backbone", "neck", "head") if self.config.get(name)}
-        return dict(**parts, normalize=normalize, version=__version__)
+        given = {name: self.config[name] for name in ("backbone", "neck", "head") if self.config.get(name)}
+        return dict(**to_plain(given, "model.online"), normalize=normalize, version=__version__)
 
     def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
         """MMEngine's entry: the fields of a :class:`Batch` spread out, as its train step passes them.
@@ -231,12 +232,3 @@ def _kept(batch: Batch, forward: Forward) -> Tensor:
                 f"an objective masks view {view}, whose draws have no {forward.keep!r}: give views[{view}] a `mask`"
             )
     return torch.cat([batch.draws[view][forward.keep] for view in forward.views])
-
-
-def _plain(value):
-    """A config as dicts, lists, numbers and strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -17,7 +17,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from densessl.errors import CheckpointError
+from densessl.errors import CheckpointError, LoadError
 from densessl.registry import RUNNERS
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
@@ -94,7 +94,7 @@ class DenseRunner(Runner):
         """
         checkpoint = {"meta": {}, "state_dict": rename(load_weights(filename), revise_keys)}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        report = load_into(self._bare_model, checkpoint["state_dict"], strict)
+        report = load_into(self._bare_model, checkpoint["state_dict"], strict, filename)
         self.logger.info(f"load_from {filename}: {report}")
         self._has_loaded = True
         return checkpoint
@@ -124,8 +124,8 @@ class DenseRunner(Runner):
         self._check_run(meta.get("run", {}), filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
-            load_into(self._bare_model, checkpoint["state_dict"], strict=True)
-        except ValueError as error:
+            load_into(self._bare_model, checkpoint["state_dict"], strict=True, source=filename)
+        except LoadError as error:
             raise CheckpointError(f"cannot resume {filename}: {error}") from error
 
         self.train_loop._epoch = meta["epoch"]
