@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.branches import MLP, Branch, build_branch, build_target
-from densessl.branches.branch import Features, needed
+from densessl.branches.branch import Features, parts_for
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.errors import SettingError
@@ -149,7 +149,7 @@ class TwoBranch(CountingModel):
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
             views = parts[0] if len(parts) == 1 else torch.cat(parts)
             keep = None if forward.keep is None else _kept(batch, forward).to(views.device, non_blocking=True)
-            results[key] = branch(views, keep, **needed(*forward.levels)._asdict())
+            results[key] = branch(views, keep, **parts_for(*forward.levels))
         return results
 
     def _wanted(self, which: str) -> dict[tuple, Forward]:
@@ -199,7 +199,7 @@ def checked_plan(objective: Objective, branch: Branch) -> list[Forward]:
                 branch.channels(level)
             except ValueError as error:
                 raise SettingError(f"objectives.{objective.name}: {error}") from error
-            if forward.keep is not None and not needed(level).tokens:
+            if forward.keep is not None and not parts_for(level)["tokens"]:
                 raise SettingError(
                     f"objectives.{objective.name}: level {level!r} of masked views {forward.views} is asked for; a "
                     "masked backbone gives sequences only, as level 'tokens.0'"
