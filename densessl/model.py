@@ -224,11 +224,18 @@ def _kept(batch: Batch, forward: Forward) -> Tensor:
     """Indices (N, L) of the cells that a masked pass keeps of its views.
 
     Raises:
-        ValueError: a view comes without them.
+        SettingError: a view comes without them, or views of one pass keep different numbers of cells.
     """
     for view in forward.views:
         if forward.keep not in batch.draws[view]:
-            raise ValueError(
+            raise SettingError(
                 f"an objective masks view {view}, whose draws have no {forward.keep!r}: give views[{view}] a `mask`"
             )
-    return torch.cat([batch.draws[view][forward.keep] for view in forward.views])
+    kept = [batch.draws[view][forward.keep] for view in forward.views]
+    counts = [cells.shape[1] for cells in kept]
+    if len(set(counts)) > 1:
+        raise SettingError(
+            f"views {forward.views} share a forward and their masks keep {counts} cells; expected equal numbers: give "
+            "them the same `mask`"
+        )
+    return torch.cat(kept)
