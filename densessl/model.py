@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.branches import MLP, Branch, build_branch, build_target
-from densessl.branches.branch import Features, needed
+from densessl.branches.branch import Features, parts_for
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.errors import SettingError
@@ -18,6 +18,7 @@ from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective
 from densessl.registry import MODELS, OBJECTIVES
 from densessl.schedules import Step
 from densessl.version import __version__
+from densessl.weights.io.checkpoints import to_plain
 from densessl.weights.load import load_backbone
 
 
@@ -92,8 +93,8 @@ class TwoBranch(CountingModel):
             normalize = dict(
                 mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB"
             )
-        parts = {name: _plain(self.config[name]) for name in ("backbone", "neck", "head") if self.config.get(name)}
-        return dict(**parts, normalize=normalize, version=__version__)
+        given = {name: self.config[name] for name in ("backbone", "neck", "head") if self.config.get(name)}
+        return dict(**to_plain(given, "model.online"), normalize=normalize, version=__version__)
 
     def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
         """MMEngine's entry: the fields of a :class:`Batch` spread out, as its train step passes them.
@@ -148,7 +149,7 @@ class TwoBranch(CountingModel):
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
             views = parts[0] if len(parts) == 1 else torch.cat(parts)
             keep = None if forward.keep is None else _kept(batch, forward).to(views.device, non_blocking=True)
-            results[key] = branch(views, keep, **needed(*forward.levels)._asdict())
+            results[key] = branch(views, keep, **parts_for(*forward.levels))
         return results
 
     def _wanted(self, which: str) -> dict[tuple, Forward]:
@@ -198,7 +199,7 @@ def checked_plan(objective: Objective, branch: Branch) -> list[Forward]:
                 branch.channels(level)
             except ValueError as error:
                 raise SettingError(f"objectives.{objective.name}: {error}") from error
-            if forward.keep is not None and not needed(level).tokens:
+            if forward.keep is not None and not parts_for(level)["tokens"]:
                 raise SettingError(
                     f"objectives.{objective.name}: level {level!r} of masked views {forward.views} is asked for; a "
                     "masked backbone gives sequences only, as level 'tokens.0'"
@@ -223,20 +224,18 @@ def _kept(batch: Batch, forward: Forward) -> Tensor:
     """Indices (N, L) of the cells that a masked pass keeps of its views.
 
     Raises:
-        ValueError: a view comes without them.
+        SettingError: a view comes without them, or views of one pass keep different numbers of cells.
     """
     for view in forward.views:
         if forward.keep not in batch.draws[view]:
-            raise ValueError(
+            raise SettingError(
                 f"an objective masks view {view}, whose draws have no {forward.keep!r}: give views[{view}] a `mask`"
             )
-    return torch.cat([batch.draws[view][forward.keep] for view in forward.views])
-
-
-def _plain(value):
-    """A config as dicts, lists, numbers and strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    kept = [batch.draws[view][forward.keep] for view in forward.views]
+    counts = [cells.shape[1] for cells in kept]
+    if len(set(counts)) > 1:
+        raise SettingError(
+            f"views {forward.views} share a forward and their masks keep {counts} cells; expected equal numbers: give "
+            "them the same `mask`"
+        )
+    return torch.cat(kept)

@@ -8,7 +8,7 @@ from densessl.correspondence import cells
 from densessl.geometry import ViewGeometry, affine, cell_centres, frame_cells, pixpro_frame, to_view
 from densessl.registry import CORRESPONDENCES
 from densessl.schedules import Step
-from tests.geometry.test_correspondence import CASES, crop_view
+from tests.geometry.test_cell_distance import CASES, crop_view
 
 STEP = Step(3)
 

@@ -15,24 +15,11 @@ T = TypeVar("T")
 Level = int | str
 
 
-class Parts(NamedTuple):
-    """What a forward pass has to give beside the backbone's maps.
-
-    Attributes:
-        neck, head: their maps; a head's need the neck's.
-        tokens: the sequences of a transformer.
-    """
-
-    neck: bool = False
-    head: bool = False
-    tokens: bool = False
-
-
-def needed(*levels: Level) -> Parts:
-    """What a branch has to give for there to be these levels."""
+def parts_for(*levels: Level) -> dict[str, bool]:
+    """The arguments of :meth:`Branch.forward` with which a pass gives these levels beside the backbone's maps."""
     kinds = {level.partition(".")[0] for level in levels if isinstance(level, str)}
     head = bool(kinds - {"neck", "tokens"})
-    return Parts(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
+    return dict(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
 
 
 def look_up(table: Mapping[Level, T], level: Level) -> T:
@@ -157,7 +144,7 @@ class Branch(nn.Module):
             ValueError: there is no such level; the message lists those there are.
         """
         sequences = hasattr(self.backbone, "maps")
-        if needed(level).tokens and not sequences:
+        if parts_for(level)["tokens"] and not sequences:
             raise ValueError(
                 f"level {level!r} is asked for, online.backbone {type(self.backbone).__name__} gives maps and no "
                 "sequences of tokens; expected dict(type='ViT', …)"

@@ -18,7 +18,7 @@ from densessl.registry import DATASETS, REGIONS
 from densessl.wording import choose
 
 
-class ImageList(Dataset):
+class ImageDataset(Dataset):
     """Images of a folder, a list file, or a COCO json whose labels are ignored.
 
     Args:
@@ -52,11 +52,11 @@ class ImageList(Dataset):
 
 
 @DATASETS.register_module()
-class UnlabelledImages(ImageList):
+class UnlabelledImages(ImageDataset):
     """Views of unlabelled images.
 
     Args:
-        source, root, resample, seed, limit: see :class:`ImageList`.
+        source, root, resample, seed, limit: see :class:`ImageDataset`.
         views: view configs (:class:`densessl.data.views.ViewSpec`).
         photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
             applies them here, in float, and ships the rounded result. Same ops, same numbers.

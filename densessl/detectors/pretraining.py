@@ -15,6 +15,7 @@ from densessl.registry import MODELS, PRETEXTS
 from densessl.schedules import Horizon
 from densessl.version import __version__
 from densessl.weights.detector.stock import build, pretraining_model, stock_model
+from densessl.weights.io.checkpoints import to_plain
 from densessl.weights.load import load_backbone
 
 
@@ -142,8 +143,8 @@ class DetectorPretraining(CountingModel):
         pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
         return dict(
             detector=self.stock,
-            options=self.options,
-            backbone=self.config["backbone"],
+            options=to_plain(self.options, "model.options"),
+            backbone=to_plain(self.config["backbone"], "model.detector.backbone"),
             normalize=pixels,
             version=__version__,
         )

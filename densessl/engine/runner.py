@@ -120,7 +120,7 @@ class DenseRunner(Runner):
         """
         checkpoint = {"meta": {}, "state_dict": rename(load_weights(filename), revise_keys)}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        report = load_into(self._bare_model, checkpoint["state_dict"], strict)
+        report = load_into(self._bare_model, checkpoint["state_dict"], strict, filename)
         self.logger.info(f"load_from {filename}: {report}")
         self._has_loaded = True
         return checkpoint
@@ -150,7 +150,7 @@ class DenseRunner(Runner):
         self._check_run(meta.get("run", {}), filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
-            load_into(self._bare_model, checkpoint["state_dict"], strict=True)
+            load_into(self._bare_model, checkpoint["state_dict"], strict=True, source=filename)
         except LoadError as error:
             raise CheckpointError(f"cannot resume {filename}: {error}") from error
 

@@ -114,8 +114,7 @@ class BranchMaps:
 
     def pooled(self, view: View, level: Level = -1) -> Tensor:
         """Mean of a map over its cells, (N, C)."""
-        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
-            return self[view][level].mean((2, 3))
+        return self[view][level].mean((2, 3))
 
     def projector(self, name: str) -> nn.Module:
         """The module behind ``name``, for its settings and weights; for its outputs use :meth:`project`."""

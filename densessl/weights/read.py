@@ -60,7 +60,7 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     else:
         name, content = str(source), load_content(source, drop_objects)
         meta = content.get("meta") if isinstance(content, Mapping) else None
-        meta = safetensors_meta(source) if name.endswith(".safetensors") else _plain(meta)
+        meta = safetensors_meta(source) if name.endswith(".safetensors") else _plain_meta(meta)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name}: expected named tensors, found {type(content).__name__}")
     inner = wrapper_of(content)
@@ -71,8 +71,8 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     return Opened(state, meta if isinstance(meta, Mapping) else {}, name, rest)
 
 
-def _plain(meta: Any) -> Any:
-    """What of it is plain data; None of what contains itself."""
+def _plain_meta(meta: Any) -> Any:
+    """The plain data in a file's metadata; None where it contains itself."""
     try:
         return to_plain({"meta": meta}, drop=True).get("meta")
     except RecursionError:

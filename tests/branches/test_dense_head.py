@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from densessl.branches import Branch, DenseHeadConvs, ResNet
-from densessl.branches.branch import Parts, needed
+from densessl.branches.branch import parts_for
 from densessl.model import TwoBranch
 from tests.objectives.toy import BACKBONE, total, toy_batch, toy_model
 
@@ -68,10 +68,14 @@ def test_one_tower_alone():
 
 
 def test_a_level_says_what_has_to_be_run():
-    assert needed(0, -1) == Parts()
-    assert needed(0, "neck.1") == Parts(neck=True)
-    assert needed("cls.1", 0) == Parts(neck=True, head=True)
-    assert needed("tokens.0", 0) == Parts(tokens=True)
+    for levels, parts in (
+        ((0, -1), set()),
+        ((0, "neck.1"), {"neck"}),
+        (("cls.1", 0), {"neck", "head"}),
+        (("tokens.0", 0), {"tokens"}),
+        (("tokens.0", "neck.0"), {"tokens", "neck"}),
+    ):
+        assert {name for name, run in parts_for(*levels).items() if run} == parts, levels
 
 
 def test_maps_of_all_parts_by_name_and_by_view():

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 
+from densessl.branches import MLP
 from densessl.errors import SettingError
 from densessl.objectives import Forward, Objective
 from densessl.registry import OBJECTIVES
 from densessl.schedules import Step
-from tests.objectives.toy import VIT, take_step, toy_batch, toy_model
+from tests.objectives.toy import VIT, take_step, total, toy_batch, toy_model
 
 EMA = dict(kind="ema", momentum=0.9)
 # Two global and three local crops, each kind in one forward; target maps searched at two levels.
@@ -155,6 +156,52 @@ def test_one_pass_makes_maps_and_tokens():
         whole = model.online(batch.views[0], tokens=True)
         assert torch.equal(objectives[0].seen["online"], whole["tokens.0"])
         assert torch.equal(objectives[1].seen["online"], whole[-1])
+
+
+class TargetOnly(Objective):
+    """A loss of the target alone: its map, a projection of it, and a projection of a tensor that asks for gradient."""
+
+    def projectors(self, channels):
+        return {"head": MLP(kind="map", dims=(channels(self.level), 4))}
+
+    def forward(self, maps, batch, step):
+        target, (view, _) = maps["target"], self.views
+        online = maps["online"][view][self.level]
+        tensors = [target[view][self.level], target.project("head", view), target.apply("head", online)]
+        return {"loss": sum(tensor.square().mean() for tensor in tensors)}
+
+
+@pytest.mark.parametrize("kind", ["stop_gradient", "ema", "frozen"])
+def test_no_gradient_passes_through_the_target(kind):
+    model = toy_model([TargetOnly()], dict(kind=kind))
+    assert not total(model, toy_batch()).requires_grad
+
+
+class Pairs(Objective):
+    """Both views, masked, in one pass."""
+
+    def plan(self):
+        return [Forward("online", (0, 1), ("tokens.0",), keep="keep")]
+
+    def forward(self, maps, batch, step):
+        self.seen = [maps["online"][view]["tokens.0"] for view in self.views]
+        return {"loss": sum(tokens.square().mean() for tokens in self.seen)}
+
+
+def test_masks_of_views_in_one_pass_are_joined():
+    objective, batch = Pairs(), toy_batch(masks={0: (16, 6), 1: (16, 6)})
+    model = toy_model([objective], EMA, VIT)
+    model.loss(batch)
+    assert not torch.equal(batch.draws[0]["keep"], batch.draws[1]["keep"])
+    for view, tokens in enumerate(objective.seen):
+        alone = model.online(batch.views[view], batch.draws[view]["keep"], tokens=True)["tokens.0"]
+        torch.testing.assert_close(tokens, alone)
+
+
+def test_masks_of_unequal_sizes_in_one_pass_are_refused():
+    batch = toy_batch(masks={0: (16, 6), 1: (16, 7)})
+    with pytest.raises(SettingError, match=r"views \(0, 1\) .* keep \[6, 7\] cells; expected equal numbers"):
+        toy_model([Pairs()], EMA, VIT).loss(batch)
 
 
 def test_under_stop_gradient_the_online_pass_makes_what_only_the_target_reads():
