@@ -12,35 +12,38 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from densessl import extras
 from densessl.errors import FileMissing, MissingPackage, SettingError
 from densessl.wording import nearest
 
 # In a checkout a link to the folder of that name beside the package; in an installed wheel that folder's files.
 SHIPPED = Path(__file__).parent / "shipped"
-EXTRAS = {"mmdet": "det", "mmseg": "seg"}  # import packages with configs, and the extra that brings each
+STOCK = ("mmdet", "mmseg")  # import packages that carry configs
 
 
 def read_config(name: str | Path) -> Config:
     """A config by file name, or ``package::path`` for one that an installed package carries. In its ``_base_`` it may
-    name stock configs in the same way.
+    name stock configs in the same way. What its ``custom_imports`` name is imported.
 
     Raises:
-        MissingPackage: mmdet or mmseg is asked for and not installed.
+        MissingPackage: it is a stock config, has one as ``_base_``, or imports something, of a package that is not
+            installed.
         FileMissing: the package has no such config; the message has the nearest names.
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    MODULE2PACKAGE.update({package: package for package in EXTRAS})
+    MODULE2PACKAGE.update({package: package for package in STOCK})
     path = stock_config(str(name)) if "::" in str(name) else name
     try:
         return Config.fromfile(path)
     except (SyntaxError, KeyError, NameError, TypeError, ValueError, AttributeError) as error:
         raise SettingError(f"{name} cannot be read as a config: {type(error).__name__}: {error}") from error
-    except ModuleNotFoundError as error:  # of a `_base_`; MMEngine names the package in its message only
-        package = re.match(r"(\w+) is not installed", str(error))
-        if package is None or package[1] not in EXTRAS:
+    except ImportError as error:
+        base = re.match(rf"({'|'.join(STOCK)}) is not installed", str(error))  # MMEngine, of the package of a `_base_`
+        package = base[1] if base else extras.missing_package(error)
+        if package is None:
             raise
-        raise _missing(package[1], str(name)) from error
+        raise extras.missing(package, str(name)) from error
 
 
 def stock_config(name: str) -> Path:
@@ -50,9 +53,12 @@ def stock_config(name: str) -> Path:
         MissingPackage, FileMissing: as :func:`read_config`.
     """
     package, _, path = name.partition("::")
-    spec = find_spec(package) if package.isidentifier() else None
+    if package not in STOCK:
+        told = f"{name} is no stock config: the package {package!r} is none of {list(STOCK)}"
+        raise MissingPackage(told, name=package)
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise _missing(package, name)
+        raise extras.missing(package, name)
     folder = Path(spec.origin).parent / ".mim" / "configs"
     file = folder / f"{path.removesuffix('.py')}.py"
     if not file.is_file():
@@ -62,18 +68,12 @@ def stock_config(name: str) -> Path:
     return file
 
 
-def _missing(package: str, name: str) -> MissingPackage:
-    extra = EXTRAS.get(package)
-    way_out = f"pip install 'densessl[{extra}]'" if extra else f"known are {list(EXTRAS)}"
-    return MissingPackage(f"{name} needs the package {package!r}, which is not installed: {way_out}", name=package)
-
-
 def load_config(name: str) -> Config:
     """A config by its name, see :func:`config_path`.
 
     Raises:
         FileMissing: there is none; the message has the nearest names.
-        MissingPackage: the config, or its ``_base_``, is of a package that is not installed.
+        MissingPackage: as :func:`read_config`.
         SettingError: the file is no config that can be read.
     """
     return read_config(config_path(name))

@@ -193,7 +193,9 @@ def _registries(scope: str) -> Iterator[mmengine.Registry]:
         from mmdet.registry import MODELS as OF_MMDET
         from mmdet.registry import TASK_UTILS
 
-        yield from (OF_MMDET, TASK_UTILS)
+        for registry in (OF_MMDET, TASK_UTILS):
+            registry.import_from_location()
+            yield registry
     yield from (mmengine.MODELS, mmengine.TASK_UTILS, mmengine.WEIGHT_INITIALIZERS)
 
 

@@ -10,7 +10,7 @@ have no norm, the box head two linear layers. Reconstructed: warm-up over 1000 s
 statistics taken anew from 200 batches before the test, as on COCO.
 
 Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluation, `cityscapes/mAP`, which needs
-`pip install 'densessl[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
+`pip install -e '.[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
 Published with DetCo on ImageNet: mask AP 34.7.
 """
 
