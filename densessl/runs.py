@@ -19,6 +19,7 @@ from densessl.engine.runner import DenseRunner
 from densessl.errors import SettingError
 from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
+from densessl.overrides import apply_options
 from densessl.weights.read import NONE, open_init
 
 
@@ -100,10 +101,7 @@ def run_config(settings: RunSettings) -> Config:
     change(cfg, settings)
     if settings.seed is not None:
         cfg.randomness = {**(cfg.get("randomness") or {}), "seed": settings.seed}
-    try:
-        cfg.merge_from_dict(dict(settings.options))
-    except (KeyError, TypeError) as error:  # a place in a list that it has not, an entry of what is no dict
-        raise SettingError(f"--cfg-options: {error}") from error
+    apply_options(cfg, settings.options)
     if settings.resume:
         cfg.resume = True
         cfg.load_from = None if settings.resume is True else settings.resume
