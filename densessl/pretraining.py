@@ -34,9 +34,10 @@ def change_config(cfg: Config, settings: "RunSettings") -> None:
         raise SettingError(
             f"--regions is for configs whose method looks at regions; {settings.config} has no `regions`"
         )
-    loader = cfg.train_dataloader
     if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
+    loader = cfg.train_dataloader  # after the merge, which replaces entries
+    if settings.demo:
         loader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
         loader.dataset.pop("root", None)
     if settings.data_root:

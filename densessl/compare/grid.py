@@ -23,6 +23,7 @@ from densessl.files import sha256
 from densessl.finetune.config.annotations import labels_digest
 from densessl.finetune.config.data_files import check_data, leaves, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels
+from densessl.overrides import apply_options
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.read import NONE
 
@@ -142,7 +143,7 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
         MissingPackage: The config is of a package that is not installed.
     """
     cfg = load_config(grid.config)
-    cfg.merge_from_dict(options_of(grid.cfg_options))
+    apply_options(cfg, options_of(grid.cfg_options))
     text = config_text(cfg)
     if grid.data_root:
         set_data_root(cfg, str(grid.data_root))

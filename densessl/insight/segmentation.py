@@ -23,6 +23,7 @@ from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import list_images
 from densessl.errors import FileMissing, SettingError
 from densessl.insight.clustering import confusion, over_ranks
+from densessl.overrides import apply_options
 from densessl.pretraining import link_views
 from densessl.registry import MODELS, SCOPE
 from densessl.weights.io.checkpoints import load_weights
@@ -37,7 +38,7 @@ def load_model(config: str, checkpoint: str | Path, options: Mapping | None = No
         ValueError: no objective of the config segments, or the weights do not fit.
     """
     cfg = load_config(config)
-    cfg.merge_from_dict(options or {})
+    apply_options(cfg, options or {})
     link_views(cfg)
     with DefaultScope.overwrite_default_scope(SCOPE):
         model = MODELS.build(cfg.model)
