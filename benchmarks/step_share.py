@@ -26,7 +26,8 @@ from densessl.data.demo import write_demo_photos
 from densessl.losses import contrast
 from densessl.model import TwoBranch
 from densessl.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from densessl.runs import RunSettings, run_config
+from densessl.run_settings import RunSettings
+from densessl.runs import run_config
 from densessl.schedules import Horizon
 
 

@@ -22,7 +22,8 @@ _NAMES = {
     "methods": ("list_methods",),
     "model": ("TwoBranch",),
     "objectives": ("Objective",),
-    "runs": ("RunSettings", "build_run"),
+    "run_settings": ("RunSettings",),
+    "runs": ("build_run",),
     "weights.detector.export": ("export_detector",),
     "weights.detector.load": ("load_detector",),
     "weights.export": ("convert_backbone", "export_backbone"),
@@ -60,7 +61,8 @@ if TYPE_CHECKING:
     from densessl.methods import list_methods
     from densessl.model import TwoBranch
     from densessl.objectives import Objective
-    from densessl.runs import RunSettings, build_run
+    from densessl.run_settings import RunSettings
+    from densessl.runs import build_run
     from densessl.weights.detector.export import export_detector
     from densessl.weights.detector.load import load_detector
     from densessl.weights.export import convert_backbone, export_backbone

@@ -9,7 +9,8 @@ from densessl.compare import Grid, Results, run_grid, write_results
 from densessl.engine.export_hook import ExportHook
 from densessl.errors import SettingError
 from densessl.methods import method_config
-from densessl.runs import RunSettings, build_run
+from densessl.run_settings import RunSettings
+from densessl.runs import build_run
 from densessl.weights.io.checkpoints import find_latest_checkpoint
 from densessl.wording import suggestion
 

@@ -30,7 +30,7 @@ def read_config(name: str | Path) -> Config:
             installed.
         FileMissing: the package has no such config; the message has the nearest names.
     """
-    from mmengine.config.utils import MODULE2PACKAGE
+    from mmengine.config.utils import MODULE2PACKAGE  # private to MMEngine, and only read_config needs it
 
     MODULE2PACKAGE.update({package: package for package in STOCK})
     path = stock_config(str(name)) if "::" in str(name) else name

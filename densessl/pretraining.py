@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from mmengine.config import Config
@@ -10,16 +9,14 @@ from mmengine.config import Config
 from densessl.data.demo import write_demo_photos
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
+from densessl.run_settings import RunSettings
 from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue
 from densessl.weights.read import NONE
-
-if TYPE_CHECKING:  # which is on a floor above
-    from densessl.runs import RunSettings
 
 AUTO = "auto"
 
 
-def change_config(cfg: Config, settings: "RunSettings") -> None:
+def change_config(cfg: Config, settings: RunSettings) -> None:
     """Change a pretraining config, in place, by all settings but ``options``.
 
     Raises:

@@ -68,7 +68,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
     if name is None or MODELS.get(name) is None:
         names = list(MODELS.module_dict)
         if str(name).startswith("mmdet."):
-            from mmdet.registry import MODELS as MMDET_MODELS
+            from mmdet.registry import MODELS as MMDET_MODELS  # of the det extra
 
             names = [f"mmdet.{key}" for key in MMDET_MODELS.module_dict]
         raise ValueError(f"backbone type {name!r} is unknown; {suggestion(name, names)}")

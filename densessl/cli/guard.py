@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import densessl
 from densessl.errors import DISK, DONE, SETTINGS, DensesslError
 
 INTERRUPTED = 130  # after Ctrl-C, as of shells
@@ -22,7 +21,7 @@ EXIT_CODES = """exit codes:
   75   stopped; the same command goes on
   130  stopped by Ctrl-C
 """
-_HOME = str(Path(densessl.__file__).parent) + os.sep
+_HOME = str(Path(__file__).parents[1]) + os.sep
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ from mmengine.config import DictAction
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.errors import SettingError
 from densessl.regions.build import build
+from densessl.regions.check import check
+from densessl.regions.importing import import_regions
 from densessl.regions.report import format_statistics, statistics
 from densessl.regions.select import PRESETS
 from densessl.registry import REGION_GENERATORS
@@ -66,16 +68,12 @@ def run_build(args: argparse.Namespace) -> None:
 
 
 def run_check(args: argparse.Namespace) -> None:
-    from densessl.regions.check import check
-
     if args.picture and not args.data:
         raise SettingError("--picture needs --data, the images to draw on")
     print(check(args.out, args.coco, args.data, args.picture))
 
 
 def run_import(args: argparse.Namespace) -> None:
-    from densessl.regions.importing import import_regions
-
     print(import_regions(args.source, args.out, args.format, args.data, args.top))
 
 
@@ -127,12 +125,12 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--root", help="folder that the paths of a list or json are relative to")
     make.set_defaults(run=run_build)
 
-    check = commands.add_parser("check", help="check a store, count what is in it, and measure its recall")
-    check.add_argument("out", help="folder of the store")
-    check.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall with")
-    check.add_argument("--data", help="folder of the images, for the picture")
-    check.add_argument("--picture", metavar="OUT.png", help="boxes on a few images")
-    check.set_defaults(run=run_check)
+    checking = commands.add_parser("check", help="check a store, count what is in it, and measure its recall")
+    checking.add_argument("out", help="folder of the store")
+    checking.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall with")
+    checking.add_argument("--data", help="folder of the images, for the picture")
+    checking.add_argument("--picture", metavar="OUT.png", help="boxes on a few images")
+    checking.set_defaults(run=run_check)
 
     bring = commands.add_parser("import", help="make a store of regions from elsewhere")
     bring.add_argument("source", help="COCO json, npz, or pickle of MMDetection or Detectron2 (no code in it is run)")
@@ -141,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     bring.add_argument("--data", help="folder, list or COCO json of the images, where names or sizes are wanting")
     bring.add_argument("--top", type=int, metavar="K", help="keep the best K of an image")
     bring.set_defaults(run=run_import)
-    for command in (make, check, bring):
+    for command in (make, checking, bring):
         add_debug(command)
     return top
 

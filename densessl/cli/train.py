@@ -7,7 +7,8 @@ from dataclasses import fields
 from mmengine.config import DictAction
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
-from densessl.runs import RunSettings, build_run
+from densessl.run_settings import RunSettings
+from densessl.runs import build_run
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +27,12 @@ class ImageList(NamedTuple):
     Attributes:
         root: absolute folder.
         paths: of the images, relative to ``root``, separated by "/". (An absolute path in a list file stays so.)
+        others: files of a folder that were passed over, counted by suffix, the most frequent first.
     """
 
     root: str
     paths: PathTable
+    others: Mapping[str, int] = {}
 
 
 def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None) -> ImageList:
@@ -55,7 +57,7 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
     """
     place = _locate(source, root)
     if place.is_dir():
-        return ImageList(str(place), _folder(place))
+        return ImageList(str(place), *_folder(place))
     kind = place.suffix.lower()
     if kind in LIST_EXTENSIONS:
         with open(place, encoding="utf-8-sig", errors="surrogateescape") as lines:
@@ -97,7 +99,8 @@ def _near(place: Path) -> str:
     return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
 
 
-def _folder(folder: Path) -> PathTable:
+def _folder(folder: Path) -> tuple[PathTable, dict[str, int]]:
+    """The paths of the images in a folder, and the other files counted by suffix."""
     others: Counter[str] = Counter()
     paths = PathTable(_walk(str(folder), "", set(), others))
     if not paths:
@@ -106,7 +109,7 @@ def _folder(folder: Path) -> PathTable:
             f"no image in {folder} or below it: {others.total()} files there{f' ({found})' if found else ''}, none of "
             f"them {', '.join(EXTENSIONS)}"
         )
-    return paths
+    return paths, dict(others.most_common())
 
 
 def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:

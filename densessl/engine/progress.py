@@ -15,6 +15,7 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import BaseLoop
 
 from densessl.engine.live import LiveLine
+from densessl.engine.opening import opening_lines
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
 from densessl.wording import duration
@@ -201,6 +202,8 @@ class ProgressHook(LoggerHook):
         self._first: tuple[int, float] | None = None  # iterations finished, and when, at the first one of this run
         self._alarmed = False
         self._reset()
+        for line in opening_lines(runner):
+            runner.logger.info(line)
 
     def _reset(self) -> None:
         self._means, self._images, self._read_at = Means(), 0, time.monotonic()

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
 from densessl.registry import RUNNERS
@@ -78,9 +79,9 @@ class DenseRunner(Runner):
     def _log_env(self, env_cfg: dict) -> None:
         """One line on the console. Environment, config and hooks at length, some hundred lines, go to the log file: the
         console is kept to warnings until the runner is set up."""
+        silence(self.logger)
         self.logger.info(
-            f"densessl {__version__}, torch {torch.__version__}, {self.world_size} x {get_device()}, seed {self.seed}; "
-            f"logs, config and checkpoints in {self.work_dir}"
+            f"densessl {__version__}, torch {torch.__version__}, {self.world_size} x {get_device()}, seed {self.seed}"
         )
         self._quiet = [
             (handler, handler.level)

@@ -85,7 +85,7 @@ def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
     Raises:
         ValueError: not a map of integers of more than 8 bits, which instances need.
     """
-    from pycocotools import mask
+    from pycocotools import mask  # of the det extra
 
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.itemsize < 2:
         raise ValueError(f"found an array {ids.shape} of {ids.dtype}, expected (H, W) of 16-bit instance ids")

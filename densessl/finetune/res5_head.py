@@ -38,7 +38,7 @@ class Res5Head(BaseModule):
         norm_cfg: dict[str, Any] = dict(type="SyncBN", requires_grad=True),  # noqa: B006
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = INIT,
     ):
-        from mmcv.cnn import build_norm_layer
+        from mmcv.cnn import build_norm_layer  # these three: of the det extra
         from mmdet.models.backbones import ResNet
         from mmdet.models.layers import ResLayer
 

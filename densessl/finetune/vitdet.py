@@ -207,7 +207,7 @@ class SimpleFPN(BaseModule):
         norm_cfg: dict[str, Any] = dict(type="densessl.LN2d", eps=1e-6),  # noqa: B006
         init_cfg: dict[str, Any] | None = None,
     ):
-        from mmcv.cnn import ConvModule, build_norm_layer
+        from mmcv.cnn import ConvModule, build_norm_layer  # of the det extra
 
         super().__init__(init_cfg)
         if backbone_channel % 4 or not 0 <= start_level < 4 or num_outs < 4 - start_level:

@@ -204,7 +204,7 @@ class OpenCVSelectiveSearch:
 
 def _opencv():
     try:
-        import cv2
+        import cv2  # of the regions extra
     except ImportError:
         cv2 = None
     if not hasattr(cv2, "ximgproc"):

@@ -190,7 +190,7 @@ def _registries(scope: str) -> Iterator[mmengine.Registry]:
     if scope == SCOPE:
         yield MODELS
     elif find_spec("mmdet") is not None:
-        from mmdet.registry import MODELS as OF_MMDET
+        from mmdet.registry import MODELS as OF_MMDET  # of the det extra
         from mmdet.registry import TASK_UTILS
 
         for registry in (OF_MMDET, TASK_UTILS):
@@ -202,7 +202,7 @@ def _registries(scope: str) -> Iterator[mmengine.Registry]:
 def _timm_has(name: str) -> bool:
     if find_spec("timm") is None:
         return False
-    import timm
+    import timm  # of the det extra
 
     return "." not in name and timm.is_model(name)
 

@@ -3,7 +3,7 @@ many labels it sees, and how long it trains."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,15 +13,13 @@ from densessl.finetune.config.data_files import check_data, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels, set_labels
 from densessl.finetune.config.notes import NOTE, notes
 from densessl.finetune.config.resize_schedule import bare_name, set_steps
+from densessl.run_settings import RunSettings
 from densessl.weights.read import NONE, Opened, open_init
-
-if TYPE_CHECKING:  # which is on a floor above
-    from densessl.runs import RunSettings
 
 HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
 
 
-def change_config(cfg: Config, settings: "RunSettings") -> None:
+def change_config(cfg: Config, settings: RunSettings) -> None:
     """Change the config of a detector or segmentor, in place, by the settings that need no data.
 
     Raises:
@@ -53,7 +51,7 @@ def change_config(cfg: Config, settings: "RunSettings") -> None:
         set_init(cfg, settings.init)
 
 
-def read_data(cfg: Config, settings: "RunSettings") -> list[str]:
+def read_data(cfg: Config, settings: RunSettings) -> list[str]:
     """Change ``cfg``, in place, by the settings that need its data, once all of it has been looked for: ``steps`` and
     ``labels``.
 

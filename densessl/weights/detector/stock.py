@@ -50,7 +50,7 @@ def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | Non
 
 def build(model: Mapping[str, Any]) -> nn.Module:
     """Build and initialise a detector. Nothing is downloaded where its configs have no ``init_cfg`` that does."""
-    from mmdet.registry import MODELS
+    from mmdet.registry import MODELS  # of the det extra; weights/ does without
 
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(dict(model))

@@ -152,7 +152,7 @@ def set_side(vit: ViT, side: int) -> int:
 
 def onnx_signature(out: str | Path) -> str:
     """Inputs and outputs of a written graph with their shapes, and how images are to be normalised: one line each."""
-    import onnx
+    import onnx  # of the onnx extra
 
     model = onnx.load(out)
     told = {entry.key: entry.value for entry in model.metadata_props}

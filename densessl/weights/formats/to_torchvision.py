@@ -20,7 +20,7 @@ def check_torchvision(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> 
     Raises:
         ExportError: There is none.
     """
-    import torchvision
+    import torchvision  # takes a second, and only this format needs it
 
     if fingerprint.arch != "resnet" or fingerprint.depth is None:
         raise ExportError(f"torchvision has no such network as this one: {fingerprint.to_dict()}")

@@ -1,0 +1,37 @@
+"""The first lines of a log: what a run is about to do, in the units that its user thinks in."""
+
+from collections.abc import Iterator
+
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+
+from densessl.engine.lr_hook import LRHook
+
+
+def opening_lines(runner: Runner) -> Iterator[str]:
+    """Images, steps, learning rate and where results go, of a run whose training is set up. What the loader or the
+    optimiser does not tell is left out."""
+    loader, dataset = runner.train_dataloader, runner.train_dataloader.dataset
+    images = getattr(dataset, "images", None)
+    line = f"images: {len(dataset):,}"
+    if images is not None:
+        line += f" of {len(images.paths):,}" * (len(dataset) < len(images.paths)) + f" in {images.root}"
+        passed = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in images.others.items())
+        line += f"; passed over: {passed}" if passed else ""
+    yield line
+    batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+    if batch:
+        step = batch * get_world_size() * accumulated
+        parts = f"{batch} x {get_world_size()} processes" + f" x {accumulated} accumulated" * (accumulated > 1)
+        parts = f" ({parts})" if step != batch else ""
+        line = f"a step: {step:,} images{parts}; {len(loader) / accumulated:,.6g} steps an epoch"
+        if runner.max_epochs > 1 or runner.max_iters == len(loader):
+            line += f", {runner.max_epochs:,} {'epoch' if runner.max_epochs == 1 else 'epochs'}"
+        yield f"{line}, {runner.max_iters // accumulated:,} steps in all"
+    rate = next((hook.base for hook in runner.hooks if isinstance(hook, LRHook)), None)
+    optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+    if optimizer is not None:
+        rate = optimizer.defaults.get("lr") if rate is None else rate
+        yield f"optimiser: {type(optimizer).__name__}, peak learning rate {rate:g}; workers: {loader.num_workers}"
+    yield f"results: {runner.work_dir}"
