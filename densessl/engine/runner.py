@@ -51,7 +51,7 @@ class DenseRunner(Runner):
 
     def __init__(self, *args, **kwargs):
         self._quiet: list[tuple[logging.Handler, int]] = []
-        # MMEngine keeps loggers and visualizers by this name and the second: two runs built within one would share them.
+        # MMEngine keeps loggers and visualizers by this name and the second: two runs built within one shared them.
         name = kwargs.get("experiment_name") or Path(getattr(kwargs.get("cfg"), "filename", None) or "run").stem
         kwargs["experiment_name"] = f"{name}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
