@@ -185,6 +185,10 @@ class ProgressHook(LoggerHook):
             # No hook hears of an exception or of Ctrl-C, and both must find the terminal as it was.
             runner._train_loop.run = self._ending_the_line(runner._train_loop.run)
 
+    def after_run(self, runner) -> None:
+        self._live.stop()  # of a run that was stepped through
+        super().after_run(runner)
+
     def _ending_the_line(self, run: Callable) -> Callable:
         @functools.wraps(run)
         def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ the checkpoint it resumes. This one reads and writes through :mod:`densessl.weig
 config; in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ from densessl.weights.state import load_into
 # Facts about the process, not the run: the resuming process knows its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
 
+_RUNS = itertools.count(1)  # of this process
+
 
 @RUNNERS.register_module()
 class DenseRunner(Runner):
@@ -49,6 +52,9 @@ class DenseRunner(Runner):
 
     def __init__(self, *args, **kwargs):
         self._quiet: list[tuple[logging.Handler, int]] = []
+        # MMEngine keeps loggers and visualizers by this name and the second: two runs built within one shared them.
+        name = kwargs.get("experiment_name") or Path(getattr(kwargs.get("cfg"), "filename", None) or "run").stem
+        kwargs["experiment_name"] = f"{name}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
         for handler, level in self._quiet:
             handler.setLevel(level)

@@ -1,7 +1,9 @@
 """Training one iteration at a time, for notebooks and for programs that look at a run from outside."""
 
 from collections.abc import Iterator
+from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
@@ -9,53 +11,80 @@ from densessl.errors import SettingError
 
 
 def steps(runner: Runner) -> Iterator[dict[str, Tensor]]:
-    """Train as ``runner.train()`` does, with all hooks, but stop after every iteration and give what the model returned
-    in it: losses and figures by name. Taken to its end, this leaves what ``train()`` leaves.
+    """Train as ``runner.train()`` does, with all hooks, and stop after every iteration.
+
+    Taken to its end, this leaves what ``train()`` leaves. Broken off, it leaves the model and the checkpoints as they
+    are, closes the logs, and exports nothing.
+
+    Yields:
+        what the model returned in the iteration: ``"loss"``, and all losses and figures by name. With gradient
+        accumulation, several iterations make one optimiser step.
 
     Raises:
-        SettingError: the run counts iterations instead of epochs.
+        SettingError: the run counts iterations instead of epochs, or has been trained before.
     """
-    outputs: list[dict[str, Tensor]] = []
-    loop = _ready(runner, outputs)
-    runner.call_hook("before_train")
-    while loop._epoch < loop._max_epochs and not loop.stop_training:
-        runner.call_hook("before_train_epoch")
-        runner.model.train()
-        for index, batch in enumerate(loop.dataloader):
-            loop.run_iter(index, batch)
-            yield outputs.pop()
-        runner.call_hook("after_train_epoch")
-        loop._epoch += 1
-    runner.call_hook("after_train")
-    runner.call_hook("after_run")
+    loop, last = _ready(runner)
+    try:
+        runner.call_hook("before_train")
+        while loop.epoch < loop.max_epochs and not loop.stop_training:
+            runner.call_hook("before_train_epoch")
+            runner.model.train()
+            for index, batch in enumerate(loop.dataloader):
+                loop.run_iter(index, batch)
+                yield last.outputs
+            runner.call_hook("after_train_epoch")
+            loop._epoch += 1
+            _validate(runner, loop)
+        runner.call_hook("after_train")
+    finally:
+        runner.call_hook("after_run")
 
 
-def _ready(runner: Runner, outputs: list) -> EpochBasedTrainLoop:
-    """Do what ``train()`` does before its loop runs, and have the loop's outputs collected."""
-    hold = {"after_run": True}
-    loop: list[EpochBasedTrainLoop] = []
-    build, call = runner.build_train_loop, runner.call_hook
+class _LastOutputs(Hook):
+    """Keeps what the model returned in the last iteration."""
 
-    def build_and_hold(config):
-        built = build(config)
-        if not isinstance(built, EpochBasedTrainLoop):
-            raise SettingError(
-                "train_cfg: found a loop over iterations, expected epochs (by_epoch=True) to step through"
-            )
-        built.run = lambda: runner.model
-        loop.append(built)
-        return built
+    priority = "LOWEST"
+    outputs: Any = None
 
-    def call_but_the_end(name: str, **arguments) -> None:
-        if name == "after_train_iter":
-            outputs.append(arguments["outputs"])
-        if not (name == "after_run" and hold["after_run"]):
-            call(name, **arguments)
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.outputs = outputs
 
-    runner.build_train_loop, runner.call_hook = build_and_hold, call_but_the_end
+
+class _Ready(Exception):
+    """Raised where the loop would run: ``Runner.train`` has set up all before it, and is left."""
+
+
+def _ready(runner: Runner) -> tuple[EpochBasedTrainLoop, _LastOutputs]:
+    """Have ``runner.train()`` do what it does before its loop runs."""
+    loop = runner.train_loop
+    if not isinstance(loop, EpochBasedTrainLoop):
+        raise SettingError(
+            f"train_cfg: found {type(loop).__name__}, expected a loop over epochs (by_epoch=True) to step through"
+        )
+    if runner.iter:
+        raise SettingError(
+            f"steps(): this run has trained {runner.iter} iterations already. Keep its iterator to go on "
+            "(steps = runner.steps(); next(steps)), or build another run"
+        )
+    last = _LastOutputs()
+    runner.register_hook(last)
+
+    def leave() -> None:
+        raise _Ready
+
+    loop.run = leave
     try:
         runner.train()
+    except _Ready:
+        pass
     finally:
-        runner.build_train_loop = build
-        hold["after_run"] = False
-    return loop[-1]
+        del loop.run
+    return loop, last
+
+
+def _validate(runner: Runner, loop: EpochBasedTrainLoop) -> None:
+    """Validate where the loop's own ``run`` does after an epoch."""
+    loop._decide_current_val_interval()
+    due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
+    if runner.val_loop is not None and loop.epoch >= loop.val_begin and due:
+        runner.val_loop.run()

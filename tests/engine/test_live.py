@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.logging import MMLogger
 
+from densessl.engine.stepping import steps
 from tests.engine.test_progress import Model, runner
 
 
@@ -45,7 +46,8 @@ class Talking(Model):
 
 
 def in_terminal(work_dir: Path) -> None:
-    """What the child process of the terminal tests does: a whole run, and one that Ctrl-C ends."""
+    """What the child process of the terminal tests does: a whole run, one that Ctrl-C ends, and one that is broken
+    off after its first step."""
     runner(work_dir / "whole", model=Talking(), epochs=1).train()
     print("WHOLE RUN DONE")
     interrupted = runner(work_dir / "interrupted", model=Talking(fail_at=6))
@@ -55,6 +57,14 @@ def in_terminal(work_dir: Path) -> None:
     assert [handler.stream for handler in interrupted.logger.handlers] == streams
     assert sys.stdout is sys.__stdout__
     interrupted.logger.info("INTERRUPTED RUN DONE", extra={"shown_live": True})
+    print("NEXT RUN")
+    broken_off = runner(work_dir / "broken_off", model=Model())
+    streams = [handler.stream for handler in broken_off.logger.handlers]
+    training = steps(broken_off)
+    next(training)
+    assert [handler.stream for handler in broken_off.logger.handlers] != streams
+    training.close()
+    assert [handler.stream for handler in broken_off.logger.handlers] == streams
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,7 @@ def test_terminal_keeps_log_lines_above_one_live_line(terminal):
 
 
 def test_terminal_is_given_back_after_an_interrupt(terminal):
-    output = terminal[1].split("WHOLE RUN DONE")[1]
+    output = terminal[1].split("WHOLE RUN DONE")[1].split("NEXT RUN")[0]
     assert output.count("img/s") >= 2
     assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l")
     assert [row for row in Terminal(output).rows if row][-1].endswith("INTERRUPTED RUN DONE")
