@@ -53,7 +53,7 @@ def imports() -> Iterator[Import]:
         lines, tree = text.splitlines(), ast.parse(text)
         functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         inside = {id(node) for function in functions for node in ast.walk(function)}
-        for node in ast.walk(tree):
+        for node in (each for each in ast.walk(tree) if isinstance(each, ast.Import | ast.ImportFrom)):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
