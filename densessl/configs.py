@@ -57,9 +57,14 @@ def stock_config(name: str) -> Path:
 
 
 def _missing(package: str, name: str) -> MissingPackage:
-    extra = EXTRAS.get(package)
-    way_out = f"pip install 'densessl[{extra}]'" if extra else f"known are {list(EXTRAS)}"
-    return MissingPackage(f"{name} needs the package {package!r}, which is not installed: {way_out}", name=package)
+    known = "" if package in EXTRAS else f": known are {list(EXTRAS)}"
+    return MissingPackage(f"{name} needs {not_installed(package)}{known}", name=package)
+
+
+def not_installed(package: str) -> str:
+    """The end of a message about a package that is needed: which extra brings it."""
+    extra = {**EXTRAS, "timm": "det"}.get(package)
+    return f"the package {package!r}, which is not installed" + (f": pip install 'densessl[{extra}]'" if extra else "")
 
 
 def load_config(name: str) -> Config:

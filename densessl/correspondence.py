@@ -11,11 +11,12 @@ Legend: N images, C channels, P pairs an image, S = H*W cells of a map, row-majo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from densessl.constraints import Config, Count, NonNegative, Positive
 from densessl.geometry import ViewGeometry, distance_mask, edge_frame, overlap, pixpro_frame, sampling_grid, unit_cells
 from densessl.losses import full_precision, sample_points, unit
 from densessl.registry import CORRESPONDENCES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # objectives import this module
     from densessl.schedules import Step
 
 Reader = Callable[[Tensor], Tensor]
+CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES)]  # dict(type="RandomPoints", count=49)
 FRAMES = {"official": pixpro_frame, "edges": edge_frame}
 
 
@@ -110,7 +112,7 @@ class FeatureArgmax(Correspondence):
 class SoftAttention(Correspondence):
     """Every cell's mixture of the other view's cells, by softmax of their cosines over ``temperature``."""
 
-    def __init__(self, temperature: float = 0.1):
+    def __init__(self, temperature: Positive = 0.1):
         super().__init__()
         self.temperature = temperature
 
@@ -128,7 +130,7 @@ class DistanceThreshold(Correspondence):
         coords: "official" takes PixPro's inclusive-end coordinates, "edges" plain pixel-edge ones.
     """
 
-    def __init__(self, threshold: float = 0.7, coords: str = "edges"):
+    def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "edges"):
         super().__init__()
         if coords not in FRAMES:
             raise ValueError(f"correspondence.coords is {coords!r}; {sorted(FRAMES)} are known")
@@ -164,7 +166,7 @@ def in_overlap(points: Tensor, geometry: tuple[ViewGeometry, ViewGeometry]) -> t
 class OverlapGrid(Correspondence):
     """The cell centres of a ``size`` x ``size`` grid over the overlap of the views (DenseSiam, PixSim)."""
 
-    def __init__(self, size: int = 7):
+    def __init__(self, size: Count = 7):
         super().__init__()
         self.size = size
 
@@ -179,7 +181,7 @@ class RandomPoints(Correspondence):
     """``count`` random points of the overlap of the views. One draw a step serves all images, each scaled to its own
     overlap, so that neither the number of ranks nor the order of the batch matters."""
 
-    def __init__(self, count: int = 49):
+    def __init__(self, count: Count = 49):
         super().__init__()
         self.count = count
 

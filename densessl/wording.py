@@ -17,8 +17,13 @@ def choose(key: str, name: Any, names: Iterable[str]) -> Any:
 def suggestion(name: Any, names: Iterable[str]) -> str:
     """The end of an error message: the names nearest to ``name``, or all names when none is near."""
     names = sorted(names)
-    near = difflib.get_close_matches(str(name), names, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    near = nearest(name, names)
+    return f"did you mean {near}?" if near else f"known: {', '.join(names)}"
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """The up to three names nearest to ``name``, empty when none is near."""
+    return " or ".join(difflib.get_close_matches(str(name), sorted(names), n=3))
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ Both run before every other hook, so that whatever is logged, saved or measured 
 
 import math
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from densessl.constraints import Config, Count, Range
 from densessl.registry import HOOKS
-from densessl.schedules import Horizon, build_schedule
+from densessl.schedules import SCHEDULES, Horizon, build_schedule
 from densessl.weights.state import bare_model
 
 
@@ -75,7 +77,12 @@ class LRHook(Hook):
 
     priority = "HIGHEST"
 
-    def __init__(self, schedule: dict, reference_batch: int | None = None, rule: str = "linear"):
+    def __init__(
+        self,
+        schedule: Annotated[dict, Config(SCHEDULES, values=Range(0))],
+        reference_batch: Count | None = None,
+        rule: Literal["linear", "sqrt", "none"] = "linear",
+    ):
         if rule not in RULES:
             raise ValueError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
         build_schedule(schedule)  # a wrong config is told before anything is set up

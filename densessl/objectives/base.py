@@ -1,17 +1,22 @@
 """The interface every objective has: what it needs from the branches, and what it makes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, Features, Level, Parts, needed
+from densessl.constraints import Config
 from densessl.data.batch import Batch
 from densessl.geometry import ViewGeometry
-from densessl.schedules import Step, scheduled
+from densessl.registry import OBJECTIVES
+from densessl.schedules import ScheduledNonNegative, Step, scheduled
 
 View = int | str
+
+
+ObjectiveConfig = Annotated[dict, Config(OBJECTIVES)]  # dict(type="MoCo", …)
 
 
 class Forward(NamedTuple):
@@ -143,7 +148,11 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: Level = -1
+        self,
+        name: str | None = None,
+        weight: ScheduledNonNegative = 1.0,
+        views: Sequence[View] = (0, 1),
+        level: Level = -1,
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()

@@ -2,13 +2,16 @@
 arXiv 2006.09882)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
+from densessl.constraints import Count, NonNegative, Positive, Range, Whole
 from densessl.data.batch import Batch
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective
@@ -76,18 +79,18 @@ class SwAV(Objective):
 
     def __init__(
         self,
-        hidden: int | None = 2048,
-        dim: int = 128,
-        prototypes: int = 3000,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
+        hidden: Count | None = 2048,
+        dim: Count = 128,
+        prototypes: Count = 3000,
+        temperature: Positive = 0.1,
+        epsilon: Positive = 0.05,
+        iterations: Count = 3,
         views: Sequence[Sequence[int]] = ((0, 1), (2, 3, 4, 5, 6, 7)),
         assign: Sequence[int] = (0, 1),
-        queue_length: int = 0,
-        queue_from_epoch: float = 0,
-        freeze_steps: int = 313,
-        norm: dict | None = None,
+        queue_length: Annotated[int, Range(0, auto=True)] = 0,
+        queue_from_epoch: NonNegative = 0,
+        freeze_steps: Whole = 313,
+        norm: NormConfig | None = None,
         **kwargs,
     ):
         if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
