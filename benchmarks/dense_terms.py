@@ -20,13 +20,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from densessl.branches.backbone import build_backbone
-from densessl.cli.train import parser as train_parser
-from densessl.cli.train import prepare
+from densessl.cli.train import settings_of
 from densessl.engine.lr_hook import LRHook, horizon_of
 from densessl.engine.runner import DenseRunner
 from densessl.insight import dense_matching, motorcycle, relit
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
 from densessl.registry import HOOKS
+from densessl.runs import run_config
 from densessl.weights.io.checkpoints import read_checkpoint
 from densessl.weights.read import read_backbone
 from densessl.weights.state import bare_model
@@ -70,12 +70,12 @@ class WallClock(Hook):
 def train(config: str, minutes: float, work_dir: str, data: str) -> None:
     """Train for so many minutes; a process of its own calls it."""
     arguments = [str(ROOT / f"configs/small/{config}.py"), "--data-root", data, "--work-dir", work_dir]
-    cfg = prepare(train_parser().parse_args(arguments))
+    cfg = run_config(settings_of(arguments))
     cfg.train_cfg = dict(by_epoch=False, max_iters=1000)
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.checkpoint.update(by_epoch=False, interval=10**9, save_last=True)
     cfg.default_hooks.logger.interval = 10
-    cfg.custom_hooks = [*cfg.custom_hooks, dict(type="WallClock", minutes=minutes)]
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), dict(type="WallClock", minutes=minutes)]
     DenseRunner.from_cfg(cfg).train()
 
 

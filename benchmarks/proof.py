@@ -36,7 +36,7 @@ from densessl.compare import (
     write_results,
 )
 from densessl.compare.cells import RUN, read_record, record_path
-from densessl.compare.grid import cell_name, config_text
+from densessl.compare.grid import cell_name, config_text, options_of
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere
@@ -84,13 +84,12 @@ def images(data: Path) -> list[str]:
 
 def pretraining(name: str, listed: Path, digest: str) -> Cell:
     """The run of a method on the images of a list."""
-    from densessl.cli.train import parser
     from densessl.configs import load_config
 
     config, options = METHODS[name]
     changes = ["--cfg-options", *options, *KEPT]
     cfg = load_config(config)
-    cfg.merge_from_dict(parser().parse_args([config, *changes]).cfg_options)
+    cfg.merge_from_dict(options_of([*options, *KEPT]))
     return Cell(
         name=f"pretrain/{name}",
         identity=dict(config=hashlib.sha256(config_text(cfg).encode()).hexdigest(), images=digest),

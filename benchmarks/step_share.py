@@ -21,19 +21,18 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from densessl.cli.train import parser as train_parser
-from densessl.cli.train import prepare
 from densessl.data.batch import Batch, collate_views
 from densessl.data.demo import write_demo_photos
 from densessl.losses import contrast
 from densessl.model import TwoBranch
 from densessl.registry import DATASETS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from densessl.runs import RunSettings, run_config
 from densessl.schedules import Horizon
 
 
 def build(config: str, batch: int, device: torch.device, folder: Path) -> tuple[TwoBranch, Batch, object]:
     """The model of a config, a raw batch of its views, and its optimiser wrapper."""
-    cfg = prepare(train_parser().parse_args([config, "--work-dir", str(folder / "run")]))
+    cfg = run_config(RunSettings(config, work_dir=str(folder / "run")))
     init_default_scope(cfg.default_scope)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).to(device).train()

@@ -30,17 +30,11 @@ train_cfg = dict(by_epoch=True, max_epochs=300)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Batch norm parameters and biases have neither weight decay nor LARS scaling.
+    # lr: 0.3 per 256 images. Batch norm parameters and biases have neither weight decay nor LARS scaling.
     optimizer=dict(type="LARS", lr=4.8, momentum=0.9, weight_decay=1e-6, eps=0.0),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.3 per 256 images: 4.8 at 4096; from 0 over 10 epochs, then a cosine to 0, step by step.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=4.8, warmup_epochs=10, start_factor=0.0),
-        reference_batch=4096,
-    ),
-    dict(type="ExportHook"),
-]
+# From 0 over 10 epochs, then a cosine to 0, step by step.
+default_hooks = dict(
+    lr=dict(schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=0.0), reference_batch=4096)
+)

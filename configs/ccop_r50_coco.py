@@ -65,9 +65,10 @@ model = dict(
             init="normal",
             length=65536,
             temperature=0.2,
-            iou_threshold=(0.8, 0.4),
-            jitter_xy=(0.15, 0.6),
-            jitter_wh=(0.35, 1.4),
+            # Lines over the run, one step ahead, as the code counts.
+            iou_threshold=dict(type="linear", start=0.8, end=0.4, lead=1),
+            jitter_xy=dict(type="linear", start=0.15, end=0.6, lead=1),
+            jitter_wh=dict(type="linear", start=0.35, end=1.4, lead=1),
             margin=0.4,
         ),
     ],
@@ -84,16 +85,13 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.3 for 256 images; ten epochs of warm-up, then a cosine to 0, both evaluated once an epoch.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=0.3, warmup_epochs=10, start_factor=1e-4, by_epoch=True),
+# Ten epochs of warm-up, then a cosine to 0, both evaluated once an epoch.
+default_hooks = dict(
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=1e-4, by_epoch=True),
         reference_batch=256,
-    ),
-    dict(type="ExportHook"),
-]
+    )
+)
 
 demo = {
     "regions": dict(

@@ -13,5 +13,3 @@ _base_ = "densecl_r50.py"
 train_dataloader = dict(dataset=dict(source="data/coco/train2017"))
 train_cfg = dict(max_epochs=800)
 optim_wrapper = dict(optimizer=dict(lr=0.3))
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="warmup_cosine", base=0.3, by_epoch=True))

@@ -71,10 +71,7 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.05 per 256 images, throughout.
-    dict(type="LRHook", schedule=dict(type="constant", value=0.05), reference_batch=256),
-    dict(type="ExportHook"),
-]
-default_hooks = dict(checkpoint=dict(interval=1))
+default_hooks = dict(
+    checkpoint=dict(interval=1),
+    lr=dict(schedule=dict(type="constant"), reference_batch=256),
+)

@@ -23,5 +23,3 @@ train_cfg = dict(by_epoch=True, max_epochs=5)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4), paramwise_cfg=dict(lr_mult={"*.sampling_offsets": 0.1, "*.reference_points_fc": 0.1})
 )
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="constant", value=2e-4))

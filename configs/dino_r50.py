@@ -26,7 +26,8 @@ model = dict(
             # numpy.linspace(0.04, 0.07, 50), an entry an epoch; then 0.07.
             teacher_temperature=dict(type="linear", start=0.04, end=0.07, epochs=50, by_epoch=True, inclusive=True),
             momentum=0.9,
-            freeze_epochs=1,
+            # Not in the first epoch.
+            train_prototypes=dict(type="switch", before=False, after=True, at_epoch=1),
         )
     ],
     data_preprocessor=dict(type="ViewPreprocessor"),
@@ -44,14 +45,11 @@ optim_wrapper = dict(
     # The norm of each gradient by itself, not of all together.
     clip_grad=dict(type="per_parameter", max_norm=3.0),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.1 for 256 images; from 0 over 10 epochs, then a cosine to 0.0048, which is not scaled with the batch.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=0.1, warmup_epochs=10, start_factor=0.0, final=0.0048, inclusive=True),
+default_hooks = dict(
+    # From 0 over 10 epochs, then a cosine to 0.0048, which is not scaled with the batch.
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=0.0, final=0.0048, inclusive=True),
         reference_batch=256,
     ),
-    # The published numbers are the target's.
-    dict(type="ExportHook", branch="target"),
-]
+    export=dict(branch="target"),  # the published numbers are the target's
+)

@@ -27,9 +27,5 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.03 for 256 images; a cosine to 0, evaluated once an epoch, without warm-up.
-    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.03, by_epoch=True), reference_batch=256),
-    dict(type="ExportHook"),
-]
+# A cosine to 0, evaluated once an epoch, without warm-up.
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", by_epoch=True), reference_batch=256))

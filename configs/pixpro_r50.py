@@ -33,28 +33,23 @@ model = dict(
     # Momentum 0.99 to 1 along a cosine over the run, counted as the official code does.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99, total="images")),
     objectives=[dict(type="PixPro", hidden=4096, dim=256, transform_layers=1, gamma=2.0, clamp=0.0, threshold=0.7)],
-    data_preprocessor=dict(type="ViewPreprocessor", views=views),
+    data_preprocessor=dict(type="ViewPreprocessor"),
 )
 
 # 8 GPUs x 128 images = 1024 images a step; 1.28 M images give 1251 steps an epoch, 125,100 in all.
-train_dataloader = dict(
-    batch_size=128, dataset=dict(type="UnlabelledImages", source="data/imagenet/train", views=views)
-)
+train_dataloader = dict(batch_size=128, dataset=dict(type="UnlabelledImages", source="data/imagenet/train"))
 train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",  # bf16 where the device has it
-    # Batch norm parameters and biases have neither weight decay nor LARS scaling.
+    # lr: 1.0 per 256 images. Batch norm parameters and biases have neither weight decay nor LARS scaling.
     optimizer=dict(type="LARS", lr=4.0, momentum=0.9, weight_decay=1e-5),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 1.0 per 256 images: 4.0 at 1024; from a hundredth of it over 5 epochs, then a cosine to 1e-6.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=4.0, warmup_epochs=5, start_factor=0.01, final=1e-6),
+# From a hundredth of the learning rate over 5 epochs, then a cosine to 1e-6.
+default_hooks = dict(
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=5, start_factor=0.01, final=1e-6),
         reference_batch=1024,
-    ),
-    dict(type="ExportHook"),
-]
+    )
+)

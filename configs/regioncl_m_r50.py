@@ -31,10 +31,5 @@ model = dict(
 
 # 8 GPUs x 128 images = 1024 images a step; 1.28 M images give 1251 steps an epoch.
 train_dataloader = dict(batch_size=128)
-optim_wrapper = dict(optimizer=dict(lr=0.15))
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.15 for 1024 images, more than MoCo v2's 0.03 per 256; a cosine to 0, evaluated once an epoch, without warm-up.
-    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.15, by_epoch=True), reference_batch=1024),
-    dict(type="ExportHook"),
-]
+optim_wrapper = dict(optimizer=dict(lr=0.15))  # more than MoCo v2's 0.03 per 256
+default_hooks = dict(lr=dict(reference_batch=1024))

@@ -20,7 +20,12 @@ model = dict(
     # Stages 2 to 4: maps of 28, 14 and 7 cells a side.
     online=dict(backbone=dict(out_indices=(1, 2, 3))),
     objectives=[
-        dict(type="DINO", prototypes=65536, freeze_epochs=1, **common),
+        dict(
+            type="DINO",
+            prototypes=65536,
+            train_prototypes=dict(type="switch", before=False, after=True, at_epoch=1),
+            **common,
+        ),
         dict(type="SCFS", levels=(0, 1, 2), width=256, hidden=2048, dim=256, **common),
     ],
 )

@@ -11,9 +11,11 @@ Recipe: the released code, which has no global loss. It trains in fp16; 400 epoc
 
 _base_ = ["_base_/runtime.py", "_base_/views_byol.py"]
 
-views = _base_.views
 # 118 of 14x14 patches: 60 % of the first view, in blocks.
-views[0]["mask"] = dict(type="blocks", patch_size=16, hidden=118, min_block=16)
+views = [
+    dict(_base_.views[0], mask=dict(type="blocks", patch_size=16, hidden=118, min_block=16)),
+    _base_.views[1],
+]
 
 model = dict(
     type="TwoBranch",
@@ -35,21 +37,15 @@ train_cfg = dict(by_epoch=True, max_epochs=1600)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",  # bf16 where the device has it; officially fp16
-    # Biases and norms have no weight decay; class and mask token have.
+    # lr: 6.25e-5 per 256 images. Biases and norms have no weight decay; class and mask token have.
     optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
     paramwise_cfg=dict(exclude=("1d",)),
     clip_grad=dict(max_norm=1.0),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 6.25e-5 per 256 images: 1e-3 at 4096; from 0 over 40 epochs, then a cosine to 0, step by step.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=1e-3, warmup_epochs=40, start_factor=0.0),
-        reference_batch=4096,
-    ),
-    dict(type="ExportHook"),
-]
+# From 0 over 40 epochs, then a cosine to 0, step by step.
+default_hooks = dict(
+    lr=dict(schedule=dict(type="warmup_cosine", warmup_epochs=40, start_factor=0.0), reference_batch=4096)
+)
 
 # 231 M parameters.
 demo = {"train_cfg.max_epochs": 1, "train_dataloader.batch_size": 4}

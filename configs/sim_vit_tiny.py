@@ -11,8 +11,10 @@ not swept.
 _base_ = "sim_vit_b.py"
 
 # 12x12 patches, of which 60 % are masked, as of the 14x14 of the recipe.
-views = [dict(view, size=96) for view in _base_.views]
-views[0].update(mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12))
+views = [
+    dict(_base_.views[0], size=96, mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12)),
+    dict(_base_.views[1], size=96),
+]
 
 model = dict(
     online=dict(backbone=dict(image_size=96, patch_size=8, dim=192, depth=8, heads=3)),
@@ -23,9 +25,7 @@ model = dict(
 # 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
 train_dataloader = dict(batch_size=64)
 train_cfg = dict(max_epochs=50)
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(
-    schedule=dict(type="warmup_cosine", base=5e-4, warmup_epochs=5, start_factor=0.0), reference_batch=64
-)
+optim_wrapper = dict(optimizer=dict(lr=5e-4))
+default_hooks = dict(lr=dict(schedule=dict(warmup_epochs=5), reference_batch=64))
 
 demo = {"train_cfg.max_epochs": 2, "train_dataloader.batch_size": 6}

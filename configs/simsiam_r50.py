@@ -28,13 +28,9 @@ train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay on everything, biases and norms included.
+    # lr: 0.05 per 256 images. Weight decay on everything, biases and norms included.
     optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=(), constant_lr=("objectives.simsiam.predictor",)),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.05 per 256 images: 0.1 at 512; a cosine to 0, evaluated once an epoch, without warm-up.
-    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.1, by_epoch=True), reference_batch=512),
-    dict(type="ExportHook"),
-]
+# A cosine to 0, evaluated once an epoch, without warm-up.
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", by_epoch=True), reference_batch=512))

@@ -5,7 +5,8 @@
 
 Released model: 74.3 linear top-1 (200 epochs: 72.7); 52 minutes an epoch.
 The recipe at 4096 images a step (75.3 after 800 epochs, 3:40 minutes an epoch on 64 V100) is another, not this one
-scaled: base 4.8, final 0.0048, warm-up from 0.3 over 10 epochs (`start_factor=0.0625`), no queue, `freeze_steps=313`.
+scaled: lr 4.8, final 0.0048, warm-up from 0.3 over 10 epochs (`start_factor=0.0625`), no queue, prototypes trained
+from step 313 on.
 Recipe: the released code. Loss stuck at ln(prototypes) is a collapse: `epsilon=0.03`, or freeze longer. Loss that rises
 for good when the queue joins: a shorter queue, or a later one.
 """
@@ -30,8 +31,8 @@ model = dict(
             views=((0, 1), (2, 3, 4, 5, 6, 7)),
             assign=(0, 1),
             queue_length=3840,
-            queue_from_epoch=15,
-            freeze_steps=5005,
+            use_queue=dict(type="switch", before=False, after=True, at_epoch=15),
+            train_prototypes=dict(type="switch", before=False, after=True, at_step=5005),
         )
     ],
     # The released code has 0.228 where ImageNet's deviation is 0.229.
@@ -48,9 +49,5 @@ optim_wrapper = dict(
     optimizer=dict(type="LARS", form="larc", lr=0.6, momentum=0.9, weight_decay=1e-6),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # A cosine from 0.6 to 0.0006, step by step, without warm-up.
-    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.6, final=0.0006), reference_batch=256),
-    dict(type="ExportHook"),
-]
+# A cosine to 0.0006, step by step, without warm-up.
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", final=0.0006), reference_batch=256))

@@ -28,18 +28,15 @@ train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay on everything, biases and norms included.
+    # lr: 0.05 per 256 images. Weight decay on everything, biases and norms included.
     optimizer=dict(type="SGD", lr=0.2, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # 0.05 per 256 images: 0.2 at 1024; a line over 5 epochs from a thousandth, then the first 95 hundredths of a cosine
-    # of 100 epochs back to it, step by step.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=0.2, warmup_epochs=5, start_factor=1e-3, final=2e-4, stretched=True),
+# A line over 5 epochs from a thousandth of the learning rate, then the first 95 hundredths of a cosine of 100 epochs back
+# to it, step by step.
+default_hooks = dict(
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=5, start_factor=1e-3, final=2e-4, stretched=True),
         reference_batch=1024,
-    ),
-    dict(type="ExportHook"),
-]
+    )
+)

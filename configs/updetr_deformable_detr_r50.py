@@ -20,5 +20,3 @@ model = dict(detector="mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4), paramwise_cfg=dict(lr_mult={"*.sampling_offsets": 0.1, "*.reference_points_fc": 0.1})
 )
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="warmup_multistep", base=2e-4, milestones=(40,)))

@@ -1,6 +1,80 @@
-"""densessl: self-supervised pretraining of detection backbones and detectors."""
+"""densessl: self-supervised pretraining of detection backbones and detectors.
+
+    import densessl
+    run = densessl.pretrain("photos/", method="pixpro", backbone="resnet18", out="runs/a")
+    densessl.load_backbone(detector, run.weights)
+
+Importing the package imports neither torch nor mmdet: its names are looked up when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from densessl import compat  # installs the stand-in for mmcv's compiled operators; imports nothing heavy
 from densessl.version import __version__
 
-__all__ = ["__version__", "compat"]
+# The Python face: names by the module that has them. docs/python.md shows them at work.
+_NAMES = {
+    "api": ("Pretrained", "compare", "pretrain"),
+    "data": ("Batch",),
+    "errors": ("DensesslError",),
+    "geometry": ("ViewGeometry",),
+    "methods": ("list_methods",),
+    "model": ("TwoBranch",),
+    "objectives": ("Objective",),
+    "runs": ("RunSettings", "build_run"),
+    "weights.detector.export": ("export_detector",),
+    "weights.detector.load": ("load_detector",),
+    "weights.export": ("convert_backbone", "export_backbone"),
+    "weights.load": ("load_backbone",),
+    "weights.read": ("read_backbone",),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = [
+    "Batch",
+    "DensesslError",
+    "Objective",
+    "Pretrained",
+    "RunSettings",
+    "TwoBranch",
+    "ViewGeometry",
+    "__version__",
+    "build_run",
+    "compare",
+    "compat",
+    "convert_backbone",
+    "export_backbone",
+    "export_detector",
+    "list_methods",
+    "load_backbone",
+    "load_detector",
+    "pretrain",
+    "read_backbone",
+]
+
+if TYPE_CHECKING:
+    from densessl.api import Pretrained, compare, pretrain
+    from densessl.data import Batch
+    from densessl.errors import DensesslError
+    from densessl.geometry import ViewGeometry
+    from densessl.methods import list_methods
+    from densessl.model import TwoBranch
+    from densessl.objectives import Objective
+    from densessl.runs import RunSettings, build_run
+    from densessl.weights.detector.export import export_detector
+    from densessl.weights.detector.load import load_detector
+    from densessl.weights.export import convert_backbone, export_backbone
+    from densessl.weights.load import load_backbone
+    from densessl.weights.read import read_backbone
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'densessl' has no attribute {name!r}")
+    value = getattr(import_module(f"densessl.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

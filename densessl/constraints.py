@@ -6,7 +6,7 @@ explain a run, so that no second list of keys or ranges has to be kept.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 AUTO = "auto"  # what a run works out by itself before anything is built
@@ -65,6 +65,7 @@ class Config:
         also: a TypedDict of further keys, which the builder takes before the class sees the rest.
         values: range of what a schedule may return (:mod:`densessl.schedules`).
         closed: classes that say they take any argument, and do not.
+        moved: keys that stand elsewhere, and where.
     """
 
     of: Any
@@ -75,6 +76,7 @@ class Config:
     also: type | None = None
     values: Range | None = None
     closed: tuple[type, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,28 @@ matching is ``correspondence=dict(type="OverlapGrid", size=7)``.
 Legend: N images, C channels, P pairs an image, S = H*W cells of a map, row-major.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densessl.constraints import Config, Count, NonNegative, Positive
-from densessl.geometry import ViewGeometry, distance_mask, edge_frame, overlap, pixpro_frame, sampling_grid, unit_cells
+from densessl.geometry import (
+    FRAMES,
+    ViewGeometry,
+    distance_mask,
+    overlap,
+    sampling_grid,
+    unit_cells,
+)
 from densessl.losses import full_precision, sample_points, unit
 from densessl.registry import CORRESPONDENCES
-
-if TYPE_CHECKING:  # objectives import this module
-    from densessl.schedules import Step
+from densessl.schedules import Step
+from densessl.wording import choose
 
 Reader = Callable[[Tensor], Tensor]
 CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES)]  # dict(type="RandomPoints", count=49)
-FRAMES = {"official": pixpro_frame, "edges": edge_frame}
 
 
 class Pairs(NamedTuple):
@@ -132,10 +135,8 @@ class DistanceThreshold(Correspondence):
 
     def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "edges"):
         super().__init__()
-        if coords not in FRAMES:
-            raise ValueError(f"correspondence.coords is {coords!r}; {sorted(FRAMES)} are known")
         self.threshold = threshold
-        self.frame = FRAMES[coords]
+        self.frame = FRAMES[choose("correspondence.coords", coords, FRAMES)]
 
     def forward(self, first, second, geometry, step) -> Pairs:
         frames = [self.frame(item) for item in geometry]

@@ -26,6 +26,10 @@ class MissingPackage(DensesslError, ModuleNotFoundError):
     """Something is asked for that needs a package that is not installed; the message names the extra that has it."""
 
 
+class FileMissing(DensesslError, FileNotFoundError):
+    """There is no file or folder of a name that was given."""
+
+
 class DataError(DensesslError, ValueError):
     """Images or annotations are missing, damaged, or not what a run can train on."""
 

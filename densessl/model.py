@@ -4,20 +4,22 @@ A *framework* (MoCo v2, BYOL, SimSiam, DINO …) is a configuration of it: a tar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from densessl.branches import MLP, Branch, build_branch, build_target
-from densessl.branches.branch import BranchConfig, Features
+from densessl.branches.branch import BranchConfig, Features, parts_for
 from densessl.constraints import Config
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, ObjectiveConfig
 from densessl.registry import MODELS, OBJECTIVES
 from densessl.schedules import Step
 from densessl.version import __version__
+from densessl.weights.io.checkpoints import to_plain
 from densessl.weights.load import load_backbone
 
 
@@ -52,15 +54,15 @@ class TwoBranch(CountingModel):
         branch = build_branch(online)
         built = [item if isinstance(item, Objective) else OBJECTIVES.build(item) for item in objectives]
         self.objectives = nn.ModuleDict()
+        self.plans: dict[str, list[Forward]] = {}
         for objective in built:
             if objective.name in self.objectives:
-                raise ValueError(f"two objectives are named {objective.name!r}; give each a `name` of its own")
+                raise SettingError(f"two objectives are named {objective.name!r}; give each a `name` of its own")
             self.objectives[objective.name] = objective
-            for name, module in objective.projectors(branch.channels).items():
-                branch.projectors[f"{objective.name}_{name}"] = module
+            self.plans[objective.name] = checked_plan(objective, branch)
+            branch.add_projectors(objective.name, objective.projectors(branch.channels))
         self.online = branch
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
-        self.plans = {objective.name: objective.plan() for objective in built}
         for name, module in self.named_modules():
             if isinstance(module, MLP):
                 module.label = name
@@ -85,15 +87,15 @@ class TwoBranch(CountingModel):
         self.target.branch(self.online).backbone.load_state_dict(self.online.backbone.state_dict())
         return str(report)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """What an exported file has to know about the parts of a branch; plain data, kept in checkpoints."""
         normalize = {}
         if hasattr(self.data_preprocessor, "mean"):
             normalize = dict(
                 mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB"
             )
-        parts = {name: _plain(self.config[name]) for name in ("backbone", "neck", "head") if self.config.get(name)}
-        return dict(**parts, normalize=normalize, version=__version__)
+        given = {name: self.config[name] for name in ("backbone", "neck", "head") if self.config.get(name)}
+        return dict(**to_plain(given, "model.online"), normalize=normalize, version=__version__)
 
     def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
         """MMEngine's entry: the fields of a :class:`Batch` spread out, as its train step passes them.
@@ -140,22 +142,28 @@ class TwoBranch(CountingModel):
     ) -> dict[tuple, Features]:
         """Run each distinct planned forward once; features by (views, keep), or (objective, views, keep) of derived
         views, each covering the concatenated views."""
-        wanted: dict[tuple, Forward] = {}
-        for name, plan in self.plans.items():
-            for forward in plan:
-                if forward.branch == which:
-                    key = _key(name, forward)
-                    wanted[key] = forward._replace(parts=forward.parts | wanted.get(key, forward).parts)
         results = dict(done)
-        for key, forward in wanted.items():
-            if key in results and results[key].covers(forward.parts):
+        for key, forward in self._wanted(which).items():
+            if key in results:
                 continue
             own = derived[key[0]] if isinstance(key[0], str) else {}
             parts = [own[v].images if isinstance(v, str) else batch.views[v] for v in forward.views]
             views = parts[0] if len(parts) == 1 else torch.cat(parts)
             keep = None if forward.keep is None else _kept(batch, forward).to(views.device, non_blocking=True)
-            results[key] = branch(views, keep, **forward.parts._asdict())
+            results[key] = branch(views, keep, **parts_for(*forward.levels))
         return results
+
+    def _wanted(self, which: str) -> dict[tuple, Forward]:
+        """The distinct forwards of a branch, each with the levels that any objective reads of it. Under stop-gradient
+        the target reads online forwards, so its levels count there too."""
+        wanted: dict[tuple, Forward] = {}
+        planned = [(name, forward) for name, plan in self.plans.items() for forward in plan]
+        for name, forward in sorted(planned, key=lambda item: item[1].branch != which):
+            key = _key(name, forward)
+            if forward.branch == which or (key in wanted and self.target.is_online):
+                levels = (*wanted.get(key, forward).levels, *forward.levels)
+                wanted[key] = forward._replace(levels=tuple(dict.fromkeys(levels)))
+        return wanted
 
     def _maps(self, name: str, online: Mapping[tuple, Features], target: Mapping[tuple, Features]):
         """What objective ``name`` sees: its planned features by branch and view."""
@@ -165,10 +173,10 @@ class TwoBranch(CountingModel):
             features = (online if forward.branch == "online" else target)[_key(name, forward)]
             seen[forward.branch].update(zip(forward.views, features.chunk(len(forward.views))))
             keeps[forward.branch].update(dict.fromkeys(forward.views, forward.keep))
-        prefix, branch = f"{name}_", self.target.branch(self.online)
-        first = BranchMaps(self.online, seen["online"], prefix, grad=True, keeps=keeps["online"])
+        branch = self.target.branch(self.online)
+        first = BranchMaps(self.online, seen["online"], name, grad=True, keeps=keeps["online"])
         shared = first if self.target.is_online else None
-        second = BranchMaps(branch, seen["target"], prefix, grad=False, shared=shared, keeps=keeps["target"])
+        second = BranchMaps(branch, seen["target"], name, grad=False, shared=shared, keeps=keeps["target"])
         return {"online": first, "target": second}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -176,6 +184,35 @@ class TwoBranch(CountingModel):
         objectives return as losses."""
         total = sum(value for key, value in losses.items() if key.split(".", 1)[-1].startswith("loss"))
         return total, {"loss": total.detach(), **{key: value.detach() for key, value in losses.items()}}
+
+
+def checked_plan(objective: Objective, branch: Branch) -> list[Forward]:
+    """The forwards of an objective.
+
+    Raises:
+        SettingError: the branch, or a masked backbone, lacks a level; or a view is planned twice in one branch, of
+            which the objective would see the last only.
+    """
+    plan, seen = objective.plan(), set()
+    for forward in plan:
+        for level in forward.levels:
+            try:
+                branch.channels(level)
+            except ValueError as error:
+                raise SettingError(f"objectives.{objective.name}: {error}") from error
+            if forward.keep is not None and not parts_for(level)["tokens"]:
+                raise SettingError(
+                    f"objectives.{objective.name}: level {level!r} of masked views {forward.views} is asked for; a "
+                    "masked backbone gives sequences only, as level 'tokens.0'"
+                )
+        for view in forward.views:
+            if (forward.branch, view) in seen:
+                raise SettingError(
+                    f"objectives.{objective.name} plans view {view!r} twice in the {forward.branch} branch; expected "
+                    "one forward for each view"
+                )
+            seen.add((forward.branch, view))
+    return plan
 
 
 def _key(name: str, forward: Forward) -> tuple:
@@ -188,20 +225,18 @@ def _kept(batch: Batch, forward: Forward) -> Tensor:
     """Indices (N, L) of the cells that a masked pass keeps of its views.
 
     Raises:
-        ValueError: a view comes without them.
+        SettingError: a view comes without them, or views of one pass keep different numbers of cells.
     """
     for view in forward.views:
         if forward.keep not in batch.draws[view]:
-            raise ValueError(
+            raise SettingError(
                 f"an objective masks view {view}, whose draws have no {forward.keep!r}: give views[{view}] a `mask`"
             )
-    return torch.cat([batch.draws[view][forward.keep] for view in forward.views])
-
-
-def _plain(value):
-    """A config as dicts, lists, numbers and strings."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    kept = [batch.draws[view][forward.keep] for view in forward.views]
+    counts = [cells.shape[1] for cells in kept]
+    if len(set(counts)) > 1:
+        raise SettingError(
+            f"views {forward.views} share a forward and their masks keep {counts} cells; expected equal numbers: give "
+            "them the same `mask`"
+        )
+    return torch.cat(kept)

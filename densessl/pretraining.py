@@ -1,37 +1,69 @@
 """What settings change in a pretraining config."""
 
-import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from mmengine.config import Config
 
 from densessl.data.demo import write_demo_photos
+from densessl.data.sources import list_images
 from densessl.errors import SettingError
+from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue
+from densessl.weights.read import NONE
+
+if TYPE_CHECKING:  # which is on a floor above
+    from densessl.runs import RunSettings
+
+AUTO = "auto"
 
 
-def prepare_pretraining(cfg: Config, args: argparse.Namespace) -> None:
-    """Change the config of a pretraining, in place, by the words that are for one."""
-    for word in ("labels", "labels_seed", "steps", "evaluations"):
-        if getattr(args, word) is not None:
+def change_config(cfg: Config, settings: "RunSettings") -> None:
+    """Change a pretraining config, in place, by all settings but ``options``.
+
+    Raises:
+        SettingError: a setting is for other configs.
+    """
+    for name in ("labels", "labels_seed", "steps", "evaluations"):
+        if getattr(settings, name) is not None:
             raise SettingError(
-                f"--{word.replace('_', '-')} is for detectors' and segmentors' configs; {args.config} pretrains"
+                f"--{name.replace('_', '-')} is for detectors' and segmentors' configs; {settings.config} pretrains"
             )
-    if args.regions and "regions" not in cfg:
-        raise SettingError(f"--regions is for configs whose method looks at regions; {args.config} has no `regions`")
-    if args.demo:
+    if settings.regions and "regions" not in cfg:
+        raise SettingError(
+            f"--regions is for configs whose method looks at regions; {settings.config} has no `regions`"
+        )
+    loader = cfg.train_dataloader
+    if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
-        cfg.train_dataloader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
-        cfg.train_dataloader.dataset.pop("root", None)
-    if args.data_root:
-        cfg.train_dataloader.dataset.source = args.data_root
-    if args.regions:
-        cfg.regions.path = args.regions
+        loader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
+        loader.dataset.pop("root", None)
+    if settings.data_root:
+        loader.dataset.source = settings.data_root
+    if settings.regions:
+        cfg.regions.path = settings.regions
+    if settings.batch_size is not None:
+        loader.largest_batch = loader.batch_size  # of "auto"; settle_sizes takes it out again
+        loader.batch_size = settings.batch_size
+    if settings.epochs is not None:
+        cfg.train_cfg.max_epochs = settings.epochs
+    if settings.init and settings.init != NONE:
+        cfg.merge_from_dict({"default_hooks.init": dict(type="InitHook", checkpoint=settings.init)})
+
+
+def complete_config(cfg: Config) -> None:
+    """What follows from other entries of a pretraining config, once all settings are in it."""
+    link_views(cfg)
+    workers = cfg.train_dataloader.get("num_workers", AUTO)
+    cfg.train_dataloader.num_workers = workers
+    cfg.train_dataloader.persistent_workers = workers != 0
+    cfg.train_dataloader.pin_memory = torch.cuda.is_available()
 
 
 def link_views(cfg: Config) -> None:
     """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches,
-    and the data set its ``regions``: ``--cfg-options`` may have changed them."""
+    and the data set its ``regions``."""
     dataset, preprocessor = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     if "regions" in cfg:
         dataset.regions = cfg.regions
@@ -42,9 +74,34 @@ def link_views(cfg: Config) -> None:
         dataset.photometric = preprocessor.photometric = cfg.photometric
 
 
-def workers(number: int | str) -> int:
-    """Loader workers per process: ``"auto"`` is the cores of this machine over its processes, at most 16."""
-    if number != "auto":
-        return int(number)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, min(16, len(os.sched_getaffinity(0)) // local))
+def settle_sizes(cfg: Config) -> list[str]:
+    """Resolve every ``"auto"`` that depends on how many images there are, in place: batch, queues, epochs.
+
+    Returns:
+        A line for the log for each.
+
+    Raises:
+        DensesslError: the images are not found, or are too few for any batch.
+    """
+    loader, lines = cfg.train_dataloader, []
+    largest = loader.pop("largest_batch", None)
+    queues = [item for item in cfg.model.get("objectives", ()) if item.get("length") == AUTO]
+    if AUTO not in (loader.batch_size, cfg.train_cfg.max_epochs) and not queues:
+        return lines
+    dataset = loader.dataset
+    images = min(len(list_images(dataset.source, dataset.get("root")).paths), dataset.get("limit") or 2**62)
+    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher", "none") == "pytorch" else 1
+    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
+    if loader.batch_size == AUTO:
+        loader.batch_size = fitting_batch(
+            images, processes * accumulated, largest if isinstance(largest, int) else None
+        )
+        lines.append(f"batch_size='auto': {loader.batch_size} images per process, of {images} in all")
+    step = loader.batch_size * processes * accumulated
+    for objective in queues:
+        objective.length = fitting_queue(images, step)
+        lines.append(f"{objective.get('name', objective.type)}: length='auto': a queue of {objective.length} keys")
+    if cfg.train_cfg.max_epochs == AUTO:
+        cfg.train_cfg.max_epochs = fitting_epochs(images, step)
+        lines.append(f"max_epochs='auto': {cfg.train_cfg.max_epochs} epochs of {images // step} steps")
+    return lines

@@ -5,7 +5,6 @@ test and a plot all get it by one call. The functions count in optimiser steps; 
 configs, which count in epochs.
 """
 
-import difflib
 import inspect
 import math
 from bisect import bisect_right
@@ -16,6 +15,8 @@ import numpy as np
 
 from densessl.constraints import Config, NonNegative, Positive, Range, Share, Value
 from densessl.data.rng import keyed_rng
+from densessl.errors import SettingError
+from densessl.wording import choose
 
 
 class Horizon(NamedTuple):
@@ -37,7 +38,7 @@ class Horizon(NamedTuple):
     global_batch: int
 
 
-Schedule = Callable[[int, Horizon], float]
+Schedule = Callable[[int, Horizon | None], float]  # of a constant, the horizon may be None
 
 
 def constant(step: float, *, value: float) -> float:
@@ -144,7 +145,8 @@ def build_schedule(cfg: dict) -> Schedule:
     """A schedule from its config.
 
     - ``dict(type='constant', value=...)``
-    - ``dict(type='linear', start=..., end=..., epochs=..., by_epoch=False, inclusive=False)``
+    - ``dict(type='linear', start=..., end=..., epochs=None, by_epoch=False, inclusive=False, lead=0)``; without
+      ``epochs`` the line takes the whole run
     - ``dict(type='switch', before=..., after=..., at_step=...)``, or ``at_epoch=...`` instead
     - ``dict(type='warmup_cosine', base=..., warmup_epochs=0, start_factor=0.01, final=0.0, by_epoch=False,
       inclusive=False, stretched=False)``
@@ -155,36 +157,29 @@ def build_schedule(cfg: dict) -> Schedule:
 
     With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo). With
     ``inclusive=True`` the last step (or epoch) of the line has its end value already, as in ``numpy.linspace`` (DINO,
-    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter.
+    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter. With ``lead=1`` a line is one
+    step (or epoch) ahead: the first step is on its way already, the last one is at its end (CCOP).
 
     Returns:
         A function of (step, horizon).
 
     Raises:
-        ValueError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not just one
-            of ``at_step`` and ``at_epoch``.
+        SettingError: an unknown type, an unknown or missing key, a ``total`` that is neither of the two, or not exactly
+            one of ``at_step`` and ``at_epoch``.
     """
     options = dict(cfg)
     kind = options.pop("type", None)
-    if kind not in SCHEDULES:
-        raise ValueError(f"schedule type {kind!r}: {_expected(str(kind), SCHEDULES)}")
-    factory = SCHEDULES[kind]
+    factory = SCHEDULES[choose("schedule type", kind, SCHEDULES)]
     parameters = inspect.signature(factory).parameters
     for key in options:
-        if key not in parameters:
-            raise ValueError(f"schedule {kind!r} has no key {key!r}: {_expected(key, parameters)}")
+        choose(f"schedule {kind!r}: key", key, parameters)
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
-            raise ValueError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
+            raise SettingError(f"schedule {kind!r} needs the key {key!r}, found {sorted(options)}")
     return factory(**options)
 
 
-def _expected(found: str, names) -> str:
-    near = difflib.get_close_matches(found, list(names), n=1, cutoff=0.0)[0]
-    return f"expected one of {sorted(names)}, nearest is {near!r}"
-
-
-def _constant(value: Value) -> Schedule:
+def _constant(value: Value | bool) -> Schedule:
     """The same at every step.
 
     Args:
@@ -193,27 +188,36 @@ def _constant(value: Value) -> Schedule:
     return lambda step, horizon: constant(step, value=value)
 
 
-def _linear(start: Value, end: Value, epochs: NonNegative, by_epoch: bool = False, inclusive: bool = False) -> Schedule:
+def _linear(
+    start: Value,
+    end: Value,
+    epochs: NonNegative | None = None,
+    by_epoch: bool = False,
+    inclusive: bool = False,
+    lead: NonNegative = 0,
+) -> Schedule:
     """A line, and its end from there on.
 
     Args:
         start: value at the first step.
         end: value at the end of the line, and from there on.
-        epochs: length of the line.
+        epochs: length of the line; by default that of the run.
         by_epoch: whether the value of an epoch's first step holds for the whole epoch.
         inclusive: whether the last step of the line has its end value already.
+        lead: steps that the line is ahead of the run.
     """
 
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
             step, horizon = _in_epochs(step, horizon)
-        return linear(step, start=start, end=end, length=epochs * horizon.steps_per_epoch, inclusive=inclusive)
+        length = horizon.total_steps if epochs is None else epochs * horizon.steps_per_epoch
+        return linear(step + lead, start=start, end=end, length=length, inclusive=inclusive)
 
     return schedule
 
 
 def _switch(
-    before: Value, after: Value, at_step: NonNegative | None = None, at_epoch: NonNegative | None = None
+    before: Value | bool, after: Value | bool, at_step: NonNegative | None = None, at_epoch: NonNegative | None = None
 ) -> Schedule:
     """One value, then another.
 
@@ -224,10 +228,11 @@ def _switch(
         at_epoch: the same in epochs.
     """
     if (at_step is None) == (at_epoch is None):
-        raise ValueError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
+        raise SettingError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
 
     def schedule(step: int, horizon: Horizon) -> float:
-        return switch(step, before=before, after=after, at=_step_of(at_epoch, horizon) if at_step is None else at_step)
+        at = _step_of(at_epoch, horizon) if at_step is None else at_step
+        return switch(step, before=before, after=after, at=at)
 
     return schedule
 
@@ -315,8 +320,7 @@ def _cosine_momentum(
         total: what counts the length of the run: "steps", or "images" as PixPro's code does.
         clamp: whether the value stays at its end there, or falls again.
     """
-    if total not in ("steps", "images"):
-        raise ValueError(f"schedule 'cosine_momentum': total={total!r}, expected 'steps' or 'images'")
+    choose("schedule 'cosine_momentum': total", total, ("steps", "images"))
 
     def schedule(step: int, horizon: Horizon) -> float:
         steps = horizon.total_steps
@@ -350,6 +354,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1))]
 ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True))]
 ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0))]
+ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES)]
 
 
 class Step(NamedTuple):
@@ -357,31 +362,43 @@ class Step(NamedTuple):
 
     Attributes:
         index: optimiser steps taken.
-        horizon: lengths of the schedule (:class:`densessl.schedules.Horizon`), None outside a run.
+        horizon: length of the run, None outside one.
         seed: of the run.
     """
 
     index: int
-    horizon: tuple | None = None
+    horizon: Horizon | None = None
     seed: int = 0
+
+    def horizon_for(self, setting: str) -> Horizon:
+        """The length of the run, for a setting that depends on it.
+
+        Raises:
+            SettingError: outside a run; the message names the setting.
+        """
+        if self.horizon is None:
+            raise SettingError(f"{setting} depends on the length of the run: call model.begin(horizon) first")
+        return self.horizon
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Batch-level random numbers of this step, equal on all ranks."""
         return keyed_rng(self.seed, purpose, self.index)
 
 
-def scheduled(value: float | dict) -> Callable[["Step"], float]:
+def scheduled(value: float | dict, key: str = "the schedule") -> Callable[[Step], float]:
     """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
 
-    The function raises ValueError where a schedule is asked outside a run, whose length it would need.
+    What is on or off is a number too: ``dict(type='switch', before=False, after=True, at_epoch=1)``. The function
+    raises SettingError where a schedule is evaluated outside a run, whose length it would need; ``key`` is what its
+    message calls the schedule.
     """
     if not isinstance(value, Mapping):
         return lambda step: value
     schedule = build_schedule(dict(value))
+    lengthless = value["type"] == "constant" or value.get("at_step") is not None
 
     def evaluate(step: Step) -> float:
-        if step.horizon is None and value["type"] != "constant":
-            raise ValueError(f"{dict(value)} is a schedule of a run: tell the model its length, model.begin(horizon)")
-        return schedule(step.index, step.horizon)
+        horizon = step.horizon if lengthless else step.horizon_for(f"{key} {dict(value)}")
+        return schedule(step.index, horizon)
 
     return evaluate

@@ -1,8 +1,10 @@
 """What arguments a class takes, as its signature tells: the schema of every config, so that none is written twice."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from densessl.errors import SettingError
 
 # Its signature says that it takes anything; it takes nothing.
 MODULE = ("torch.nn.modules.module", "Module.__init__")
@@ -38,6 +40,25 @@ def named_arguments(kind: Callable[..., Any]) -> tuple[dict[str, inspect.Paramet
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return named, False
     return named, True
+
+
+def refuse_renamed(kind: type, given: Mapping[str, Any]) -> None:
+    """Answer arguments of earlier versions with what says the same now.
+
+    Args:
+        kind: has ``RENAMED``: what to write now, by old name; ``{}`` in it stands for the value.
+        given: arguments by name.
+
+    Raises:
+        SettingError: some of them have other names now.
+    """
+    answers = [
+        f"{kind.__name__} takes no {name!r} any more: {kind.RENAMED[name].format(value)}"
+        for name, value in given.items()
+        if name in kind.RENAMED
+    ]
+    if answers:
+        raise SettingError("\n".join(answers))
 
 
 def _signature(call: Callable[..., Any]) -> inspect.Signature:

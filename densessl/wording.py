@@ -6,24 +6,35 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
+from densessl.errors import SettingError
+
 
 def choose(key: str, name: Any, names: Iterable[str]) -> Any:
-    """``name``, if it is one of ``names``; else a ValueError that says so of ``key`` and offers the nearest."""
+    """``name``, where it is one of ``names``.
+
+    Raises:
+        SettingError: it is not; the message names ``key`` and the nearest of ``names``.
+    """
     if name in names:
         return name
-    raise ValueError(f"{key} {name!r} is unknown; {suggestion(name, names)}")
+    raise SettingError(f"{key} {name!r} is unknown; {suggestion(name, names)}")
+
+
+def nearest(name: Any, names: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The names most like ``name``, best first.
+
+    Args:
+        count: how many at most.
+        cutoff: least similarity, 0 to 1; with 0 there always is one, unless ``names`` is empty.
+    """
+    return difflib.get_close_matches(str(name), list(names), n=count, cutoff=cutoff)
 
 
 def suggestion(name: Any, names: Iterable[str]) -> str:
     """The end of an error message: the names nearest to ``name``, or all names when none is near."""
     names = sorted(names)
     near = nearest(name, names)
-    return f"did you mean {near}?" if near else f"known: {', '.join(names)}"
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """The up to three names nearest to ``name``, empty when none is near."""
-    return " or ".join(difflib.get_close_matches(str(name), sorted(names), n=3))
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
 
 
 def duration(seconds: float) -> str:

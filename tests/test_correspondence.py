@@ -8,7 +8,7 @@ from densessl.correspondence import cells
 from densessl.geometry import ViewGeometry, affine, cell_centres, frame_cells, pixpro_frame, to_view
 from densessl.registry import CORRESPONDENCES
 from densessl.schedules import Step
-from tests.geometry.test_correspondence import CASES, crop_view
+from tests.geometry.test_cell_distance import CASES, crop_view
 
 STEP = Step(3)
 
@@ -144,7 +144,7 @@ def test_distance_threshold_means_over_the_close_cells_of_maps_of_any_size():
             expected = sum(values[0].flatten(1)[:, j] for j in close) / len(close) if close else torch.zeros(4).double()
             torch.testing.assert_close(read[0, i], expected, rtol=0, atol=1e-14)
         assert 0 < pairs.valid.sum() < 12
-    with pytest.raises(ValueError, match=r"correspondence\.coords is 'pixels'"):
+    with pytest.raises(ValueError, match=r"correspondence\.coords 'pixels' is unknown"):
         pairs_of("DistanceThreshold", first, second, geometry, coords="pixels")
 
 

@@ -118,6 +118,11 @@ def test_dino_teacher_temperature(start, end, warm):
         ({"by_epoch": True}, [0, 0, 0, 3, 3, 3, 6, 6, 6]),
         ({"inclusive": True}, [0, 1.2, 2.4, 3.6, 4.8, 6, 6, 6, 6]),
         ({"by_epoch": True, "inclusive": True}, [0, 0, 0, 6, 6, 6, 6, 6, 6]),
+        ({"lead": 1}, [1, 2, 3, 4, 5, 6, 6, 6, 6]),
+        ({"by_epoch": True, "lead": 1}, [3, 3, 3, 6, 6, 6, 6, 6, 6]),
+        ({"epochs": None}, [6 * step / 9 for step in range(9)]),
+        ({"epochs": None, "lead": 1}, [6 * step / 9 for step in range(1, 10)]),
+        ({"epochs": None, "by_epoch": True}, [0, 0, 0, 2, 2, 2, 4, 4, 4]),
     ],
 )
 def test_linear_by_step_and_by_epoch(options, expected):
@@ -173,14 +178,17 @@ def test_constant():
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
-        ({"type": "warmup_cosin", "base": 1}, "nearest is 'warmup_cosine'"),
+        ({"type": "warmup_cosin", "base": 1}, "schedule type 'warmup_cosin' is unknown; did you mean warmup_cosine"),
         ({"base": 1}, "schedule type None"),
-        ({"type": "warmup_cosine", "base": 1, "warmup_epoch": 5}, "nearest is 'warmup_epochs'"),
+        (
+            {"type": "warmup_cosine", "base": 1, "warmup_epoch": 5},
+            "schedule 'warmup_cosine': key 'warmup_epoch' is unknown; did you mean warmup_epochs",
+        ),
         ({"type": "warmup_cosine"}, "needs the key 'base'"),
-        ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "expected 'steps' or 'images'"),
+        ({"type": "cosine_momentum", "base": 1, "total": "epochs"}, "total 'epochs' is unknown; known: images, steps"),
         ({"type": "switch", "before": 0, "after": 1}, "needs at_step or at_epoch, found at_step=None, at_epoch=None"),
         ({"type": "switch", "before": 0, "after": 1, "at_step": 1, "at_epoch": 2}, "found at_step=1, at_epoch=2"),
-        ({"type": "linear", "start": 0, "end": 1}, "needs the key 'epochs'"),
+        ({"type": "linear", "start": 0, "epochs": 1}, "needs the key 'end'"),
     ],
 )
 def test_config_errors_name_the_key(cfg, message):

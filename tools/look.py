@@ -1,9 +1,8 @@
-"""Look into a checkpoint: ``python tools/look.py matching work_dirs/pixpro_r50/epoch_100.pth matches.png``. See
-``--help``."""
+"""``densessl look`` from a checkout. See ``--help``."""
 
 import sys
 
-from densessl.insight.look import main
+from densessl.cli.look import main
 
 if __name__ == "__main__":
     sys.exit(main())

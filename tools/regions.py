@@ -1,4 +1,4 @@
-"""Make, check and import stores of regions: ``python tools/regions.py build DATA OUT``. See ``--help``."""
+"""``densessl regions`` from a checkout. See ``--help``."""
 
 import sys
 

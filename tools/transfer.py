@@ -1,19 +1,8 @@
-"""What pretraining is worth: ``python tools/transfer.py compare --config C --init random=none --init a=a.pth …``."""
+"""``densessl compare`` from a checkout: ``python tools/transfer.py compare …``. See ``--help``."""
 
-import argparse
 import sys
-from collections.abc import Sequence
 
-from densessl.cli.compare import add_compare
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns its exit code."""
-    parser = argparse.ArgumentParser(prog="transfer.py", description=__doc__)
-    add_compare(parser.add_subparsers(required=True, metavar="COMMAND"))
-    args = parser.parse_args(argv)
-    return args.run(args)
-
+from densessl.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,12 +18,8 @@ model = dict(pretext=dict(type="DETReg", teacher=dict(type="ResNet", depth=50, o
 train_dataloader = dict(
     batch_size=24, dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=2)
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # The same for any batch; the drops of the official commands lie behind the ends of their runs.
-    dict(type="LRHook", schedule=dict(type="constant", value=1e-4)),
-    dict(type="ExportHook"),
-]
+# The same learning rate for any batch; the drops of the official commands lie behind the ends of their runs.
+default_hooks = dict(lr=dict(schedule=dict(type="constant")))
 demo = {
     "train_dataloader.batch_size": 2,
     "train_cfg.max_epochs": 1,

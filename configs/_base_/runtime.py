@@ -16,6 +16,7 @@ train_dataloader = dict(
     collate_fn=dict(type="densessl.collate_views"),
 )
 
+# Hooks of one priority act in this order.
 default_hooks = dict(
     runtime_info=dict(type="AsyncRuntimeInfoHook"),
     timer=None,  # ProgressHook measures
@@ -23,6 +24,11 @@ default_hooks = dict(
     logger=dict(type="ProgressHook", interval=50),
     param_scheduler=None,  # LRHook sets the learning rate
     checkpoint=dict(type="CheckpointHook", interval=10, max_keep_ckpts=3, save_last=True),
+    init=dict(type="InitHook", checkpoint=None),  # `--init FILE` fills it in
+    step=dict(type="StepHook"),
+    # Each recipe adds the shape of its schedule, and the images a step for which `optim_wrapper.optimizer.lr` is meant.
+    lr=dict(type="LRHook"),
+    export=dict(type="ExportHook"),
 )
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="JsonlVisBackend"), dict(type="TensorboardVisBackend")])
 log_processor = dict(by_epoch=True)

@@ -24,8 +24,4 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.06, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    dict(type="LRHook", schedule=dict(type="warmup_cosine", base=0.06, warmup_epochs=1), reference_batch=64),
-    dict(type="ExportHook"),
-]
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", warmup_epochs=1), reference_batch=64))

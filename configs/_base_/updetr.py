@@ -15,12 +15,8 @@ train_dataloader = dict(
     dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=10, min_side=0.0),
 )
 train_cfg = dict(by_epoch=True, max_epochs=60)
-custom_hooks = [
-    dict(type="StepHook"),
-    # The same for any batch.
-    dict(type="LRHook", schedule=dict(type="warmup_multistep", base=1e-4, milestones=(40,))),
-    dict(type="ExportHook"),
-]
+# The same learning rate for any batch.
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_multistep", milestones=(40,))))
 demo = {
     "train_dataloader.batch_size": 2,
     "train_cfg.max_epochs": 1,

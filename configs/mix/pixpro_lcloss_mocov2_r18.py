@@ -9,9 +9,7 @@ near ln 49 = 3.9 and MoCo near ln 4097 = 8.3, so 1, 1 and 0.5. Neither they nor 
 
 _base_ = ["../_base_/runtime.py", "../_base_/views_byol.py"]
 
-views = _base_.views
-for view in views:
-    view["size"] = 160  # 5x5 cells
+views = [dict(view, size=160) for view in _base_.views]  # 5x5 cells
 
 model = dict(
     type="TwoBranch",
@@ -38,13 +36,10 @@ optim_wrapper = dict(
     optimizer=dict(type="LARS", lr=1.0, momentum=0.9, weight_decay=1e-5),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-custom_hooks = [
-    dict(type="StepHook"),
-    # As in `pixpro_r18.py`: 1.0 for 64 images.
-    dict(
-        type="LRHook",
-        schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6),
+# As in `pixpro_r18.py`.
+default_hooks = dict(
+    lr=dict(
+        schedule=dict(type="warmup_cosine", warmup_epochs=1, start_factor=0.01, final=1e-6),
         reference_batch=64,
-    ),
-    dict(type="ExportHook"),
-]
+    )
+)

@@ -28,5 +28,4 @@ model = dict(
 train_dataloader = dict(batch_size=8, dataset=dict(patch=64))
 train_cfg = dict(by_epoch=True, max_epochs=8)
 optim_wrapper = dict(precision="auto", optimizer=dict(lr=4e-4))  # bf16 where the device has it
-custom_hooks = _base_.custom_hooks
-custom_hooks[1]["schedule"] = dict(type="warmup_cosine", base=4e-4, warmup_epochs=1)
+default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", warmup_epochs=1)))

@@ -19,5 +19,3 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="LARS", lr=0.5, momentum=0.9, weight_decay=1e-6, eps=0.0),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="warmup_cosine", base=0.5, warmup_epochs=1))

@@ -8,18 +8,14 @@ off); sizes and rates are those of `pixpro_r18.py`.
 
 _base_ = "../pixpro_r50.py"
 
-views = _base_.views
-for view in views:
-    view["size"] = 128
+views = [dict(view, size=128) for view in _base_.views]
 
 model = dict(
     online=dict(backbone=dict(depth=18)),
     objectives=[dict(type="PixPro", hidden=1024, dim=128), dict(type="InstanceCosine", hidden=1024, dim=128)],
 )
 # 1 process x 64 images = 64 images a step; 3,000 photos give 46 steps an epoch.
-train_dataloader = dict(batch_size=64, dataset=dict(views=views))
+train_dataloader = dict(batch_size=64)
 train_cfg = dict(by_epoch=True, max_epochs=24)
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(
-    schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1, start_factor=0.01, final=1e-6), reference_batch=64
-)
+optim_wrapper = dict(optimizer=dict(lr=1.0))
+default_hooks = dict(lr=dict(schedule=dict(warmup_epochs=1), reference_batch=64))

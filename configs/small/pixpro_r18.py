@@ -16,5 +16,3 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="LARS", lr=1.0, momentum=0.9, weight_decay=1e-5),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-custom_hooks = _base_.custom_hooks
-custom_hooks[1].update(schedule=dict(type="warmup_cosine", base=1.0, warmup_epochs=1))

@@ -5,7 +5,6 @@ each sample, and returns a row of numbers. The pixel work takes a batch and thos
 The rows stay on the CPU, so which images an operation touches is known without waiting for the device.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 
 from densessl.constraints import Config, Share
+from densessl.errors import SettingError
 from densessl.registry import AUGMENTATIONS
+from densessl.wording import suggestion
 
 # On the CPU, images go one at a time through the whole recipe and so stay in the cache of a core: 32 images of
 # 224 x 224 at once take 1.4 to 2.2 times as long.
@@ -147,10 +148,7 @@ def _build(position: int, op: dict | PhotometricOp) -> PhotometricOp:
         name, known = op.get("type"), sorted(AUGMENTATIONS.module_dict)
         # A dotted name is a scope or an import path: the registry resolves it.
         if name is None or (isinstance(name, str) and "." not in name and name not in known):
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0)
-            raise KeyError(
-                f"ops[{position}]: type={name!r} is not an augmentation; did you mean {near[0]!r}? Known: {known}"
-            )
+            raise SettingError(f"photometric[{position}].type {name!r} is unknown; {suggestion(name, known)}")
         op = AUGMENTATIONS.build(op)
     if not isinstance(op, PhotometricOp):
         raise TypeError(f"ops[{position}] is a {type(op).__name__}, expected a PhotometricOp or its config")

@@ -1,7 +1,6 @@
 """Backbones by config: densessl's own, MMDetection's (``mmdet.*``) and timm's (``timm.*``)."""
 
 import copy
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.constraints import Config
+from densessl.extras import import_extra
 from densessl.registry import MODELS, SCOPE
 from densessl.wording import suggestion
 
@@ -31,7 +31,7 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: the type is unknown (the message has the nearest), or the config asks for pretrained weights to be
             fetched.
-        ImportError: mmdet or timm is not installed.
+        MissingPackage: mmdet or timm is not installed.
     """
     arguments = copy.deepcopy(dict(cfg))
     name = arguments.pop("type", None)
@@ -45,7 +45,7 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
         backbone = _build_timm(rest, arguments)
     else:
         if library == "mmdet":
-            _import("mmdet", name)
+            import_extra("mmdet", f"backbone {name}")
         backbone = _build_registered(name, arguments)
     _describe(backbone)
     return backbone
@@ -66,13 +66,6 @@ def _pretrained(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _pretrained(item, f"{path}[{i}]")
 
 
-def _import(library: str, name: str):
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise ImportError(f"backbone {name} needs {library}: pip install 'densessl[det]'") from error
-
-
 def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
     if name is None or MODELS.get(name) is None:
         names = list(MODELS.module_dict)
@@ -91,7 +84,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
-    timm = _import("timm", f"timm.{name}")
+    timm = import_extra("timm", f"backbone timm.{name}")
     if not timm.is_model(name):
         raise ValueError(
             f"backbone type 'timm.{name}' is unknown; "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from densessl.branches.backbone import BackboneConfig, build_backbone
 from densessl.constraints import Config
 from densessl.registry import MODELS, SCOPE
+from densessl.wording import choose
 
 T = TypeVar("T")
 # Of the backbone by number, or as sequences "tokens.0"; "neck.0"; of a head's towers "cls.0", "reg.0".
@@ -29,28 +30,11 @@ class BranchConfig(TypedDict):
     head: NotRequired[Annotated[dict, Config(MODELS, filled=("in_channels",))] | None]
 
 
-class Parts(NamedTuple):
-    """What a forward pass has to give beside the backbone's maps.
-
-    Attributes:
-        neck, head: their maps; a head's need the neck's.
-        tokens: the sequences of a transformer.
-    """
-
-    neck: bool = False
-    head: bool = False
-    tokens: bool = False
-
-    def __or__(self, other: "Parts") -> "Parts":
-        """What either asks for."""
-        return Parts(*(a or b for a, b in zip(self, other)))
-
-
-def needed(*levels: Level) -> Parts:
-    """What a branch has to give for there to be these levels."""
+def parts_for(*levels: Level) -> dict[str, bool]:
+    """The arguments of :meth:`Branch.forward` with which a pass gives these levels beside the backbone's maps."""
     kinds = {level.partition(".")[0] for level in levels if isinstance(level, str)}
     head = bool(kinds - {"neck", "tokens"})
-    return Parts(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
+    return dict(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
 
 
 def look_up(table: Mapping[Level, T], level: Level) -> T:
@@ -98,10 +82,6 @@ class Features(NamedTuple):
         neck's output i."""
         return look_up(by_level(self.levels, self.neck, self.head, self.tokens), level)
 
-    def covers(self, parts: Parts) -> bool:
-        """Whether all of these are there."""
-        return all(bool(getattr(self, name)) for name, asked in parts._asdict().items() if asked)
-
     def map(self, function: Callable[[Tensor], Any]) -> "Features":
         """The same features with ``function`` applied to each map."""
         lists = (self.levels, self.neck, self.tokens, *self.head.values())
@@ -141,6 +121,18 @@ class Branch(nn.Module):
         self.head = head
         self.projectors = nn.ModuleDict(projectors)
 
+    def add_projectors(self, objective: str, projectors: Mapping[str, nn.Module]) -> None:
+        """Keep the projectors of an objective, by their names there."""
+        self.projectors.update({f"{objective}_{name}": module for name, module in projectors.items()})
+
+    def projector(self, objective: str, name: str) -> nn.Module:
+        """The projector that an objective calls ``name``.
+
+        Raises:
+            ValueError: it has none of that name; the message has the nearest.
+        """
+        return self.projectors[choose("projector", f"{objective}_{name}", self.projectors)]
+
     def forward(
         self, views: Tensor, keep: Tensor | None = None, neck: bool = False, head: bool = False, tokens: bool = False
     ) -> Features:
@@ -167,7 +159,7 @@ class Branch(nn.Module):
             ValueError: there is no such level; the message lists those there are.
         """
         sequences = hasattr(self.backbone, "maps")
-        if needed(level).tokens and not sequences:
+        if parts_for(level)["tokens"] and not sequences:
             raise ValueError(
                 f"level {level!r} is asked for, online.backbone {type(self.backbone).__name__} gives maps and no "
                 "sequences of tokens; expected dict(type='ViT', …)"

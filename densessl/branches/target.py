@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from densessl.schedules import ScheduledShare, build_schedule
+from densessl.schedules import Horizon, ScheduledShare, Step, scheduled
 from densessl.wording import choose
 
 
@@ -68,7 +68,7 @@ class Target(nn.Module):
         self,
         online: nn.Module,
         kind: str,
-        schedule: Callable[[int, Any], float],
+        schedule: Callable[[Step], float],
         timing: str,
         buffers: str,
         norm: str,
@@ -110,29 +110,29 @@ class Target(nn.Module):
                         module.eval()
         return self
 
-    def before_forward(self, online: nn.Module, step: int, horizon: Any = None) -> bool:
+    def before_forward(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
         """To be called before each target forward; moves a target of that timing, with the momentum of ``step``.
 
         Args:
             step: optimiser steps taken so far.
-            horizon: length of the run (:class:`densessl.schedules.Horizon`); a constant momentum needs none.
+            horizon: length of the run; a constant momentum needs none.
 
         Returns:
             whether the target moved.
         """
         return self.timing == "before_forward" and self._move(online, step, step, horizon)
 
-    def after_step(self, online: nn.Module, step: int, horizon: Any = None) -> bool:
+    def after_step(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
         """To be called after each optimiser step, counted in ``step``; moves a target of that timing.
 
         The momentum is that of the step just taken, number ``step - 1``: DINO indexes its schedule so.
         """
         return self.timing == "after_step" and self._move(online, step, step - 1, horizon)
 
-    def _move(self, online: nn.Module, step: int, index: int, horizon: Any) -> bool:
+    def _move(self, online: nn.Module, step: int, index: int, horizon: Horizon | None) -> bool:
         if self.kind != "ema" or step == self._updated_at:
             return False
-        self.momentum = self.schedule(index, horizon)
+        self.momentum = self.schedule(Step(index, horizon))
         ema_update_module_(self._branch, online, self.momentum, self.buffers_policy)
         self._updated_at = step
         self.updated_at.fill_(step)
@@ -171,13 +171,6 @@ def build_target(
     choose("target timing", timing, ("before_forward", "after_step"))
     choose("target buffers", buffers, ("params_only", "all"))
     choose("target norm", norm, ("train", "eval"))
-    if isinstance(momentum, dict):
-        schedule = build_schedule(momentum)
-    elif 0 <= momentum <= 1:
-
-        def schedule(step: int, horizon: Any) -> float:
-            return momentum
-
-    else:
+    if not (isinstance(momentum, dict) or 0 <= momentum <= 1):
         raise ValueError(f"target momentum={momentum}, expected a number from 0 to 1 or the config of a schedule")
-    return Target(online, kind, schedule, timing, buffers, norm)
+    return Target(online, kind, scheduled(momentum), timing, buffers, norm)

@@ -1,32 +1,29 @@
-"""The command line of ``tools/transfer.py compare``."""
+"""``densessl compare``: train one config from several starts and compare them."""
 
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from densessl.cli.train import misfits
-from densessl.compare.cells import CompareError, write_json
-from densessl.compare.curve import draw_curves, draw_fractions, save
+from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.compare.cells import CompareError
 from densessl.compare.grid import ALL, Grid
-from densessl.compare.run import Results, read_results, run_grid
-from densessl.compare.table import report, summary
-from densessl.files import written_whole
+from densessl.compare.report import write_results
+from densessl.compare.run import read_results, run_grid
 from densessl.weights.read import NONE
 
 EVALUATIONS = 5
-STOPPED = 130  # exit status after Ctrl-C, as of shells
 
 
-def add_compare(commands) -> None:
-    """Add ``compare`` to the commands of a parser."""
-    parser = commands.add_parser(
-        "compare",
-        help="train one config from several starts and compare them",
-        description="Train one config from several starts, with several fractions of the labels and several seeds, and "
-        "compare the starts. Stop it whenever you like: the same command goes on, and does no finished run twice.",
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="densessl compare",
+        description="Train one config from several starts, with several fractions of the labels and several seeds,\n"
+        "and compare the starts. Stop it whenever you like: the same command goes on, and does no finished run twice.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="of the detector or segmentor: a file or mmdet::NAME")
     parser.add_argument(
@@ -62,7 +59,8 @@ def add_compare(commands) -> None:
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
     parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings, not refuse")
     parser.add_argument("--show", action="store_true", help="print what is there in --out, and run nothing")
-    parser.set_defaults(run=run)
+    add_debug(parser)
+    return parser
 
 
 def grid_of(args: argparse.Namespace) -> Grid:
@@ -102,36 +100,17 @@ def grid_of(args: argparse.Namespace) -> Grid:
     )
 
 
-def write_results(results: Results, out: Path, metrics: Sequence[str] = ()) -> str:
-    """Write results.md, results.json and the pictures, and give the text.
-
-    Raises:
-        CompareError: One of the metrics was not measured.
-    """
-    text = report(results, metrics)
-    with written_whole(out / "results.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_json(out / "results.json", summary(results, metrics))
-    if results.records:
-        key = results.metrics(metrics)[0]
-        save(draw_curves(results, key), out / "steps.png")
-        if len(results.labels) > 1:
-            save(draw_fractions(results, key), out / "labels.png")
-    return text
-
-
-def run(args: argparse.Namespace) -> int:
-    """Returns the exit code: 0 all is done, 1 some run failed, 2 nothing could be run."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run. Returns the exit code: 1 where some run failed."""
+    args = parser().parse_args(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # however we are asked to stop, runs end with us
     try:
-        results = read_results(args.out) if args.show else run_grid(grid_of(args), args.jobs, args.keep, args.redo)
-        print(f"\n{write_results(results, args.out, args.metric)}")
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    except (CompareError, *misfits()) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return guarded(lambda: _compare(args), args.debug, "; the same command goes on from here")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    results = read_results(args.out) if args.show else run_grid(grid_of(args), args.jobs, args.keep, args.redo)
+    print(f"\n{write_results(results, args.out, args.metric)}")
     return 1 if results.failures else 0

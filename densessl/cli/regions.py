@@ -1,13 +1,14 @@
-"""The command line of ``tools/regions.py``: make, check and import stores of regions."""
+"""``densessl regions``: make, check and import stores of regions."""
 
 import argparse
 import inspect
 import os
-import sys
 from collections.abc import Sequence
 
 from mmengine.config import DictAction
 
+from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.errors import SettingError
 from densessl.regions.build import build
 from densessl.regions.report import format_statistics, statistics
 from densessl.regions.select import PRESETS
@@ -21,7 +22,6 @@ GENERATORS = {
     "grid": "Grid",
     "random": "RandomBoxes",
 }
-STOPPED = 130  # exit status after Ctrl-C, as of shells
 
 
 def generator_config(name: str, options: dict, max_side: int | None = None) -> dict:
@@ -33,18 +33,18 @@ def generator_config(name: str, options: dict, max_side: int | None = None) -> d
         max_side: the argument of that name.
 
     Raises:
-        ValueError: the generator does not take one of the arguments, or not as it is.
+        SettingError: the generator does not take one of the arguments, or not as it is.
     """
     options = options | ({} if max_side is None else {"max_side": max_side})
     takes = list(inspect.signature(REGION_GENERATORS.get(GENERATORS[name])).parameters)
     for option in options:
         if option not in takes:
-            raise ValueError(f"generator {name} takes no {option!r}, but {', '.join(takes)}")
+            raise SettingError(f"generator {name} takes no {option!r}, but {', '.join(takes)}")
     config = dict(type=GENERATORS[name], **options)
     try:
         REGION_GENERATORS.build(dict(config))
     except TypeError as error:
-        raise ValueError(f"generator {name} does not take {options}: {error}") from error
+        raise SettingError(f"generator {name} does not take {options}: {error}") from error
     return config
 
 
@@ -69,7 +69,7 @@ def run_check(args: argparse.Namespace) -> None:
     from densessl.regions.check import check
 
     if args.picture and not args.data:
-        raise ValueError("--picture needs --data, the images to draw on")
+        raise SettingError("--picture needs --data, the images to draw on")
     print(check(args.out, args.coco, args.data, args.picture))
 
 
@@ -80,8 +80,13 @@ def run_import(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
-    top = argparse.ArgumentParser(prog="regions.py", description="Make, check and import stores of regions.")
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="densessl regions",
+        description="Make, check and import stores of regions.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     make = commands.add_parser(
         "build",
@@ -136,18 +141,13 @@ def parser() -> argparse.ArgumentParser:
     bring.add_argument("--data", help="folder, list or COCO json of the images, where names or sizes are wanting")
     bring.add_argument("--top", type=int, metavar="K", help="keep the best K of an image")
     bring.set_defaults(run=run_import)
+    for command in (make, check, bring):
+        add_debug(command)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 2 where data or parameters are not as they should be."""
+    """Run a command. Returns the exit code."""
     args = parser().parse_args(argv)
-    try:
-        args.run(args)
-    except KeyboardInterrupt:
-        print("stopped" + ("; the same command goes on from here" if args.run is run_build else ""), file=sys.stderr)
-        return STOPPED
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    goes_on = "; the same command goes on from here" if args.run is run_build else ""
+    return guarded(lambda: args.run(args), args.debug, goes_on)

@@ -3,9 +3,9 @@
 :func:`run_grid` runs a :class:`Grid`; :func:`run_cells` whatever else an experiment is made of.
 """
 
-from densessl.cli.compare import write_results
 from densessl.compare.cells import Cell, CompareError, Failure, run_cells
 from densessl.compare.grid import Grid
+from densessl.compare.report import write_results
 from densessl.compare.run import Results, read_results, run_grid
 from densessl.compare.table import report, summary
 

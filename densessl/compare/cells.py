@@ -233,7 +233,8 @@ def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **cell.environment},
+            # Unbuffered, so that lines of print and of stderr keep their order: a failure's reason comes last.
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **cell.environment},
             pass_fds=[lock],
             start_new_session=True,
         )

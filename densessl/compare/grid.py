@@ -1,5 +1,6 @@
 """The grid of a comparison: which runs there are, what decides their results, and how many steps they take."""
 
+import argparse
 import difflib
 import hashlib
 import json
@@ -12,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
-from densessl.cli.train import parser
 from densessl.compare.cells import CHECKPOINTS, RUN, Cell, CompareError
 from densessl.compare.results import read_run, read_step_seconds
 from densessl.configs import load_config
@@ -26,7 +26,7 @@ from densessl.finetune.config.label_fractions import parse_labels
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.read import NONE
 
-TRAINER = Path(__file__).parents[2] / "tools/train.py"
+TRAINER = ("-m", "densessl", "train")  # what Python runs
 ALL = "all"  # labels, where the grid names no fraction
 TIMED_STEPS = 30
 SHOWN = 20  # lines of two configs' difference
@@ -57,7 +57,7 @@ class Grid:
         cfg_options: ``KEY=VALUE`` for all runs.
         hashes: SHA-256 by name, of files that are not here: enough where their runs are done.
         threads: ``OMP_NUM_THREADS`` of a run; as it is, where None.
-        trainer: The program that runs.
+        trainer: What Python runs, words of a command line.
     """
 
     config: str
@@ -72,7 +72,7 @@ class Grid:
     cfg_options: Sequence[str] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
-    trainer: Path = TRAINER
+    trainer: Sequence[str] = TRAINER
 
 
 def check(grid: Grid) -> None:
@@ -101,7 +101,6 @@ def check(grid: Grid) -> None:
         wrong.append(f"--steps {grid.steps} --minutes {grid.minutes:g}: expected one of them")
     if grid.data_root is not None:
         wrong += missing("--data-root", grid.data_root, Path.is_dir)
-    wrong += missing("trainer", str(grid.trainer), Path.is_file)
     if wrong:
         raise CompareError("\n".join(wrong))
 
@@ -143,8 +142,7 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
         MissingPackage: The config is of a package that is not installed.
     """
     cfg = load_config(grid.config)
-    if grid.cfg_options:
-        cfg.merge_from_dict(parser().parse_args([grid.config, "--cfg-options", *grid.cfg_options]).cfg_options)
+    cfg.merge_from_dict(options_of(grid.cfg_options))
     text = config_text(cfg)
     if grid.data_root:
         set_data_root(cfg, str(grid.data_root))
@@ -156,6 +154,13 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
     path.write_text(text, encoding="utf-8")
     data = {leaf.key: found for leaf in listed if (found := labels_digest(leaf))}
     return dict(config=digest, data=data), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
+
+
+def options_of(words: Sequence[str]) -> dict[str, Any]:
+    """The values of ``KEY=VALUE`` words, as the command line of a run reads them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--set", nargs="*", action=DictAction, default={})
+    return parser.parse_args(["--set", *words]).set if words else {}
 
 
 def text_path(folder: Path, digest: str) -> Path:
@@ -195,7 +200,7 @@ def cell_name(init: str, labels: str, seed: int) -> str:
 
 def command(grid: Grid, init: str | None, labels: str, seed: int, steps: int | None) -> list[str]:
     """The command line of a run, as one types it."""
-    words = [sys.executable, os.path.relpath(grid.trainer), grid.config]
+    words = [sys.executable, *grid.trainer, grid.config]
     words += ["--data-root", str(grid.data_root)] if grid.data_root else []
     words += ["--init", NONE if init is None else str(init)]
     words += ["--labels", labels] if labels != ALL else []

@@ -1,6 +1,5 @@
 """What a run's logs say: metrics at every evaluation, seconds a step, and the report of what was loaded."""
 
-import difflib
 import json
 import math
 import re
@@ -12,6 +11,7 @@ from typing import Any
 from densessl.compare.cells import OUTPUT, CompareError
 from densessl.engine.vis_backends import to_json
 from densessl.finetune.config.notes import NOTE
+from densessl.wording import nearest
 
 # Key in MMDetection's or MMSegmentation's logs -> name in tables.
 METRICS = {
@@ -139,7 +139,7 @@ def choose_metrics(found: Collection[str], wanted: Sequence[str] = ()) -> list[s
     keys = {label(key): key for key in found} | {key: key for key in found}
     for name in wanted:
         if name not in keys:
-            near = difflib.get_close_matches(name, keys, n=1, cutoff=0.0)
+            near = nearest(name, keys, count=1, cutoff=0.0)
             raise CompareError(f"metric {name!r} was not measured; found {sorted(found)}, nearest is {near}")
     if wanted:
         return list(dict.fromkeys(keys[name] for name in wanted))

@@ -3,6 +3,9 @@
 Both are torchvision's operator: same sampling, same zero padding, same channel order of offsets (deformable group,
 kernel position, then y before x). The column buffers and ``im2col_step`` of the compiled form are not used.
 
+The operator is called with autocast off, because under autocast torchvision 0.29 computes the weight gradient in the
+lower precision. What precision is computed in is decided here, by :func:`densessl.compat.numerics.widest`.
+
 Shapes: input `(N, C, H, W)`, weight `(K, C / group, kh, kw)`, offset `(N, G * kh * kw * 2, Ho, Wo)` and mask
 `(N, G * kh * kw, Ho, Wo)` for G deformable groups, bias `(K,)` or empty, output `(N, K, Ho, Wo)`.
 """
@@ -24,7 +27,8 @@ def _forward(
     input, weight, offset, mask, bias = widest(input, weight, offset, mask, bias)
     if not bias.numel():  # torchvision has no absent bias
         bias = bias.new_zeros(len(weight))
-    return torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, modulated)
+    with torch.autocast(input.device.type, enabled=False):
+        return torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *geometry, modulated)
 
 
 def _backward(
@@ -36,7 +40,10 @@ def _backward(
         mask = input.new_empty(len(input), 0)
     grad, input, weight, offset, mask = widest(grad, input, weight, offset, mask)
     bias = grad.new_zeros(len(weight))
-    return torch.ops.torchvision._deform_conv2d_backward(grad, input, weight, offset, mask, bias, *geometry, modulated)
+    with torch.autocast(input.device.type, enabled=False):
+        return torch.ops.torchvision._deform_conv2d_backward(
+            grad, input, weight, offset, mask, bias, *geometry, modulated
+        )
 
 
 def deform_conv_forward(

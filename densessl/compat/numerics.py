@@ -1,7 +1,7 @@
 """The precision contract of every operator here: compute in at least fp32, return in the dtype the caller allocated.
 
 It holds under autocast, because no operator here uses a function that autocast narrows (matrix products and
-convolutions): torchvision's deformable convolution multiplies in place, which autocast leaves alone.
+convolutions), except torchvision's deformable convolution, which is therefore called with autocast off.
 """
 
 import functools

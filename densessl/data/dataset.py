@@ -25,12 +25,13 @@ from densessl.data.views import (
     expand_views,
 )
 from densessl.registry import DATASETS, REGIONS
+from densessl.wording import choose
 
 Resample = Literal["fast", "pil"]
 RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", path="regions/")
 
 
-class ImageList(Dataset):
+class ImageDataset(Dataset):
     """Images of a folder, a list file, or a COCO json whose labels are ignored.
 
     Args:
@@ -69,11 +70,11 @@ class ImageList(Dataset):
 
 
 @DATASETS.register_module()
-class UnlabelledImages(ImageList):
+class UnlabelledImages(ImageDataset):
     """Views of unlabelled images.
 
     Args:
-        source, root, resample, seed, limit: see :class:`ImageList`.
+        source, root, resample, seed, limit: see :class:`ImageDataset`.
         views: view configs (:class:`densessl.data.views.ViewSpec`).
         photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
             applies them here, in float, and ships the rounded result. Same ops, same numbers.
@@ -94,13 +95,11 @@ class UnlabelledImages(ImageList):
         limit: Count | None = None,
         regions: RegionsConfig | None = None,
     ):
-        if photometric_on not in ("device", "worker"):
-            raise ValueError(f"dataset.photometric_on is {photometric_on!r}; 'device' and 'worker' are known")
         super().__init__(source, root, resample, seed, limit)
         self.specs = expand_views(views)
         self.photometric = [Photometric(spec.photometric) for spec in self.specs]
         self.masks = [spec.mask and build_mask(spec.mask, spec.width_height) for spec in self.specs]
-        self.photometric_on = photometric_on
+        self.photometric_on = choose("dataset.photometric_on", photometric_on, ("device", "worker"))
         self.scaled_decode = scaled_decode and resample == "fast"
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):

@@ -1,44 +1,97 @@
-"""Photos to try things on without any data: those the scikit-image package carries. Nothing is downloaded."""
+"""Pictures to try things on without any data: drawn, all different, and the same each time.
 
-from importlib.util import find_spec
+They have what a pretraining looks at in photos: textures of many scales, soft shading, and things with edges that are
+lit from one side and cover each other.
+"""
+
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 
-PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "motorcycle_right.png")
+from densessl.data.rng import keyed_rng
 
+COUNT = 30
+SIZE = (400, 300)  # width, height
+THINGS = (5, 12)  # in a picture, both ends included
 
-def photo_folder() -> Path:
-    """Folder of scikit-image's photos.
-
-    Raises:
-        ModuleNotFoundError: naming what to install.
-    """
-    spec = find_spec("skimage")
-    if spec is None:
-        raise ModuleNotFoundError("the built-in photos come with scikit-image: pip install -e '.[demo]'")
-    return Path(spec.submodule_search_locations[0], "data")
+# Angles of the corners of an ellipse, a box and a triangle.
+OUTLINES = (np.linspace(0, 2 * np.pi, 40), np.array([0.6, 2.5, 3.8, 5.7]), np.array([0.5, 2.6, 4.7]))
 
 
-def write_demo_photos(folder: Path, tile: float = 0.6) -> Path:
-    """Write the photos and four overlapping tiles of each as JPEG, so that there is a batch of different images.
+def write_demo_photos(folder: Path) -> Path:
+    """Write the pictures as JPEG.
 
     Args:
-        folder: made if missing; photos already there are kept.
-        tile: side of a tile as a share of the photo's.
+        folder: made if missing; pictures already there are kept.
 
     Returns:
         ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in PHOTOS:
-        with Image.open(photo_folder() / name) as opened:
-            photo = opened.convert("RGB")
-        width, height = photo.size
-        w, h = round(tile * width), round(tile * height)
-        boxes = [(0, 0, width, height)] + [(x, y, x + w, y + h) for x in (0, width - w) for y in (0, height - h)]
-        for number, box in enumerate(boxes):
-            out = folder / f"{Path(name).stem}_{number}.jpg"
-            if not out.exists():
-                photo.crop(box).save(out, quality=95)
+    for number in range(COUNT):
+        out = folder / f"drawn_{number:02}.jpg"
+        if not out.exists():
+            Image.fromarray(draw_scene(keyed_rng(0, "demo", number))).save(out, quality=92)
     return folder
+
+
+def draw_scene(rng: np.random.Generator) -> np.ndarray:
+    """A picture, (H, W, 3) uint8: sky and ground, each with a texture, and things in front of them."""
+    width, height = SIZE
+    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    light = np.linspace(1.25, 0.65, width, dtype=np.float32)[:, None]
+    smooth, rough = _clouds(rng, 3), _clouds(rng, 7)
+    sky = _colour(rng) + (_colour(rng) - _colour(rng)) * rows + 40 * smooth
+    ground = _colour(rng) * (0.6 + 0.6 * rows) + 60 * rough
+    horizon = rng.uniform(0.3, 0.7) + 0.05 * smooth[:, ::-1]
+    pixels = np.where(rows < horizon, sky, ground)
+    for _ in range(rng.integers(*THINGS, endpoint=True)):
+        (left, top, right, bottom), cover = _shape(rng)
+        box = np.s_[top:bottom, left:right]
+        texture = 25 * rough[::-1][box]  # not that of the ground behind it
+        thing = (_colour(rng) + _pattern(rng, cover.shape[:2]) * (_colour(rng) - 128)) * light[left:right] + texture
+        pixels[box] += cover * (thing - pixels[box])
+    pixels += rng.normal(0, 3, pixels.shape)  # noise of a sensor
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """(3,) float32 from 30 to 225."""
+    return rng.uniform(30, 225, 3).astype(np.float32)
+
+
+def _clouds(rng: np.random.Generator, octaves: int) -> np.ndarray:
+    """(H, W, 1) float32 around 0: noise of ``octaves`` scales from the whole picture down, finer ones weaker."""
+    total = np.zeros(SIZE[::-1], np.float32)
+    for octave in range(octaves):
+        grid = rng.normal(0, 0.5 * 0.75**octave, (3 * 2**octave, 4 * 2**octave)).astype(np.float32)
+        total += np.asarray(Image.fromarray(grid).resize(SIZE, Image.Resampling.BICUBIC))
+    return total[..., None]
+
+
+def _shape(rng: np.random.Generator) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """A turned ellipse, box or triangle: left, top, right and bottom of a rectangle around it, and how much of each
+    pixel in there it covers, (h, w, 1) float32 from 0 to 1."""
+    angles = OUTLINES[int(rng.integers(len(OUTLINES)))] + rng.uniform(0, 2 * np.pi)
+    radii = SIZE[1] * rng.uniform(0.08, 0.3) * np.array([1, rng.uniform(0.5, 1)])
+    corners = rng.uniform((0, 0.2 * SIZE[1]), SIZE) + np.stack([np.cos(angles), np.sin(angles)], 1) * radii
+    left, top = np.clip(np.floor(corners.min(0)), 0, SIZE).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(0)), 0, SIZE).astype(int).tolist()
+    size = (right - left, bottom - top)
+    mask = Image.new("L", (2 * size[0], 2 * size[1]))
+    ImageDraw.Draw(mask).polygon([tuple(corner) for corner in (2 * (corners - (left, top))).tolist()], fill=255)
+    cover = np.asarray(mask.resize(size, Image.Resampling.BOX), np.float32) / 255
+    return (left, top, right, bottom), cover[..., None]
+
+
+def _pattern(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 1) float32 from -1 to 1: nothing, stripes or checks."""
+    y, x = np.ogrid[: size[0], : size[1]]
+    angle, period = rng.uniform(0, np.pi), rng.uniform(8, 40)
+    sine, cosine = (2 * np.pi / period * np.array([np.sin(angle), np.cos(angle)])).astype(np.float32)
+    kind = rng.integers(3)
+    waves = np.zeros(size, np.float32) if kind == 0 else 4 * np.sin(x * cosine + y * sine)
+    if kind == 2:
+        waves = waves * np.sin(y * cosine - x * sine)
+    return np.tanh(waves)[..., None]

@@ -11,7 +11,7 @@ from densessl.augment.photometric import OpConfig
 from densessl.constraints import Count, NonNegative, Whole
 from densessl.data import placed as P
 from densessl.data.batch import Sample, SampleRegions
-from densessl.data.dataset import ImageList, RegionsConfig
+from densessl.data.dataset import ImageDataset, RegionsConfig
 from densessl.data.decode import open_image
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
@@ -23,7 +23,7 @@ TOUCHES = 1e-6  # pixels of the view up to which a region that ends where the vi
 
 
 @DATASETS.register_module()
-class RegionImages(ImageList):
+class RegionImages(ImageDataset):
     """Whole images, the regions that are left in them, and what each region shows as a patch of its own: one view.
 
     Patches are cut from the image as it is in the file, before it is flipped, resized or cropped: a patch shows all of

@@ -11,6 +11,7 @@ from typing import Annotated, TypedDict
 import numpy as np
 
 from densessl.constraints import Config, Count, Range
+from densessl.wording import choose
 
 # Tries for a block that fits, before the rest is hidden cell by cell.
 ATTEMPTS = 10
@@ -127,8 +128,7 @@ def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Ge
     """
     options = dict(config)
     kind = options.pop("type", None)
-    if kind not in KINDS:
-        raise ValueError(f"views: mask.type is {kind!r}; {sorted(KINDS)} are known")
+    choose("views: mask.type", kind, KINDS)
     known = {"patch_size", "hidden"} | ({"min_block", "max_block", "min_aspect"} if kind == "blocks" else set())
     if not {"patch_size", "hidden"} <= set(options) <= known:
         raise ValueError(f"views: mask has keys {sorted(options)}, expected patch_size and hidden, of {sorted(known)}")

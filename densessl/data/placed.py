@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from densessl.geometry import affine
+from densessl.wording import choose
 
 Interpolation = Literal["bilinear", "bicubic"]
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -70,17 +71,15 @@ def resize(
             kernel in another fixed-point arithmetic: within 1/255 of Pillow's for bilinear and 2/255 for bicubic, and
             0.03/255 on average (tests/data_path/test_placed.py), at about 8 times the speed.
     """
-    if backend == "pil":
+    if choose("resample backend", backend, ("fast", "pil")) == "pil":
         image = np.asarray(Image.fromarray(np.ascontiguousarray(placed.image)).resize(size, _PIL[interpolation]))
-    elif backend == "fast":
+    else:
         pixels = torch.from_numpy(_writeable(placed.image))  # the vectorised kernel wants dense channels-last rows
         # Permuted after the new dimension, not before: else torch takes it for channels-first and transposes twice.
         output = F.interpolate(
             pixels[None].permute(0, 3, 1, 2), size[::-1], mode=interpolation, align_corners=False, antialias=True
         )
         image = output[0].permute(1, 2, 0).contiguous().numpy()
-    else:
-        raise ValueError(f"resample backend is {backend!r}; 'fast' and 'pil' are known")
     return placed.moved(image, affine.resize(placed.size, size))
 
 

@@ -1,6 +1,5 @@
 """Where the images of a data set are: a folder, a list file or a COCO json becomes a root and a table of paths."""
 
-import difflib
 import itertools
 import json
 import os
@@ -10,14 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densessl.data.path_table import PathTable
-from densessl.errors import DensesslError
+from densessl.errors import FileMissing, SettingError
+from densessl.wording import nearest
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LIST_EXTENSIONS = (".txt", ".lst")
 _CHECKED = 8  # entries of a list or json that must exist; asking for millions would take minutes on a network disk
 
 
-class DataNotFound(DensesslError, FileNotFoundError):
+class DataNotFound(FileMissing):
     """No data set, or none of its images, where the configuration says. The message says where it was looked for."""
 
 
@@ -51,7 +51,7 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
 
     Raises:
         DataNotFound: there is no ``source``; it names no image; or one of its first eight entries is not a file.
-        ValueError: ``source`` is a file of another kind, or its contents are not those of its kind.
+        SettingError: ``source`` is a file of another kind, or its contents are not those of its kind.
     """
     place = _locate(source, root)
     if place.is_dir():
@@ -66,7 +66,7 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
         paths = PathTable(_coco_file_names(place))
         roots = [Path(root)] if root is not None else _coco_roots(place)
     else:
-        raise ValueError(
+        raise SettingError(
             f"data source {place}: expected a folder, a list file ({' or '.join(LIST_EXTENSIONS)}) or a COCO .json"
         )
     if not paths:
@@ -93,7 +93,7 @@ def _near(place: Path) -> str:
     missing = place
     while not missing.parent.is_dir():
         missing = missing.parent
-    names = difflib.get_close_matches(missing.name, os.listdir(missing.parent), n=3)
+    names = nearest(missing.name, os.listdir(missing.parent))
     return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
 
 
@@ -131,14 +131,14 @@ def _coco_file_names(place: Path) -> Iterable[str]:
     try:
         content = json.loads(place.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{place} is not JSON: {error}") from error
+        raise SettingError(f"{place} is not JSON: {error}") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):
         found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise ValueError(f"{place} is not in COCO format: expected a list under 'images', found {found}")
+        raise SettingError(f"{place} is not in COCO format: expected a list under 'images', found {found}")
     for number, image in enumerate(images):
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-            raise ValueError(f"{place}: images[{number}] has no 'file_name'")
+            raise SettingError(f"{place}: images[{number}] has no 'file_name'")
     return (image["file_name"] for image in images)
 
 

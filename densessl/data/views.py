@@ -16,6 +16,7 @@ from densessl.constraints import Ascending, Config, Count, Positive, Share
 from densessl.data import placed as P
 from densessl.data.masks import MaskConfig, build_mask
 from densessl.data.placed import Placed
+from densessl.wording import choose
 
 
 class ShownRegions(TypedDict):
@@ -74,8 +75,7 @@ class ViewSpec:
 
     def __post_init__(self):
         for key, known in (("within", ("image", "centre")), ("sampling", ("area", "side"))):
-            if getattr(self, key) not in known:
-                raise ValueError(f"views: {key} is {getattr(self, key)!r}; {known[0]!r} and {known[1]!r} are known")
+            choose(f"views: {key}", getattr(self, key), known)
         if self.regions is not None and set(self.regions) != {"kept", "at_least", "tries"}:
             raise ValueError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
         if self.mask is not None:

@@ -40,12 +40,12 @@ class Pretext(nn.Module):
         return nullcontext()
 
     def losses(
-        self, states: Tensor, matches: Sequence[Sequence[Match]], batch: Batch, rows: Sequence[Tensor]
+        self, states: Sequence[Tensor], matches: Sequence[Sequence[Match]], batch: Batch, rows: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """Losses, whose names begin with "loss", and figures to log.
 
         Args:
-            states: (layers, N, Q, C) of the decoder, without denoising queries.
+            states: of each decoder layer the queries (N, Q, C), denoising queries left out.
             matches: by layer and image.
             batch: preprocessed.
             rows: of each image, its regions' rows in ``batch.regions``.

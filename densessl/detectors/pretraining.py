@@ -13,8 +13,10 @@ from densessl.detectors.matches import RecordingAssigner, per_region
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
 from densessl.registry import MODELS, PRETEXTS
+from densessl.schedules import Horizon
 from densessl.version import __version__
 from densessl.weights.detector.stock import build, pretraining_model, stock_model
+from densessl.weights.io.checkpoints import to_plain
 from densessl.weights.load import load_backbone
 
 
@@ -123,7 +125,7 @@ class DetectorPretraining(CountingModel):
         )
         return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
 
-    def begin(self, horizon, seed: int = 0) -> None:
+    def begin(self, horizon: Horizon, seed: int = 0) -> None:
         """Before the first step.
 
         Raises:
@@ -137,13 +139,13 @@ class DetectorPretraining(CountingModel):
             )
         self.pretext.begin()
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """What an exported file has to know: the stock config and what was changed in it; plain data."""
         pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
         return dict(
             detector=self.stock,
-            options=self.options,
-            backbone=self.config["backbone"],
+            options=to_plain(self.options, "model.options"),
+            backbone=to_plain(self.config["backbone"], "model.detector.backbone"),
             normalize=pixels,
             version=__version__,
         )

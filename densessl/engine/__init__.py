@@ -1,7 +1,7 @@
 """Runs: the runner, its hooks, optimisers and logs."""
 
 from densessl.engine.export_hook import ExportHook
-from densessl.engine.init_hook import InitBackboneHook
+from densessl.engine.init_hook import InitHook
 from densessl.engine.lars import LARS, DenseOptimWrapperConstructor, split_parameters
 from densessl.engine.lr_hook import LRHook, StepHook
 from densessl.engine.precision import DenseOptimWrapper
@@ -16,7 +16,7 @@ __all__ = [
     "DenseOptimWrapperConstructor",
     "DenseRunner",
     "ExportHook",
-    "InitBackboneHook",
+    "InitHook",
     "JsonlVisBackend",
     "LRHook",
     "ProgressHook",

@@ -6,6 +6,7 @@ from typing import Literal
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from densessl.counting import PretrainingModel, require
 from densessl.registry import HOOKS
 from densessl.weights.detector.export import export_detector
 from densessl.weights.export import export_backbone
@@ -22,6 +23,9 @@ class ExportHook(Hook):
         filename: in the work dir; by default ``backbone.pth`` or ``detector.pth``.
         to: format of a backbone, see :func:`densessl.weights.export.export_backbone`.
         branch: "online" or "target".
+
+    Attributes:
+        written: the file, once it has been written.
     """
 
     priority = "VERY_LOW"
@@ -30,14 +34,18 @@ class ExportHook(Hook):
         self.filename = filename
         self.to = to
         self.branch = branch
+        self.written: Path | None = None
+
+    def _model(self, runner: Runner) -> PretrainingModel:
+        return require(bare_model(runner.model), type(self).__name__, "step", "describe")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint["meta"]["densessl"] = bare_model(runner.model).describe()
+        checkpoint["meta"]["densessl"] = self._model(runner).describe()
 
     def after_train(self, runner: Runner) -> None:
         if runner.rank != 0:
             return
-        model = bare_model(runner.model)
+        model = self._model(runner)
         described = model.describe()
         content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
         if "detector" in described:
@@ -45,10 +53,12 @@ class ExportHook(Hook):
             if described["detector"] is None:
                 runner.logger.warning("ExportHook: no config to fine-tune by, since model.detector is no config's name")
                 return
+            self.written = out
             report = export_detector(content, out, described["detector"])  # named by this run, so not only stock ones
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")
         export_backbone(content, out, self.to, self.branch)
+        self.written = out
         written = ["backbone", *parts_in(out)]
         runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")

@@ -4,7 +4,6 @@ LARS (You et al., arXiv 1708.03888) scales the gradient of every tensor to the s
 leave out biases and norm parameters: one-dimensional tensors are too small for their norm to mean much.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
@@ -16,7 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from densessl.constraints import Config, NonNegative, Share
+from densessl.errors import SettingError
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from densessl.wording import choose, nearest
 
 # The forms of LARS, and the eps that each has in its code.
 FORMS = {"lars": 1e-8, "larc": 1e-8, "openselfsup": 0.0}
@@ -135,9 +136,7 @@ class LARS(Optimizer):
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if group["form"] not in FORMS:
-            near = difflib.get_close_matches(str(group["form"]), FORMS, n=1, cutoff=0.0)[0]
-            raise ValueError(f"LARS: form={group['form']!r}, expected one of {tuple(FORMS)}, nearest is {near!r}")
+        choose("LARS form", group["form"], FORMS)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -252,10 +251,10 @@ def _starts(name: str, prefix: str) -> bool:
     return fnmatchcase(name, prefix) or fnmatchcase(name, prefix.rstrip(".") + ".*")
 
 
-def _unmatched(what: str, text: str, named: list[tuple[str, Tensor]]) -> ValueError:
+def _unmatched(what: str, text: str, named: list[tuple[str, Tensor]]) -> SettingError:
     names = {".".join(name.split(".")[: depth + 1]) for name, _ in named for depth in range(name.count(".") + 1)}
-    close = difflib.get_close_matches(text, sorted(names), n=1, cutoff=0.0)
-    return ValueError(f"{what} {text!r} fits no trainable parameter; the nearest name is {close[0]!r}")
+    (near,) = nearest(text, sorted(names), count=1, cutoff=0.0)
+    return SettingError(f"{what} {text!r} fits no trainable parameter; the nearest name is {near!r}")
 
 
 FUSED = ("Adam", "AdamW")
@@ -292,9 +291,7 @@ class DenseOptimWrapperConstructor:
             raise ValueError("optim_wrapper.optimizer needs `type` and `lr`")
         self.paramwise_cfg = dict(paramwise_cfg or {})
         for key in self.paramwise_cfg:
-            if key not in self.KEYS:
-                near = difflib.get_close_matches(key, self.KEYS, n=1, cutoff=0.0)[0]
-                raise ValueError(f"paramwise_cfg key {key!r}: expected one of {self.KEYS}, nearest is {near!r}")
+            choose("paramwise_cfg key", key, self.KEYS)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         if is_model_wrapper(model):

@@ -12,12 +12,14 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
 
 from densessl.constraints import Config, Count, Range
+from densessl.counting import require
+from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.schedules import SCHEDULES, Horizon, build_schedule
 from densessl.weights.state import bare_model
+from densessl.wording import suggestion
 
 
 def horizon_of(runner: Runner) -> Horizon:
@@ -35,18 +37,7 @@ def horizon_of(runner: Runner) -> Horizon:
     )
 
 
-def counting_model(runner: Runner, hook: str) -> nn.Module:
-    """The model without its distributed wrapper. Raises TypeError when it does not count optimiser steps."""
-    model = bare_model(runner.model)
-    if not hasattr(model, "step"):
-        raise TypeError(
-            f"{hook} needs a model that counts optimiser steps in `step`, as densessl.model.TwoBranch does; "
-            f"{type(model).__name__} does not"
-        )
-    return model
-
-
-def set_learning_rates(groups: Iterable[dict], lr: float, base: float | None) -> None:
+def set_learning_rates(groups: Iterable[dict], lr: float, base: float) -> None:
     """Set the learning rate of parameter groups: ``lr * lr_scale``, and ``base * lr_scale`` where ``lr_constant``."""
     for group in groups:
         group["lr"] = (base if group.get("lr_constant") else lr) * group.get("lr_scale", 1.0)
@@ -54,66 +45,109 @@ def set_learning_rates(groups: Iterable[dict], lr: float, base: float | None) ->
 
 RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio: 1.0}
 
+# Schedules a learning rate can have, and the key of each that is the rate.
+RATE_KEYS = {"constant": "value", "warmup_cosine": "base", "warmup_multistep": "base"}
+ShapeConfig = Annotated[
+    dict,
+    Config(
+        {kind: SCHEDULES[kind] for kind in RATE_KEYS},
+        moved=dict.fromkeys(RATE_KEYS.values(), "the learning rate stands in optim_wrapper.optimizer.lr only"),
+        values=Range(0),
+    ),
+]
+
+
+def with_rate(shape: dict, rate: float) -> dict:
+    """The config of a schedule of the shape ``shape`` whose peak is ``rate``.
+
+    Args:
+        shape: config of :func:`densessl.schedules.build_schedule` without its rate, ``base`` or ``value``.
+
+    Raises:
+        SettingError: a schedule of another type; one that has a rate of its own.
+    """
+    kind = shape.get("type")
+    if kind not in RATE_KEYS:
+        raise SettingError(
+            f"default_hooks.lr.schedule.type {kind!r} is no schedule of a learning rate; {suggestion(kind, RATE_KEYS)}"
+        )
+    key = RATE_KEYS[kind]
+    if key in shape:
+        raise SettingError(
+            f"default_hooks.lr.schedule.{key}={shape[key]!r}: a learning rate's schedule has no rate of its own; "
+            "leave it out and set optim_wrapper.optimizer.lr"
+        )
+    return {**shape, key: rate}
+
 
 @HOOKS.register_module()
 class LRHook(Hook):
     """Sets the learning rate of every parameter group to ``schedule(model.step, horizon) * group['lr_scale']``.
 
-    ``model.step`` counts optimiser steps: all iterations accumulated into one step see one learning rate. Groups with
-    ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at the schedule's ``base``, warm-up or not.
+    The rate itself is the optimiser's, ``optim_wrapper.optimizer.lr``, as the config has it: what the parameter groups
+    of a checkpoint hold is the rate of one step. ``model.step`` counts optimiser steps: all iterations accumulated into
+    one step see one learning rate. Groups with ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at
+    the optimiser's rate, warm-up or not.
 
     Args:
-        schedule: config of :func:`densessl.schedules.build_schedule`.
-        reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number,
-            ``schedule.base`` (of a constant schedule, ``value``) is scaled by ``rule``, and the log says so; ``final``
-            is not. None leaves it alone.
+        schedule: shape of the schedule: config of :func:`densessl.schedules.build_schedule` without the rate, that is
+            "warmup_cosine" or "warmup_multistep" without ``base``, or "constant" without ``value``.
+        reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number, the
+            rate is scaled by ``rule``, and the log says so; the schedule's ``final`` is not. None leaves it alone.
         rule: "linear" (in the ratio of batches: Goyal et al., 2017), "sqrt" (often better for adaptive optimisers), or
             "none".
 
     Raises:
-        ValueError: an unknown rule, a wrong schedule, or one without base where ``reference_batch`` or a group with
-            ``lr_constant`` needs it.
+        SettingError: a schedule with a rate of its own, or of a type that scales none; an optimiser without a rate.
+        ValueError: an unknown rule, a wrong schedule.
     """
 
     priority = "HIGHEST"
 
     def __init__(
         self,
-        schedule: Annotated[dict, Config(SCHEDULES, values=Range(0))],
+        schedule: ShapeConfig,
         reference_batch: Count | None = None,
         rule: Literal["linear", "sqrt", "none"] = "linear",
     ):
         if rule not in RULES:
             raise ValueError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
-        build_schedule(schedule)  # a wrong config is told before anything is set up
-        self.config = dict(schedule)
+        build_schedule(with_rate(schedule, 1.0))  # a wrong config is told before anything is set up
+        self.shape = dict(schedule)
         self.reference_batch = reference_batch
         self.rule = rule
 
     def before_train(self, runner: Runner) -> None:
         self.horizon = horizon_of(runner)
-        self.model = counting_model(runner, type(self).__name__)
-        batch, config = self.horizon.global_batch, dict(self.config)
-        key = "value" if config["type"] == "constant" else "base"
-        constant = any(group.get("lr_constant") for group in runner.optim_wrapper.param_groups)
-        if key not in config and (constant or self.reference_batch):
-            raise ValueError(
-                f"LRHook schedule {config['type']!r} has no `base`, which "
-                f"{'paramwise_cfg.constant_lr' if constant else 'reference_batch'} needs"
-            )
-        if self.reference_batch and batch != self.reference_batch and self.rule != "none":
-            before = config[key]
-            config[key] = before * RULES[self.rule](batch / self.reference_batch)
-            runner.logger.info(
-                f"lr: the recipe's {before:g} is for {self.reference_batch} images a step, this run takes {batch}; by "
-                f"the {self.rule} rule it becomes {config[key]:g}"
-            )
-        self.base = config.get(key)
-        self.schedule = build_schedule(config)
+        self.model = require(bare_model(runner.model), type(self).__name__, "step")
+        self.base = self._scaled(configured_rate(runner), runner)
+        self.schedule = build_schedule(with_rate(self.shape, self.base))
+
+    def _scaled(self, rate: float, runner: Runner) -> float:
+        """``rate`` for the images a step of this run."""
+        batch = self.horizon.global_batch
+        if not self.reference_batch or batch == self.reference_batch or self.rule == "none":
+            return rate
+        scaled = rate * RULES[self.rule](batch / self.reference_batch)
+        runner.logger.info(
+            f"lr: the recipe's {rate:g} is for {self.reference_batch} images a step, this run takes {batch}; by the "
+            f"{self.rule} rule it becomes {scaled:g}"
+        )
+        return scaled
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         lr = self.schedule(self.model.step, self.horizon)
         set_learning_rates(runner.optim_wrapper.param_groups, lr, self.base)
+
+
+def configured_rate(runner: Runner) -> float:
+    """The learning rate the optimiser was built with. Its groups have another one after a resume."""
+    optimizer = runner.optim_wrapper.optimizer
+    if "lr" not in optimizer.defaults:
+        raise SettingError(
+            f"optim_wrapper.optimizer.lr is missing: LRHook schedules it, and {type(optimizer).__name__} has no default"
+        )
+    return optimizer.defaults["lr"]
 
 
 @HOOKS.register_module()
@@ -137,7 +171,7 @@ class StepHook(Hook):
         self.reseed = reseed
 
     def before_train(self, runner: Runner) -> None:
-        self.model = counting_model(runner, type(self).__name__)
+        self.model = require(bare_model(runner.model), type(self).__name__, "step", "begin", "advance")
         self.model.begin(horizon_of(runner), runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:

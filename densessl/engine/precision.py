@@ -1,6 +1,5 @@
 """The optimiser wrapper: MMEngine's, with mixed precision that also runs on CPUs."""
 
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch.optim import Optimizer
 
 from densessl.constraints import Config, Count, Positive
 from densessl.registry import OPTIM_WRAPPERS
+from densessl.wording import choose
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
@@ -47,8 +47,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     Raises:
         ValueError: an unknown precision, or fp16 on a device other than CUDA.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: expected one of {PRECISIONS}")
+    choose("precision", precision, PRECISIONS)
     if precision == "fp16" and device.type != "cuda":
         raise ValueError(f"precision='fp16' needs a CUDA device, found {device.type!r}: use 'bf16', 'fp32' or 'auto'")
     if precision == "auto":
@@ -120,10 +119,7 @@ class DenseOptimWrapper(OptimWrapper):
         | None = None,
     ):
         clip_grad = None if clip_grad is None else dict(clip_grad)
-        clip_type = (clip_grad or {}).get("type", "norm")
-        if clip_type not in CLIP_TYPES:
-            near = difflib.get_close_matches(str(clip_type), CLIP_TYPES, n=1, cutoff=0.0)[0]
-            raise ValueError(f"clip_grad.type={clip_type!r}: expected one of {CLIP_TYPES}, nearest is {near!r}")
+        clip_type = choose("clip_grad.type", (clip_grad or {}).get("type", "norm"), CLIP_TYPES)
         if clip_type == "per_parameter":
             del clip_grad["type"]
             if set(clip_grad) != {"max_norm"}:

@@ -7,17 +7,20 @@ config; in all else it is the stock runner, and runs stock configs (``runner_typ
 
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine
 import torch
 from mmengine.device import get_device
-from mmengine.dist import master_only
+from mmengine.dist import get_world_size, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from densessl.errors import CheckpointError
+from densessl.engine.stepping import steps
+from densessl.errors import CheckpointError, LoadError, SettingError
 from densessl.registry import RUNNERS
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
@@ -48,6 +51,29 @@ class DenseRunner(Runner):
         super().__init__(*args, **kwargs)
         for handler, level in self._quiet:
             handler.setLevel(level)
+
+    def steps(self) -> Iterator[dict[str, Tensor]]:
+        """Train one iteration at a time, see :func:`densessl.engine.stepping.steps`."""
+        return steps(self)
+
+    @staticmethod
+    def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+        """As MMEngine's; a loader that gives no batch is refused.
+
+        Raises:
+            SettingError: there are fewer images than one batch takes.
+        """
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if len(loader) == 0:
+            images, processes = len(loader.dataset), get_world_size()
+            batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+            raise SettingError(
+                f"train_dataloader.batch_size: found {images} images for a batch of {batch}"
+                + f" on each of {processes} processes" * (processes > 1)
+                + ": not one full batch. Add images, or take a smaller batch: --batch-size N, or --batch-size auto for "
+                "what fits; the learning rate follows it"
+            )
+        return loader
 
     def _log_env(self, env_cfg: dict) -> None:
         """One line on the console. Environment, config and hooks at length, some hundred lines, go to the log file: the
@@ -94,7 +120,7 @@ class DenseRunner(Runner):
         """
         checkpoint = {"meta": {}, "state_dict": rename(load_weights(filename), revise_keys)}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        report = load_into(self._bare_model, checkpoint["state_dict"], strict)
+        report = load_into(self._bare_model, checkpoint["state_dict"], strict, filename)
         self.logger.info(f"load_from {filename}: {report}")
         self._has_loaded = True
         return checkpoint
@@ -124,8 +150,8 @@ class DenseRunner(Runner):
         self._check_run(meta.get("run", {}), filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
-            load_into(self._bare_model, checkpoint["state_dict"], strict=True)
-        except ValueError as error:
+            load_into(self._bare_model, checkpoint["state_dict"], strict=True, source=filename)
+        except LoadError as error:
             raise CheckpointError(f"cannot resume {filename}: {error}") from error
 
         self.train_loop._epoch = meta["epoch"]

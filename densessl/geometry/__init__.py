@@ -2,7 +2,8 @@
 
 from densessl.geometry import affine
 from densessl.geometry.boxes import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
-from densessl.geometry.correspondence import (
+from densessl.geometry.cell_distance import (
+    FRAMES,
     cell_distances,
     coords_to_frame,
     distance_mask,
@@ -34,6 +35,7 @@ from densessl.geometry.view import (
 )
 
 __all__ = [
+    "FRAMES",
     "Rectangle",
     "RectangleDraws",
     "ViewGeometry",

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from densessl.extras import import_extra
+
 
 def confusion(labels: Tensor, clusters: Tensor, classes: int) -> Tensor:
     """Counts of pixels by (class, cluster): (classes, classes) int64.
@@ -46,14 +48,10 @@ def match(counts: Tensor) -> Tensor:
         counts: (K, K) by (class, cluster).
 
     Raises:
-        ImportError: scipy is not installed.
+        MissingPackage: scipy is not installed.
     """
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise ImportError("matching clusters to classes needs scipy: pip install 'densessl[segment]'") from error
-
-    _, classes = linear_sum_assignment(counts.T.cpu().numpy(), maximize=True)
+    assign = import_extra("scipy.optimize", "matching clusters to classes").linear_sum_assignment
+    _, classes = assign(counts.T.cpu().numpy(), maximize=True)
     return torch.from_numpy(classes)
 
 

@@ -4,12 +4,13 @@ It is "motorcycle" of Middlebury 2014 (Scharstein et al., GCPR 2014) at a quarte
 carries inside its package.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from densessl.data.demo import photo_folder
+from densessl.extras import import_extra
 
 
 class StereoPair(NamedTuple):
@@ -43,9 +44,9 @@ def motorcycle() -> StereoPair:
     """The pair, 741 x 500 pixels, disparities from 7 to 60 pixels, known for 93 % of the pixels.
 
     Raises:
-        ModuleNotFoundError: scikit-image is not installed.
+        MissingPackage: scikit-image is not installed.
     """
-    folder = photo_folder()
+    folder = Path(import_extra("skimage", "the stereo pair").__file__).parent / "data"
     with np.load(folder / "motorcycle_disp.npz") as file:
         disparity = file["arr_0"]
     left, right = (

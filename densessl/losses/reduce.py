@@ -7,6 +7,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.wording import choose
+
 
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in at least fp32; float64 stays float64."""
@@ -42,9 +44,7 @@ def valid_mean(values: Tensor, valid: Tensor, mean: Mean = "global") -> Tensor:
         Scalar; with "global" the local share, to be averaged over the ranks.
     """
     count = valid.sum().to(values.dtype)
-    if mean == "global":
+    if choose("mean", mean, ("global", "local")) == "global":
         count = global_count(count)
-    elif mean != "local":
-        raise ValueError(f"mean is {mean!r}; 'global' and 'local' are known")
     total = torch.where(valid, values, torch.zeros_like(values)).sum()
     return total / torch.where(count > 0, count, torch.ones_like(count))

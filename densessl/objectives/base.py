@@ -1,14 +1,15 @@
 """The interface every objective has: what it needs from the branches, and what it makes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from densessl.branches.branch import Branch, Features, Level, Parts, needed
+from densessl.branches.branch import Branch, Features, Level
 from densessl.constraints import Config
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
 from densessl.schedules import ScheduledNonNegative, Step, scheduled
@@ -26,19 +27,16 @@ class Forward(NamedTuple):
         branch: "online" or "target".
         views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
             names of derived ones, all of one size.
-        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``).
-        parts: what is needed beside the backbone's maps. Of a masked view there are tokens only.
+        levels: what is read of the result; neck and head run only where one of their levels is among them. A masked
+            backbone gives sequences ("tokens.i") only.
+        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``); None
+            for the whole view.
     """
 
     branch: str
     views: tuple[View, ...]
+    levels: tuple[Level, ...] = (-1,)
     keep: str | None = None
-    parts: Parts = Parts()
-
-    @classmethod
-    def to(cls, branch: str, views: tuple[View, ...], *levels: Level, keep: str | None = None) -> "Forward":
-        """A pass through the parts that make these levels."""
-        return cls(branch, views, keep, needed(*levels))
 
 
 class DerivedView(NamedTuple):
@@ -61,7 +59,7 @@ class BranchMaps:
     Args:
         branch: the module.
         features: by view, of the passes this objective planned.
-        prefix: of the objective's projectors.
+        objective: name of the objective, whose projectors these are.
         grad: whether projections carry gradient.
         shared: the online maps, when the target *is* the online branch: its projections are then the online ones,
             detached, instead of a second pass that would move batch-norm statistics twice.
@@ -72,14 +70,14 @@ class BranchMaps:
         self,
         branch: Branch,
         features: Mapping[View, Features],
-        prefix: str,
+        objective: str,
         grad: bool,
         shared: "BranchMaps | None" = None,
         keeps: Mapping[View, str | None] = {},
     ):
-        self.branch = branch
+        self._branch = branch
         self._features = features
-        self._prefix = prefix
+        self._objective = objective
         self._grad = grad
         self._shared = shared
         self._keeps = keeps
@@ -121,13 +119,16 @@ class BranchMaps:
 
     def pooled(self, view: View, level: Level = -1) -> Tensor:
         """Mean of a map over its cells, (N, C)."""
-        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
-            return self[view][level].mean((2, 3))
+        return self[view][level].mean((2, 3))
+
+    def projector(self, name: str) -> nn.Module:
+        """The module behind ``name``, for its settings and weights; for its outputs use :meth:`project`."""
+        return self._branch.projector(self._objective, name)
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
         """Projector ``name`` on a tensor of the objective's own making."""
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
-            return self.branch.projectors[self._prefix + name](tensor)
+            return self.projector(name)(tensor)
 
 
 class Objective(nn.Module):
@@ -145,7 +146,15 @@ class Objective(nn.Module):
         views: the two (or more) loaded views it looks at.
         level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
             towers at the neck's output i ("cls.i", "reg.i"). "tokens.i" is the sequence of a transformer's output i.
+
+    Attributes:
+        two_views: whether the objective compares exactly two views; a subclass says so.
+
+    Raises:
+        SettingError: it has another number of views then.
     """
+
+    two_views: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -159,15 +168,19 @@ class Objective(nn.Module):
         self.weight = scheduled(weight)
         self.views = tuple(views)
         self.level = level
+        if self.two_views and len(self.views) != 2:
+            raise SettingError(
+                f"objectives.{self.name}.views is {self.views}; {type(self).__name__} compares exactly two views"
+            )
 
     def plan(self) -> list[Forward]:
         """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
-        return [Forward.to(branch, (view,), self.level) for branch in ("online", "target") for view in self.views]
+        return [Forward(branch, (view,), (self.level,)) for branch in ("online", "target") for view in self.views]
 
     def one_way(self) -> list[Forward]:
         """The plan of methods that are not symmetric: the first view is query, the second key."""
-        first, second = self.views[:2]
-        return [Forward.to("online", (first,), self.level), Forward.to("target", (second,), self.level)]
+        first, second = self.views
+        return [Forward("online", (first,), (self.level,)), Forward("target", (second,), (self.level,))]
 
     def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:
         """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""

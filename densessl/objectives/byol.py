@@ -25,11 +25,11 @@ class VectorRegression(Objective):
         norm: norm config of projector and predictor.
     """
 
+    two_views = True
+
     def __init__(self, norm: NormConfig | None = None, **kwargs):
         super().__init__(**kwargs)
         self.norm = norm or dict(type="SyncBN")
-        if len(self.views) != 2:
-            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
 
     def pairs(self, maps: Mapping[str, BranchMaps]) -> list[tuple[Tensor, Tensor]]:
         """Prediction and target, (N, dim) each, of view 1 against view 2 and the reverse."""

@@ -1,6 +1,6 @@
 """CCOP's region terms (Yang, Huang & Crowley, arXiv 2111.13651). The method is MoCo v2 and these."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,14 +12,21 @@ from densessl.branches.queue import Queue
 from densessl.branches.roi import align_regions, assign_levels
 from densessl.constraints import AutoCount, Count, NonNegative, Positive, Share
 from densessl.data.batch import Batch, Regions
+from densessl.errors import SettingError
 from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
 from densessl.losses.reduce import Mean
 from densessl.objectives.base import BranchMaps, Forward, Objective, View
 from densessl.registry import OBJECTIVES
-from densessl.schedules import Step
+from densessl.schedules import ScheduledNonNegative, ScheduledShare, Step, scheduled
 
-Setting = float | tuple[float, float]
+
+def over_the_run(start: float, end: float) -> dict:
+    """The config of a line over the run, whose first step is one on the way already (the released code)."""
+    return dict(type="linear", start=start, end=end, lead=1)
+
+
+IOU_THRESHOLD, JITTER_XY, JITTER_WH = over_the_run(0.8, 0.4), over_the_run(0.15, 0.6), over_the_run(0.35, 1.4)
 
 
 class Curriculum(NamedTuple):
@@ -123,8 +130,8 @@ class CCOP(Objective):
         kept: share of its area a region has to show in both views, exclusive.
         min_area: its least area in both, exclusive, in square pixels.
         reference: side of a view in pixels that ``sizes`` and ``min_area`` are written for; they follow other views.
-        iou_threshold: least overlap of a region and a copy: (start, end) of a line over the run, or a number.
-        jitter_xy, jitter_wh: ranges of the copies' jitter, in the same way.
+        iou_threshold: least overlap of a region and a copy: a number, or the config of a schedule.
+        jitter_xy, jitter_wh: ranges of the copies' jitter, likewise.
         margin, intra_iou: of ``loss_intra``.
         region_weight, intra_weight: of the two losses.
         truncate: drop positives that would pass the queue's end, as the released code does, instead of wrapping.
@@ -132,6 +139,8 @@ class CCOP(Objective):
             images with 50 regions need 230 MiB at these widths, 680 MiB if all of a level are embedded at once.
         mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
+
+    two_views = True
 
     def __init__(
         self,
@@ -147,9 +156,9 @@ class CCOP(Objective):
         kept: Share = 0.6,
         min_area: NonNegative = 144,
         reference: Positive = 224,
-        iou_threshold: Setting = (0.8, 0.4),
-        jitter_xy: Setting = (0.15, 0.6),
-        jitter_wh: Setting = (0.35, 1.4),
+        iou_threshold: ScheduledShare = IOU_THRESHOLD,
+        jitter_xy: ScheduledNonNegative = JITTER_XY,
+        jitter_wh: ScheduledNonNegative = JITTER_WH,
         margin: float = 0.4,
         intra_iou: Share = 0.05,
         region_weight: NonNegative = 1.0,
@@ -169,14 +178,15 @@ class CCOP(Objective):
         self.hidden, self.dim, self.dropout, self.init = hidden, dim, dropout, init
         self.temperature, self.margin, self.intra_iou = temperature, margin, intra_iou
         self.kept, self.min_area, self.reference = kept, min_area, reference
-        self.iou_threshold, self.jitter_xy, self.jitter_wh = iou_threshold, jitter_xy, jitter_wh
+        self.iou_threshold = self._value("iou_threshold", iou_threshold)
+        self.jitter_xy, self.jitter_wh = self._value("jitter_xy", jitter_xy), self._value("jitter_wh", jitter_wh)
         self.region_weight, self.intra_weight = region_weight, intra_weight
         self.truncate, self.chunk, self.mean = truncate, chunk, mean
         self.queue = Queue({"regions": dim}, length)
 
     def plan(self) -> list[Forward]:
         first, second = self.views
-        return [Forward.to("online", (first,), *self.levels), Forward.to("target", (second,), *self.levels)]
+        return [Forward("online", (first,), self.levels), Forward("target", (second,), self.levels)]
 
     def projectors(self, channels):
         widths = [channels(level) for level in self.levels]
@@ -188,21 +198,17 @@ class CCOP(Objective):
         dims = (widths[0] * self.output**2, self.hidden, self.dim)
         return {"regions": MLP(dims=dims, dropout=self.dropout, init=self.init)}
 
+    def _value(self, key: str, setting: float | dict) -> Callable[[Step], float]:
+        if isinstance(setting, Sequence):  # how earlier versions wrote it
+            raise SettingError(
+                f"objectives.{self.name}.{key}={tuple(setting)}: expected a number or a schedule; a line over the run "
+                f"is {over_the_run(*setting[:2])}"
+            )
+        return scheduled(setting, f"objectives.{self.name}.{key}")
+
     def curriculum(self, step: Step) -> Curriculum:
-        """The values of a step. The first step is one on the way already, the last is at the end (the code)."""
-        values = []
-        for key in ("iou_threshold", "jitter_xy", "jitter_wh"):
-            setting = getattr(self, key)
-            if isinstance(setting, Sequence):
-                if step.horizon is None:
-                    raise ValueError(
-                        f"objectives.{self.name}.{key}={tuple(setting)} is a line over a run: tell the model its "
-                        "length, model.begin(horizon), or give a number"
-                    )
-                start, end = setting
-                setting = start + (end - start) * (step.index + 1) / step.horizon.total_steps
-            values.append(setting)
-        return Curriculum(*values)
+        """The values of a step."""
+        return Curriculum(self.iou_threshold(step), self.jitter_xy(step), self.jitter_wh(step))
 
     def surviving(self, batch: Batch) -> Regions:
         """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""

@@ -29,6 +29,8 @@ class DenseCL(Objective):
         mean: over pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         hidden: Count = 2048,

@@ -73,6 +73,8 @@ class RegionObjective(Objective):
         mean: over valid cells of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         hidden: Count = 128,
@@ -87,8 +89,6 @@ class RegionObjective(Objective):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if len(self.views) != 2:
-            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
         self.hidden, self.depth, self.region_depth, self.mean = hidden, depth, region_depth, mean
         self.norm = norm or dict(type="SyncBN")
         self.region_last_norm = region_last_norm

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densessl.branches.branch import Branch, needed
+from densessl.branches.branch import Branch, parts_for
 from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
 from densessl.geometry import ViewGeometry, cell_centres, sampling_grid
@@ -127,8 +127,8 @@ class DenseSiamSegmentation(RegionObjective):
 
     def logits(self, branch: Branch, images: Tensor) -> Tensor:
         """What the segmentation is read from: the projector's classes (N, classes, H, W) of images (N, 3, h, w)."""
-        features = branch(images, **needed(self.level)._asdict())
-        return branch.projectors[f"{self.name}_pixel"](features[self.level])
+        features = branch(images, **parts_for(self.level))
+        return branch.projector(self.name, "pixel")(features[self.level])
 
     def consistency(self, name: str, projected: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
         """Cross entropy of the predictions of one view and the softmax of the other's targets, both ways."""

@@ -87,7 +87,7 @@ class DetCo(Objective):
     def plan(self) -> list[Forward]:
         branches = ("online", "target")
         inputs = [*zip(branches, self.views)] + ([*zip(branches, TILES)] if self.local else [])
-        return [Forward.to(branch, (view,), *self.levels) for branch, view in inputs]
+        return [Forward(branch, (view,), self.levels) for branch, view in inputs]
 
     def projectors(self, channels):
         heads = {}

@@ -9,12 +9,15 @@ from torch import Tensor
 from densessl.branches.norm import NormConfig
 from densessl.branches.prototypes import DINOHead
 from densessl.branches.queue import Centre
-from densessl.constraints import Count, NonNegative, Positive, Share
+from densessl.constraints import Count, Positive, Share
 from densessl.data.batch import Batch
 from densessl.losses import centred_softmax, cross_view_entropy
 from densessl.objectives.base import Forward, Objective, View
 from densessl.registry import OBJECTIVES
-from densessl.schedules import ScheduledPositive, scheduled
+from densessl.schedules import ScheduledPositive, ScheduledSwitch, scheduled
+from densessl.signatures import refuse_renamed
+
+AFTER_ONE_EPOCH = dict(type="switch", before=False, after=True, at_epoch=1)
 
 
 @torch.no_grad()
@@ -61,8 +64,8 @@ class MultiCrop(Objective):
 
     def plan(self) -> list[Forward]:
         levels = getattr(self, "levels", (self.level,))
-        online = [Forward.to("online", group, *levels) for group in self.groups]
-        return [*online, Forward.to("target", self.globals, *levels)]
+        online = [Forward("online", group, levels) for group in self.groups]
+        return [*online, Forward("target", self.globals, levels)]
 
 
 @OBJECTIVES.register_module()
@@ -76,8 +79,11 @@ class DINO(MultiCrop):
         prototypes: K, columns of the head.
         hidden, bottleneck: widths of the head's MLP.
         head_norm, learn_gain: ``norm`` and ``learn_gain`` of :class:`densessl.branches.prototypes.DINOHead`.
-        freeze_epochs: for so long the prototypes of the online branch stay as they are.
+        train_prototypes: whether those of the online branch are trained: True or the config of a schedule. In the
+            first epoch they stay as they are.
     """
+
+    RENAMED = {"freeze_epochs": "train_prototypes=dict(type='switch', before=False, after=True, at_epoch={})"}
 
     def __init__(
         self,
@@ -86,22 +92,22 @@ class DINO(MultiCrop):
         bottleneck: Count = 256,
         head_norm: NormConfig | None = None,
         learn_gain: bool = False,
-        freeze_epochs: NonNegative = 1,
+        train_prototypes: ScheduledSwitch = AFTER_ONE_EPOCH,
         **kwargs,
     ):
+        refuse_renamed(DINO, kwargs)
         super().__init__(**kwargs)
         self.widths = (*hidden, bottleneck)
         self.head = dict(prototypes=prototypes, norm=head_norm, learn_gain=learn_gain)
-        self.freeze_epochs = freeze_epochs
+        self.train_prototypes = scheduled(train_prototypes, f"objectives.{self.name}.train_prototypes")
         self.centre = Centre(prototypes, self.momentum)
 
     def projectors(self, channels):
         return {"head": DINOHead((channels(self.level), *self.widths), **self.head)}
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
-        prototypes = maps["online"].branch.projectors[f"{self.name}_head"].prototypes
-        # Outside a run there are no epochs.
-        prototypes.frozen = step.horizon is not None and step.index < self.freeze_epochs * step.horizon.steps_per_epoch
+        prototypes = maps["online"].projector("head").prototypes
+        prototypes.frozen = not self.train_prototypes(step)
         temperature = self.teacher_temperature(step)
         student = maps["online"].project("head", self.views, self.level, pool=True)
         teacher = maps["target"].project("head", self.globals, self.level, pool=True)

@@ -19,6 +19,7 @@ from densessl.losses import matching_nce, multi_positive_nce, unit, valid_mean
 from densessl.losses.reduce import Mean
 from densessl.objectives.base import Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES
+from densessl.wording import choose
 
 CANDIDATES = ("points", "cells", "batch")
 
@@ -51,6 +52,8 @@ class LCLoss(Objective):
         mean: over points of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
     """
 
+    two_views = True
+
     def __init__(
         self,
         hidden: Count = 2048,
@@ -64,15 +67,11 @@ class LCLoss(Objective):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if len(self.views) != 2:
-            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
-        if candidates not in CANDIDATES:
-            raise ValueError(f"objectives.{self.name}.candidates is {candidates!r}; {sorted(CANDIDATES)} are known")
         self.hidden = hidden
         self.dim = dim
         self.norm = norm or dict(type="SyncBN")
         self.temperature = temperature
-        self.candidates = candidates
+        self.candidates = choose(f"objectives.{self.name}.candidates", candidates, CANDIDATES)
         self.mean = mean
         self.correspondence = CORRESPONDENCES.build(correspondence or dict(type="RandomPoints", count=49))
         self.predictor = self.head(dim) if predictor else nn.Identity()

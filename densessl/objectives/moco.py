@@ -27,6 +27,8 @@ class MoCo(Objective):
             active in both branches.
     """
 
+    two_views = True
+
     def __init__(
         self,
         hidden: Count | None = 2048,

@@ -12,12 +12,11 @@ from densessl.branches.propagation import PixelPropagation
 from densessl.constraints import Count, NonNegative, Range
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
-from densessl.geometry import ViewGeometry, distance_mask, edge_frame, pixpro_frame
+from densessl.geometry import FRAMES, ViewGeometry, distance_mask
 from densessl.losses import cosine_regression, pixel_consistency, pixel_contrast, unit
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import OBJECTIVES
-
-FRAMES = {"official": pixpro_frame, "edges": edge_frame}
+from densessl.wording import choose
 
 
 class TwoViewObjective(Objective):
@@ -29,13 +28,13 @@ class TwoViewObjective(Objective):
         norm: norm config of the projector (and predictor).
     """
 
+    two_views = True
+
     def __init__(self, hidden: Count = 4096, dim: Count = 256, norm: NormConfig | None = None, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
         self.dim = dim
         self.norm = norm or dict(type="SyncBN")
-        if len(self.views) != 2:
-            raise ValueError(f"objectives.{self.name}.views is {self.views}; it compares exactly two views")
 
     def projectors(self, channels: Callable[[int | str], int]) -> dict[str, nn.Module]:
         return {"projector": MLP(kind="map", dims=(channels(self.level), self.hidden, self.dim), norm=self.norm)}
@@ -55,10 +54,8 @@ class PixelObjective(TwoViewObjective):
 
     def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "official", **kwargs):
         super().__init__(**kwargs)
-        if coords not in FRAMES:
-            raise ValueError(f"objectives.{self.name}.coords is {coords!r}; {sorted(FRAMES)} are known")
         self.threshold = threshold
-        self.frame = FRAMES[coords]
+        self.frame = FRAMES[choose(f"objectives.{self.name}.coords", coords, FRAMES)]
 
     def masks(self, geometry: list[ViewGeometry], maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Positive pairs (N, S_1, S_2) of view 1's cells with view 2's, and their transpose."""

@@ -106,7 +106,7 @@ class RegionSwap(Objective):
 
     def plan(self) -> list[Forward]:
         """The method's own passes, and one for each composite, with batch-norm statistics of its own."""
-        return super().plan() + [Forward.to("online", (f"composite{view}",), self.level) for view in self.swapped()]
+        return super().plan() + [Forward("online", (f"composite{view}",), (self.level,)) for view in self.swapped()]
 
     def draw(self, rng: np.random.Generator, view: tuple[int, int]) -> RectangleDraws:
         """The numbers of a step's rectangle in a view of (width, height) pixels."""
@@ -135,7 +135,7 @@ class RegionSwap(Objective):
             derived[f"composite{view}"] = DerivedView(composite, batch.geometry[view], owner)
         return derived
 
-    def parts(
+    def canvas_and_paste(
         self, maps: Mapping[str, BranchMaps], view: View, batch: Batch, step: Step, projector: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Projections of the composites' parts: means of the cells outside and inside the rectangle, through the
@@ -175,7 +175,7 @@ class RegionCL(RegionSwap, MoCo):
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
         _, k = self.vectors(maps)
-        canvas, paste, shown_in = self.parts(maps, self.views[0], batch, step, "head")
+        canvas, paste, shown_in = self.canvas_and_paste(maps, self.views[0], batch, step, "head")
         canvas, paste = unit(canvas), unit(paste)
         queries, keys = torch.cat([canvas, paste[shown_in]]), torch.cat([k, k])
         other_part = torch.cat([paste, canvas[shown_in]]).detach()
@@ -206,7 +206,7 @@ class RegionCLSimSiam(RegionSwap, SimSiam):
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
         cosine, intra = 0, 0
         for view, other in zip(self.views, self.views[::-1]):
-            canvas, paste, shown_in = self.parts(maps, view, batch, step, "projector")
+            canvas, paste, shown_in = self.canvas_and_paste(maps, view, batch, step, "projector")
             target = maps["target"].project("projector", other, self.level, pool=True)
             prediction = self.predictor(torch.cat([canvas, paste[shown_in]]))
             cosine = cosine + cosine_regression(prediction, torch.cat([target, target])) / 2

@@ -54,6 +54,8 @@ class SIM(Objective):
         views: (given, asked); twice the same to predict a view from itself.
     """
 
+    two_views = True
+
     def __init__(
         self,
         patch_size: Count = 16,
@@ -94,8 +96,8 @@ class SIM(Objective):
 
     def plan(self):
         given, asked = self.views
-        online = Forward.to("online", (given,), self.level, keep=self.keep)
-        return [online, Forward.to("target", (asked,), self.level)] if self.predict == "features" else [online]
+        online = Forward("online", (given,), (self.level,), self.keep)
+        return [online, Forward("target", (asked,), (self.level,))] if self.predict == "features" else [online]
 
     def projectors(self, channels):
         return {"tokens": TokenProjector(channels(self.level), self.dim, **self.projector)}

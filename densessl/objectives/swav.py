@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
-from densessl.constraints import Count, NonNegative, Positive, Range, Whole
+from densessl.constraints import Count, Positive, Range
 from densessl.data.batch import Batch
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
-from densessl.schedules import Step
+from densessl.schedules import ScheduledSwitch, Step, scheduled
+from densessl.signatures import refuse_renamed
+
+AFTER_313_STEPS = dict(type="switch", before=False, after=True, at_step=313)  # an epoch of the recipe for 4096 images
 
 
 def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:
@@ -55,7 +58,7 @@ class SwAV(Objective):
     through the projector as one batch, in both branches, so that its batch norm mixes large and small ones as in the
     official code: a target of another kind than ``stop_gradient`` therefore runs the small crops too.
 
-    Prototypes are normalised in place before each training forward, as officially. Until ``freeze_steps`` their
+    Prototypes are normalised in place before each training forward, as officially. While they are not trained their
     gradient is zero, not None as in the official code: data parallelism wants one. LARS in its LARC form leaves a
     tensor with zero gradient alone; other weight decay only shortens prototypes, which the next forward undoes.
 
@@ -72,10 +75,15 @@ class SwAV(Objective):
         assign: the views that get codes.
         queue_length: earlier projections of each assigned view that codes are made with, over all ranks; 0 for none.
             They join when the queue is full.
-        queue_from_epoch: when the queue begins to fill.
-        freeze_steps: optimiser steps during which the prototypes stay as initialised.
+        use_queue: whether the queue is filled and used: True or the config of a schedule.
+        train_prototypes: whether the prototypes are trained: likewise. They stay as initialised before.
         norm: of the projector.
     """
+
+    RENAMED = {
+        "queue_from_epoch": "use_queue=dict(type='switch', before=False, after=True, at_epoch={})",
+        "freeze_steps": "train_prototypes=dict(type='switch', before=False, after=True, at_step={})",
+    }
 
     def __init__(
         self,
@@ -88,11 +96,12 @@ class SwAV(Objective):
         views: Sequence[Sequence[int]] = ((0, 1), (2, 3, 4, 5, 6, 7)),
         assign: Sequence[int] = (0, 1),
         queue_length: Annotated[int, Range(0, auto=True)] = 0,
-        queue_from_epoch: NonNegative = 0,
-        freeze_steps: Whole = 313,
+        use_queue: ScheduledSwitch = True,
+        train_prototypes: ScheduledSwitch = AFTER_313_STEPS,
         norm: NormConfig | None = None,
         **kwargs,
     ):
+        refuse_renamed(SwAV, kwargs)
         if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
             raise ValueError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
         self.groups = tuple(map(tuple, views))
@@ -105,14 +114,14 @@ class SwAV(Objective):
         self.epsilon = epsilon
         self.iterations = iterations
         self.assign = tuple(assign)
-        self.queue_from_epoch = queue_from_epoch
-        self.freeze_steps = freeze_steps
+        self.use_queue = scheduled(use_queue, f"objectives.{self.name}.use_queue")
+        self.train_prototypes = scheduled(train_prototypes, f"objectives.{self.name}.train_prototypes")
         self.norm = norm or dict(type="SyncBN")
         self.prototypes = nn.Linear(dim, prototypes, bias=False)
         self.queue = Queue({f"view{view}": dim for view in assign}, queue_length) if queue_length else None
 
     def plan(self) -> list[Forward]:
-        return [Forward.to(branch, group, self.level) for branch in ("online", "target") for group in self.groups]
+        return [Forward(branch, group, (self.level,)) for branch in ("online", "target") for group in self.groups]
 
     def projectors(self, channels):
         inner = [] if self.hidden is None else [self.hidden]
@@ -127,9 +136,7 @@ class SwAV(Objective):
     @torch.no_grad()
     def codes(self, vectors: Mapping[int, Tensor], step: Step) -> dict[int, Tensor]:
         """Codes (N, K) of the images by view, of normalised vectors (N, dim); these are queued after it was read."""
-        active = self.queue is not None and (
-            not self.queue_from_epoch or step.index >= self.queue_from_epoch * step.horizon.steps_per_epoch - 1e-9
-        )
+        active = self.queue is not None and self.use_queue(step)
         ready = active and self.queue.is_full(self.queue.names[0])  # the same for all views and ranks
         rank, world = get_dist_info()
         codes = {}
@@ -152,7 +159,7 @@ class SwAV(Objective):
         if self.training:
             with torch.no_grad():
                 weight.copy_(unit(weight))
-        frozen = step.index < self.freeze_steps
+        frozen = not self.train_prototypes(step)
         target = self.vectors(maps["target"])
         codes = self.codes({view: target[view] for view in self.assign}, step)
         used = weight.detach() if frozen else weight

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
+from densessl.extras import import_extra
 from densessl.regions.generators import shrunk
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS
@@ -18,12 +19,10 @@ from densessl.registry import REGION_GENERATORS
 PARTS = "CTSF"  # of a similarity: colour, texture, size, fill
 
 
-def _kernels() -> tuple[ModuleType, ModuleType, ModuleType]:
-    try:
-        from densessl.regions import colour, felzenszwalb, grouping
-    except ImportError as error:
-        raise ImportError("FastSelectiveSearch needs numba: pip install -e '.[regions]'") from error
-    return colour, felzenszwalb, grouping
+def _kernels() -> tuple[ModuleType, ...]:
+    """The modules that numba compiles. Others of this package do without it, so they are not imported above."""
+    names = ("colour", "felzenszwalb", "grouping")
+    return tuple(import_extra(f"densessl.regions.{name}", "FastSelectiveSearch") for name in names)
 
 
 @REGION_GENERATORS.register_module()

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from densessl.extras import import_extra
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS
 
@@ -151,10 +152,7 @@ class SelectiveSearchPackage:
     max_side: int | None = None
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
-        try:
-            from selectivesearch import selective_search
-        except ImportError as error:
-            raise ImportError(f"the generator needs `pip install densessl[regions]`: {error}") from error
+        selective_search = import_extra("selectivesearch", type(self).__name__).selective_search
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of local binary patterns of floating-point images
             pixels = shrunk(image, self.max_side)

@@ -1,6 +1,5 @@
 """The store of regions: made once for a data set, read by every training."""
 
-import difflib
 import itertools
 import json
 import mmap
@@ -31,6 +30,7 @@ from densessl.regions.store_format import (
     unpack,
 )
 from densessl.registry import REGIONS
+from densessl.wording import nearest
 
 _COMPARED = 20000  # paths that are searched for one like a missing one, a second
 
@@ -189,8 +189,7 @@ class RegionStore(RegionSource):
             )
         near = self._ending(f"/{parts[-1]}")
         if near is None:
-            close = difflib.get_close_matches(path, itertools.islice(self.paths(), _COMPARED), n=1, cutoff=0)
-            near = close[0]
+            (near,) = nearest(path, itertools.islice(self.paths(), _COMPARED), count=1, cutoff=0)
         return f"; the nearest of its {len(self)} images is {near!r}. Build the store of these images"
 
     def _ending(self, end: str) -> str | None:

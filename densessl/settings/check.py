@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from densessl.errors import SettingError
+from densessl.extras import missing
 from densessl.settings import lookup
 from densessl.settings.loops import LINKED
 from densessl.settings.run import top_level
@@ -89,7 +90,7 @@ def reason(error: ImportError) -> str:
     """Why something cannot be imported."""
     package = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package and find_spec(package) is None:
-        return f"it needs {lookup.not_installed(package)}"
+        return str(missing(package, "it"))
     return str(error)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import mmengine.registry as mmengine
 from mmengine.registry import Registry
 
-from densessl.configs import not_installed
+from densessl.extras import missing
 from densessl.registry import SCOPE
 from densessl.wording import suggestion
 
@@ -88,7 +88,7 @@ def load_scope(scope: str) -> str | None:
         return None
     try:
         if find_spec(scope) is None:
-            return f"needs {not_installed(scope)}"
+            return str(missing(scope, repr(scope)))
         importlib.import_module(f"{scope}.registry")
     except (ImportError, ValueError) as error:
         return f"package {scope!r} has no registry that can be imported ({error})"
@@ -111,7 +111,7 @@ def _registered(of: Registry, name: str, scope: str) -> Callable[..., Any] | Non
     if first in root.children:
         return _in_lineage(root.children[first], rest) or _imported(name)
     if find_spec(first) is None:
-        raise UnknownType(f"{name!r}: needs {not_installed(first)}")
+        raise UnknownType(str(missing(first, repr(name))))
     return _imported(name)
 
 
@@ -127,7 +127,7 @@ def _imported(name: str) -> Callable[..., Any] | None:
 
 def _timm_model(name: str) -> Callable[..., Any] | None:
     if find_spec("timm") is None:
-        raise UnknownType(f"'timm.{name}': needs {not_installed('timm')}")
+        raise UnknownType(str(missing("timm", repr(f"timm.{name}"))))
     import timm
 
     if timm.is_model(name):

@@ -44,6 +44,7 @@ class LoaderKeys(TypedDict, total=False):
 
     Attributes:
         batch_size: images that a process takes an iteration.
+        largest_batch: most images of a batch size that is "auto".
         num_workers: processes that load; "auto" is the cores of this machine over its processes.
         dataset: what is loaded.
         sampler: in which order.
@@ -55,6 +56,7 @@ class LoaderKeys(TypedDict, total=False):
     """
 
     batch_size: AutoCount | None
+    largest_batch: AutoCount | None
     num_workers: Annotated[int, Range(0, auto=True)]
     dataset: Annotated[dict, Config(mmengine.DATASETS, filled=LINKED)]
     sampler: Annotated[dict, Config(mmengine.DATA_SAMPLERS, filled=("dataset", "seed"))] | None

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from inspect import Parameter
 from typing import Any, NamedTuple, TypedDict, get_type_hints
@@ -46,6 +46,7 @@ class Schema:
         summary: a sentence about the class.
         is_ours: whether its signature tells all there is to know.
         kinds: the classes or functions.
+        moved: keys that stand elsewhere, and where.
     """
 
     title: str
@@ -54,10 +55,16 @@ class Schema:
     summary: str = ""
     is_ours: bool = True
     kinds: tuple[Callable[..., Any], ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
 
-    def unknown(self, key: str) -> str:
+    def unknown(self, key: str, value: Any = None) -> str:
         """The rest of a line about a key that is not among the arguments."""
-        near = nearest(key, self.arguments)
+        if key in self.moved:
+            return f"leave it out: {self.moved[key]}"
+        for kind in self.kinds:
+            if key in getattr(kind, "RENAMED", {}):
+                return f"is no longer taken; write {kind.RENAMED[key].format(value)}"
+        near = " or ".join(nearest(key, self.arguments))
         valid = f"valid for {self.title}" if self.title else "valid"
         names = ", ".join(sorted(name for name in self.arguments if not name.startswith("_")))
         return f"unknown{f'; did you mean {near}?' if near else ''} ({valid}: {names or 'none'})"
@@ -99,7 +106,7 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     arguments = {
         name: Argument(parameter.annotation, parameter.default, meanings.get(name, ""), ours)
         for name, parameter in named.items()
-        if name not in config.given
+        if name not in config.given and name not in config.moved
     }
     refined = schema_of_dict(config.refine).arguments if config.refine and not ours else {}
     for name in refined.keys() & arguments.keys():
@@ -108,7 +115,9 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     added = schema_of_dict(config.also).arguments if config.also else {}
     arguments |= {name: each for name, each in added.items() if name not in arguments}
     title = getattr(kind, "__name__", str(kind))
-    return Schema(title, arguments, takes_any and kind not in config.closed, summary_of(kind), ours, (kind,))
+    return Schema(
+        title, arguments, takes_any and kind not in config.closed, summary_of(kind), ours, (kind,), config.moved
+    )
 
 
 def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema | None:

@@ -160,7 +160,7 @@ class Walk:
                 self.visit(f"{prefix}{key}", entry, schema.arguments[key], values)
             elif key not in ("type", "_scope_"):
                 if self._is_mistake(key, schema):
-                    self.problem(f"{prefix}{key}", schema.unknown(key))
+                    self.problem(f"{prefix}{key}", schema.unknown(key, entry))
                 self.visit(f"{prefix}{key}", entry, OUTSIDE)
         self._around.pop()
         for key, argument in schema.arguments.items():

@@ -15,7 +15,6 @@ All else is plain data: numbers, words, lists and dicts, with argument names tha
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,7 +24,7 @@ from densessl.branches.norm import NORMS
 from densessl.errors import CheckpointError, UnsafeCheckpointError
 from densessl.registry import MODELS, SCOPE
 from densessl.signatures import arguments_of
-from densessl.wording import suggestion
+from densessl.wording import nearest, suggestion
 
 STOCK = re.compile(r"(mmdet|mmseg)::[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+(\.py)?")
 DEEPEST = 16  # levels of dicts and lists; a transformer's config has seven
@@ -162,9 +161,7 @@ def _check_size(config: Any, source: str, key: str) -> None:
 def _known(name: Any, source: str, key: str, scope: str) -> str:
     """A ``type``, if it is the name of something registered."""
     if not isinstance(name, str) or _find(name, scope) is None:
-        near = get_close_matches(
-            str(name), [known for registry in _registries(scope) for known in registry.module_dict]
-        )
+        near = nearest(name, [known for registry in _registries(scope) for known in registry.module_dict])
         raise UnsafeCheckpointError(
             f"{source}: {key or 'type'} names {_shown(name)}, which is no registered class"
             f"{f' (did you mean {near[0]}?)' if near else ''}; a file's classes are never imported by name, since that "
@@ -196,7 +193,9 @@ def _registries(scope: str) -> Iterator[mmengine.Registry]:
         from mmdet.registry import MODELS as OF_MMDET
         from mmdet.registry import TASK_UTILS
 
-        yield from (OF_MMDET, TASK_UTILS)
+        for registry in (OF_MMDET, TASK_UTILS):
+            registry.import_from_location()
+            yield registry
     yield from (mmengine.MODELS, mmengine.TASK_UTILS, mmengine.WEIGHT_INITIALIZERS)
 
 

@@ -233,7 +233,9 @@ def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) ->
         "eps": eps.pop() if len(eps) == 1 else None,
     }
     if data_preprocessor is not None:
-        swaps = getattr(data_preprocessor, "_channel_conversion", False)
+        # MMEngine's name has an underscore, that of the original mmsegmentation has none.
+        swaps = getattr(data_preprocessor, "channel_conversion", False)
+        swaps = getattr(data_preprocessor, "_channel_conversion", swaps)
         normalises = getattr(data_preprocessor, "_enable_normalize", False)
         values |= _pixels(
             {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densessl.errors import LoadError
 from densessl.weights.fingerprint import Fingerprint, compare, compare_facts, is_resnet, of_model
-from densessl.weights.load_report import LoadReport
+from densessl.weights.load_report import LoadReport, mismatches
 from densessl.weights.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
 from densessl.weights.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.weights.state import bare_model
@@ -120,16 +120,13 @@ class _Fit(NamedTuple):
 
 def _fit(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor], **report) -> _Fit:
     """Compare the tensors of a module with those of a file by name and shape."""
-    fitting = {key: value for key, value in given.items() if key in own and value.shape == own[key].shape}
+    mismatched = mismatches(own, given)
+    fitting = {key: value for key, value in given.items() if key in own and key not in mismatched}
     details = LoadReport(
         expected=len(own),
         loaded=len(fitting),
         missing=[key for key in own if key not in given],
-        mismatched=[
-            f"{key}: found {tuple(value.shape)}, expected {tuple(own[key].shape)}"
-            for key, value in given.items()
-            if key in own and key not in fitting
-        ],
+        mismatched=list(mismatched.values()),
         unexpected=[key for key in given if key not in own],
         **report,
     )

@@ -1,6 +1,9 @@
 """What a load did, in one line and in detail."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from densessl.weights.fingerprint import Difference
 
@@ -13,7 +16,8 @@ class LoadReport:
 
     Attributes:
         source: The file.
-        part: What was loaded: ``"backbone"``, ``"neck"``, or a head by its name in the model, ``"bbox_head"``.
+        part: What was loaded: ``"backbone"``, ``"neck"``, a head by its name in the model (``"bbox_head"``), or the
+            whole ``"model"``.
         expected: Tensors of that part of the model that the file has to have. Of a head those of its shared
             convolutions; of a neck not those of levels that the file's has not.
         loaded: Those the file has with the same shape.
@@ -70,6 +74,15 @@ class LoadReport:
 
     def __str__(self) -> str:
         return "\n  ".join([self.summary, *self.details()])
+
+
+def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Tensors of a file that a model has in another shape: by name, what a report says of each."""
+    return {
+        name: f"{name}: found {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
+        for name, tensor in given.items()
+        if name in own and own[name].shape != tensor.shape
+    }
 
 
 def _listed(names: list[str]) -> str:

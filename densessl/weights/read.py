@@ -1,6 +1,5 @@
 """Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from safetensors import safe_open
 from torch import Tensor
 
-from densessl.errors import CheckpointError, ExportError, SettingError, UnsafeCheckpointError
+from densessl.errors import CheckpointError, ExportError, FileMissing, SettingError, UnsafeCheckpointError
 from densessl.weights import fingerprint as fp
 from densessl.weights.fingerprint import Fingerprint
 from densessl.weights.io.checkpoints import to_plain, wrapper_of
@@ -18,6 +17,7 @@ from densessl.weights.layouts.tables import OURS
 from densessl.weights.layouts.take import Taken, grouped, take
 from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.vit_facts import REST
+from densessl.wording import nearest
 
 BRANCHES = ("online", "target")
 
@@ -60,7 +60,7 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     else:
         name, content = str(source), load_content(source, drop_objects)
         meta = content.get("meta") if isinstance(content, Mapping) else None
-        meta = safetensors_meta(source) if name.endswith(".safetensors") else _plain(meta)
+        meta = safetensors_meta(source) if name.endswith(".safetensors") else _plain_meta(meta)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name}: expected named tensors, found {type(content).__name__}")
     inner = wrapper_of(content)
@@ -71,8 +71,8 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     return Opened(state, meta if isinstance(meta, Mapping) else {}, name, rest)
 
 
-def _plain(meta: Any) -> Any:
-    """What of it is plain data; None of what contains itself."""
+def _plain_meta(meta: Any) -> Any:
+    """The plain data in a file's metadata; None where it contains itself."""
     try:
         return to_plain({"meta": meta}, drop=True).get("meta")
     except RecursionError:
@@ -206,7 +206,7 @@ def open_init(file: str) -> Opened:
 
     Raises:
         SettingError: It is damaged, or holds no weights.
-        FileNotFoundError: There is none; the message has the nearest names.
+        FileMissing: There is none; the message has the nearest names.
         UnsafeCheckpointError: It would have to execute code to be read.
     """
     path = Path(file).expanduser()
@@ -214,10 +214,10 @@ def open_init(file: str) -> Opened:
         return open_checkpoint(file)
     except UnsafeCheckpointError:
         raise
-    except FileNotFoundError as error:
+    except FileMissing as error:
         names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, names, n=3)
+        near = nearest(path.name, names)
         beside = f"; near it are {near}" if near else ""
-        raise FileNotFoundError(f"--init: {error}{beside}. Random numbers are --init none") from error
+        raise FileMissing(f"--init: {error}{beside}. Random numbers are --init none") from error
     except ValueError as error:
         raise SettingError(f"--init: {error}") from error

@@ -1,7 +1,10 @@
-"""Weights into a model, with a line that says what fitted."""
+"""Weights into a whole model, with a report."""
 
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
+
+from densessl.errors import LoadError
+from densessl.weights.load_report import LoadReport, mismatches
 
 
 def bare_model(model: nn.Module) -> nn.Module:
@@ -9,41 +12,43 @@ def bare_model(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def load_into(model: nn.Module, weights: dict[str, Tensor], strict: bool = False) -> str:
+def load_into(
+    model: nn.Module, weights: dict[str, Tensor], strict: bool = False, source: str = "weights"
+) -> LoadReport:
     """Load the tensors of ``weights`` that fit ``model`` by name and shape.
 
     Args:
         strict: require every tensor of both sides to fit.
+        source: where the weights come from, for the report.
 
     Returns:
-        One line: how many tensors of the model were loaded, and which names are missing, unexpected or of another
-        shape.
+        The report, whose part is the ``"model"``.
 
     Raises:
-        ValueError: nothing fits, or, if ``strict``, not everything does.
+        LoadError: nothing fits, or, if ``strict``, not everything does. The model is as it was then.
     """
     own = model.state_dict()
-    shapes = {
-        name: f"{name} {tuple(tensor.shape)} for {tuple(own[name].shape)}"
-        for name, tensor in weights.items()
-        if name in own and own[name].shape != tensor.shape
-    }
-    fitting = type(weights)((name, tensor) for name, tensor in weights.items() if name not in shapes)
+    mismatched = mismatches(own, weights)
+    fitting = type(weights)((name, tensor) for name, tensor in weights.items() if name not in mismatched)
     if hasattr(weights, "_metadata"):  # versions, by which modules upgrade the names of old checkpoints
         fitting._metadata = weights._metadata
+    before = {name: tensor.clone() for name, tensor in own.items()} if strict else {}
     result = model.load_state_dict(fitting, strict=False)
-    missing = [name for name in result.missing_keys if name not in shapes]
+    missing = [name for name in result.missing_keys if name not in mismatched]
     # Old checkpoints lack the step counters of batch norm, and PyTorch neither misses nor needs them.
-    total = sum(name in weights or not name.endswith("num_batches_tracked") for name in own)
-    matched = total - len(missing) - len(shapes)
-    report = f"{matched} of {total} tensors loaded"
-    for title, names in (
-        ("missing", missing),
-        ("unexpected", result.unexpected_keys),
-        ("of another shape", list(shapes.values())),
-    ):
-        if names:
-            report += f"; {len(names)} {title} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
-    if matched == 0 or (strict and (missing or shapes or result.unexpected_keys)):
-        raise ValueError(f"the weights do not fit {type(model).__name__}: {report}")
+    expected = sum(name in weights or not name.endswith("num_batches_tracked") for name in own)
+    report = LoadReport(
+        source,
+        "model",
+        expected,
+        expected - len(missing) - len(mismatched),
+        missing=missing,
+        mismatched=list(mismatched.values()),
+        unexpected=result.unexpected_keys,
+        applied=True,
+    )
+    if report.loaded == 0 or (strict and (missing or mismatched or report.unexpected)):
+        model.load_state_dict(before, strict=False)
+        report.applied = False
+        raise LoadError(f"the weights do not fit {type(model).__name__}: {report}", report)
     return report

@@ -7,6 +7,7 @@ import torch
 
 import densessl.augment.photometric
 from densessl.augment import ColorJitter, GaussianBlur, Grayscale, Photometric, Solarize, normalize
+from densessl.errors import SettingError
 from tests.augment.oracle import draws_of, expected, photos
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
@@ -109,7 +110,7 @@ def test_pixels_are_never_read_by_the_host(op):
 def test_ops_are_built_from_configs():
     recipe = Photometric([{"type": "Solarize", "p": 0.2}, {"type": "densessl.Grayscale", "p": 0.1}, VIEW_1[0]])
     assert [type(op) for op in recipe.ops] == [Solarize, Grayscale, ColorJitter]
-    with pytest.raises(KeyError, match=r"ops\[1\]: type='GausianBlur' .* did you mean 'GaussianBlur'"):
+    with pytest.raises(SettingError, match=r"photometric\[1\]\.type 'GausianBlur' is unknown; .* GaussianBlur"):
         Photometric([VIEW_1[0], {"type": "GausianBlur", "p": 0.2}])
     with pytest.raises(TypeError, match=r"ops\[0\] is a str"):
         Photometric(["Grayscale"])

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from densessl.branches import Branch, DenseHeadConvs, ResNet
-from densessl.branches.branch import Parts, needed
+from densessl.branches.branch import parts_for
 from densessl.model import TwoBranch
-from densessl.objectives import Forward
 from tests.objectives.toy import BACKBONE, total, toy_batch, toy_model
 
 GN = dict(type="GN", num_groups=4)
@@ -69,12 +68,14 @@ def test_one_tower_alone():
 
 
 def test_a_level_says_what_has_to_be_run():
-    assert needed(0, -1) == Parts()
-    assert needed(0, "neck.1") == Parts(neck=True)
-    assert needed("cls.1", 0) == Parts(neck=True, head=True)
-    assert needed("tokens.0", 0) == Parts(tokens=True)
-    assert Parts(neck=True) | Parts(tokens=True) == Parts(neck=True, tokens=True)
-    assert Forward.to("online", (0,), "reg.0") == Forward("online", (0,), parts=Parts(neck=True, head=True))
+    for levels, parts in (
+        ((0, -1), set()),
+        ((0, "neck.1"), {"neck"}),
+        (("cls.1", 0), {"neck", "head"}),
+        (("tokens.0", 0), {"tokens"}),
+        (("tokens.0", "neck.0"), {"tokens", "neck"}),
+    ):
+        assert {name for name, run in parts_for(*levels).items() if run} == parts, levels
 
 
 def test_maps_of_all_parts_by_name_and_by_view():
@@ -85,9 +86,11 @@ def test_maps_of_all_parts_by_name_and_by_view():
         levels = branch.backbone(views)
         neck = branch.neck(levels)
     plain, half = branch(views), branch(views, neck=True)
-    assert not plain.neck and not half.head
-    for item, covered in ((plain, (True, False, False)), (half, (True, True, False)), (features, (True, True, True))):
-        assert tuple(item.covers(Parts(*parts)) for parts in ((False, False), (True, False), (True, True))) == covered
+    assert [(bool(item.neck), bool(item.head)) for item in (plain, half, features)] == [
+        (False, False),
+        (True, False),
+        (True, True),
+    ]
     expected = {0: levels[0], 1: levels[1], -1: levels[1], "neck.0": neck[0], "neck.1": neck[1]}
     expected |= {"cls.0": branch.head.cls_convs(neck[0]), "reg.1": branch.head.reg_convs(neck[1])}
     parts = features.chunk(2)

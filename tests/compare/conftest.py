@@ -30,7 +30,7 @@ class Toy:
             steps=12,
             evaluations=3,
             data_root=str(self.folder / "data"),
-            trainer=Path(__file__).parent / "trainer.py",
+            trainer=(str(Path(__file__).parent / "trainer.py"),),
         )
         return Grid(**{**settings, **changes})
 

@@ -77,3 +77,7 @@ def test_reduced_decoding_is_used_and_can_be_switched_off(folder, monkeypatch):
     for options, expected in (({}, 8), (dict(scaled_decode=False), 1), (dict(resample="pil"), 1)):
         UnlabelledImages(str(folder), large, **options)[0, 0]
         assert asked.pop() == expected
+    small = [dict(size=64, scale=(0.05, 0.1))]
+    for views in (large + small, small + large):  # the smallest crop decides, whichever view has it
+        UnlabelledImages(str(folder), views)[0, 0]
+        assert asked.pop() == 1

@@ -151,7 +151,7 @@ def test_they_are_stacked_and_the_count_of_workers_does_not_matter(folder):
 @pytest.mark.parametrize(
     "mask, message",
     [
-        (dict(BLOCKS, type="block"), r"mask.type is 'block'; \['blocks', 'random'\]"),
+        (dict(BLOCKS, type="block"), "mask.type 'block' is unknown; did you mean blocks"),
         (dict(type="blocks", hidden=118), r"mask has keys \['hidden'\], expected patch_size and hidden"),
         (dict(RANDOM, min_block=16), r"mask has keys \['hidden', 'min_block', 'patch_size'\]"),
         (dict(BLOCKS, patch_size=15), r"mask.patch_size is 15, expected a divisor of the view's 224x112 pixels"),

@@ -58,6 +58,12 @@ def test_reduced_decoding_never_enlarges():
     spec = ViewSpec(size=(100, 50))
     for width, height, expected in ((800, 400, 8), (799, 400, 4), (150, 120, 1), (90, 500, 1), (400, 110, 2)):
         assert decode_denominator([CropDraw(0, 0, width, height, False, False, 0)], [spec]) == expected
+    crops = {side: CropDraw(0, 0, side, side, False, False, 0) for side in (800, 400, 100)}
+    square = ViewSpec(size=100)
+    for order in ((800, 400), (400, 800)):
+        assert decode_denominator([crops[side] for side in order], [square] * 2) == 4
+    # Each crop counts by its own view's size.
+    assert decode_denominator([crops[800], crops[100]], [ViewSpec(size=100), ViewSpec(size=12)]) == 8
 
 
 def test_a_view_of_a_reduced_image_tells_its_own_box():

@@ -50,7 +50,7 @@ def test_the_whole_square_is_always_the_same_box(size, box):
 
 
 def test_unknown_options_are_named():
-    with pytest.raises(ValueError, match="within is 'center'; 'image' and 'centre' are known"):
+    with pytest.raises(ValueError, match="views: within 'center' is unknown; did you mean centre"):
         ViewSpec(within="center")
-    with pytest.raises(ValueError, match="sampling is 'edge'; 'area' and 'side' are known"):
+    with pytest.raises(ValueError, match="views: sampling 'edge' is unknown; known: area, side"):
         ViewSpec(sampling="edge")

@@ -186,6 +186,20 @@ def test_pairs_of_bf16_are_compared_in_fp32():
     assert not embedding_loss(predicted[:0].float(), target[:0].float())
 
 
+def test_a_pretext_sees_no_denoising_query():
+    """DINO's decoder puts them first; matches count from the first query that detects."""
+    model, batch = small("dino", DETREG), random_batch([3, 2])
+    seen, losses = [], model.pretext.losses
+    model.pretext.losses = lambda states, *rest: seen.append(states) or losses(states, *rest)
+    samples = data_samples(batch)
+    inputs = model.transform(model.detector.extract_feat(batch.views[0]), samples, batch)
+    model.judge(inputs, samples, batch)
+    whole, (states,) = inputs["hidden_states"], seen
+    assert whole[0].shape[1] > 20 == model.detector.num_queries
+    assert len(states) == len(whole)
+    assert all(torch.equal(state, layer[:, -20:]) for state, layer in zip(states, whole))
+
+
 def test_only_what_has_too_few_queries_is_divided_by_regions():
     names = ["loss_cls", "d0.loss_iou", "d3.loss_bbox", "enc_loss_cls", "dn_loss_cls", "d0.dn_loss_iou"]
     losses = {name: torch.tensor(6.0) for name in names}

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from densessl.branches import ResNet
-from densessl.cli.train import parser, prepare
-from densessl.engine.init_hook import InitBackboneHook
+from densessl.cli.train import settings_of
+from densessl.engine.init_hook import InitHook
 from densessl.errors import LoadError
+from densessl.registry import HOOKS
+from densessl.runs import run_config
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 from tests.cli.test_train import CONFIG, ROOT, photos, train  # noqa: F401
+from tests.engine import toy
 from tests.objectives.toy import BACKBONE, toy_model
 from tests.weights.cases import lived_in
 
@@ -28,7 +31,7 @@ def given(tmp_path):
 
 
 def start(model, file, step=0):
-    InitBackboneHook(file).before_train(SimpleNamespace(model=model, iter=step, logger=logging.getLogger()))
+    InitHook(file).before_train(SimpleNamespace(model=model, iter=step, logger=logging.getLogger()))
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target["kind"])
@@ -59,7 +62,7 @@ def test_the_command_line_starts_a_run_from_a_file(given, photos, tmp_path, monk
     """With a learning rate of 0, what comes out is what was put in."""
     monkeypatch.chdir(ROOT)
     file, weights = given
-    still = {"custom_hooks.1.schedule.base": 0.0, "custom_hooks.1.schedule.final": 0.0, "train_cfg.max_epochs": 1}
+    still = {"optim_wrapper.optimizer.lr": 0.0, "default_hooks.lr.schedule.final": 0.0, "train_cfg.max_epochs": 1}
     assert train(photos, tmp_path, "--init", file, **still) == 0
     exported = load_weights(tmp_path / "backbone.pth")
     state = read_checkpoint(tmp_path / "epoch_1.pth")["state_dict"]
@@ -69,8 +72,25 @@ def test_the_command_line_starts_a_run_from_a_file(given, photos, tmp_path, monk
             assert torch.equal(state[f"target.backbone.{name}"], value), name
 
 
-def test_it_comes_first(monkeypatch):
+def test_without_a_file_nothing_is_loaded_or_said(caplog):
+    model = toy_model(PIXPRO)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level(logging.INFO):
+        start(model, None)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not caplog.records
+
+
+def test_it_acts_before_the_hooks_that_look_at_the_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cfg = prepare(parser().parse_args([CONFIG, "--init", "file.pth"]))
-    assert cfg.custom_hooks[0] == dict(type="InitBackboneHook", checkpoint="file.pth")
-    assert [hook["type"] for hook in cfg.custom_hooks[1:]] == ["StepHook", "LRHook", "ExportHook"]
+    cfg = run_config(settings_of([CONFIG, "--init", "file.pth"]))
+    assert cfg.default_hooks.init == dict(type="InitHook", checkpoint="file.pth")
+    runner = toy.build(tmp_path, default_hooks=cfg.default_hooks, custom_hooks=[])
+    assert [type(hook).__name__ for hook in runner.hooks] == [
+        *("InitHook", "StepHook", "LRHook"),
+        *("AsyncRuntimeInfoHook", "DistSamplerSeedHook", "CheckpointHook", "ExportHook", "ProgressHook"),
+    ]
+
+
+def test_configs_written_before_it_was_renamed_go_on_working():
+    assert HOOKS.build(dict(type="InitBackboneHook", checkpoint="file.pth")).checkpoint == "file.pth"

@@ -239,7 +239,7 @@ def test_constructor_builds_groups_for_any_optimizer(optimizer, cls):
 
 def test_constructor_names_unknown_and_missing_keys():
     cfg = {"constructor": "densessl.DenseOptimWrapperConstructor", "optimizer": {"type": "SGD", "lr": 0.1}}
-    with pytest.raises(ValueError, match="nearest is 'exclude'"):
+    with pytest.raises(ValueError, match="did you mean exclude"):
         build_optim_wrapper(Net(), {**cfg, "paramwise_cfg": {"excludes": ()}})
     with pytest.raises(ValueError, match="`lr`"):
         build_optim_wrapper(Net(), {**cfg, "optimizer": {"type": "SGD"}})

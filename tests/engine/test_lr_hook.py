@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -6,8 +8,9 @@ from torch import nn
 
 import densessl.engine.lars
 import densessl.engine.precision  # noqa: F401
-from densessl.engine.lr_hook import LRHook, StepHook, seed_torch
+from densessl.engine.lr_hook import LRHook, StepHook, configured_rate, seed_torch
 from densessl.engine.runner import DenseRunner
+from densessl.errors import SettingError
 from densessl.schedules import Horizon, warmup_cosine
 from tests.engine import toy
 
@@ -46,7 +49,17 @@ class Recorder(Hook):
         self.weights.append(runner.model.fc.weight.detach().clone())
 
 
-def run(work_dir, model=None, reseed=True, lr=None, schedule=None, paramwise=None, **wrapper):
+class Rates(Hook):
+    """The learning rate of every group of the optimiser, step by step."""
+
+    def __init__(self):
+        self.lrs = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.lrs.append([group["lr"] for group in runner.optim_wrapper.optimizer.param_groups])
+
+
+def run(work_dir, model=None, reseed=True, lr=None, schedule=None, paramwise=None, rate=1.0, **wrapper):
     recorder = Recorder()
     model = model or Counting()
     runner = DenseRunner(
@@ -61,14 +74,14 @@ def run(work_dir, model=None, reseed=True, lr=None, schedule=None, paramwise=Non
         train_cfg={"by_epoch": True, "max_epochs": 2},
         optim_wrapper={
             "constructor": "densessl.DenseOptimWrapperConstructor",
-            "optimizer": {"type": "densessl.LARS", "lr": 9.0},
+            "optimizer": {"type": "densessl.LARS", "lr": rate},
             "paramwise_cfg": paramwise or {"lr_mult": {"head": 0.5}},
             "precision": "fp32",
             **wrapper,
         },
         custom_hooks=[
             recorder,
-            LRHook(schedule or {"type": "warmup_cosine", "base": 1.0}, **(lr or {})),
+            LRHook(schedule or {"type": "warmup_cosine"}, **(lr or {})),
             StepHook(reseed=reseed),
         ],
         default_hooks={"checkpoint": None},
@@ -110,14 +123,13 @@ def test_learning_rate_follows_the_batch(tmp_path, options, factor):
 
 
 def test_a_constant_schedule_follows_the_batch_as_well(tmp_path):
-    schedule = {"type": "constant", "value": 2.0}
-    _, recorder = run(tmp_path, lr={"reference_batch": 16}, schedule=schedule)  # 4 images a step
+    _, recorder = run(tmp_path, lr={"reference_batch": 16}, schedule={"type": "constant"}, rate=2.0)  # 4 images a step
     assert {max(groups) for groups in recorder.lrs} == {0.5}
 
 
 def test_constant_groups_stay_at_the_scaled_base(tmp_path):
     """Through warm-up and decay, and times their own factor; the end of the cosine is not scaled by the batch."""
-    schedule = {"type": "warmup_cosine", "base": 1.0, "warmup_epochs": 1, "start_factor": 0.0, "final": 0.3}
+    schedule = {"type": "warmup_cosine", "warmup_epochs": 1, "start_factor": 0.0, "final": 0.3}
     paramwise = {"constant_lr": ("head",), "lr_mult": {"head.bias": 0.5}, "exclude": ()}
     _, recorder = run(tmp_path, lr={"reference_batch": 8}, schedule=schedule, paramwise=paramwise)
     for step, groups in enumerate(recorder.lrs):
@@ -127,30 +139,66 @@ def test_constant_groups_stay_at_the_scaled_base(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "needs"),
+    "schedule",
     [
-        ({"lr": {"reference_batch": 8}}, "reference_batch needs"),
-        ({"paramwise": {"constant_lr": ("head",)}}, "paramwise_cfg.constant_lr needs"),
+        {"type": "warmup_cosine", "base": 1.0},
+        {"type": "warmup_multistep", "base": 1.0, "milestones": [1]},
+        {"type": "constant", "value": 1.0},
+    ],
+    ids=lambda schedule: schedule["type"],
+)
+def test_a_schedule_with_a_rate_of_its_own_is_refused(schedule):
+    with pytest.raises(SettingError, match=r"lr\.schedule\.(base|value)=1\.0: .* set optim_wrapper\.optimizer\.lr"):
+        LRHook(schedule)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"type": "warmup_cosin"}, "did you mean warmup_cosine"),
+        ({"type": "linear", "start": 0.0, "end": 1.0, "epochs": 1}, "type 'linear' is no schedule of a learning rate"),
+        ({"warmup_epochs": 1}, "type None is no schedule of a learning rate; known: constant, warmup_cosine"),
     ],
 )
-def test_a_schedule_without_base_is_an_error_where_it_is_needed(tmp_path, options, needs):
-    with pytest.raises(ValueError, match=rf"schedule 'linear' has no `base`, which {needs}"):
-        run(tmp_path, schedule={"type": "linear", "start": 0.0, "end": 1.0, "epochs": 1}, **options)
+def test_only_shapes_that_scale_a_rate_are_schedules_of_a_learning_rate(schedule, message):
+    with pytest.raises(SettingError, match=message):
+        LRHook(schedule)
+
+
+def test_an_optimiser_without_a_learning_rate_is_refused():
+    optimiser = torch.optim.Optimizer([nn.Parameter(torch.zeros(1))], {})
+    runner = SimpleNamespace(optim_wrapper=SimpleNamespace(optimizer=optimiser))
+    with pytest.raises(SettingError, match=r"optim_wrapper\.optimizer\.lr is missing.* Optimizer has no default"):
+        configured_rate(runner)
+
+
+def test_the_rate_of_a_resumed_run_is_that_of_its_config(tmp_path):
+    """The groups of a checkpoint hold the rate of its last step; another rate in the config is what is trained with."""
+
+    def train(name, rate, extra=(), **options):
+        wrapper = {"type": "densessl.DenseOptimWrapper", "optimizer": {"type": "SGD", "lr": rate}, "precision": "fp32"}
+        runner = toy.build(tmp_path / name, optim_wrapper=wrapper, **options)
+        record = Rates()
+        for hook in (record, *extra):
+            runner.register_hook(hook)
+        runner.train()
+        return [lr for (lr,) in record.lrs]
+
+    straight = train("straight", 0.2)
+    first = train("broken", 0.2, [toy.StopAfter(3)])
+    assert first == straight[:15] and first[-1] < 0.2 / 2
+    assert train("broken", 0.4, resume=True) == pytest.approx([2 * lr for lr in straight[15:]])
 
 
 def test_constant_groups_survive_a_resume(tmp_path):
-    class Record(Recorder):
-        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            self.lrs.append([group["lr"] for group in runner.optim_wrapper.optimizer.param_groups])
-
     def train(name, extra=(), **options):
         wrapper = {
             "constructor": "densessl.DenseOptimWrapperConstructor",
-            "optimizer": {"type": "SGD", "lr": 9.0},
+            "optimizer": {"type": "SGD", "lr": 0.2},
             "paramwise_cfg": {"constant_lr": ("fc",), "exclude": ()},
             "precision": "fp32",
         }
-        record = Record()
+        record = Rates()
         runner = toy.build(tmp_path / name, optim_wrapper=wrapper, **options)
         for hook in (record, *extra):
             runner.register_hook(hook)
@@ -167,7 +215,7 @@ def test_constant_groups_survive_a_resume(tmp_path):
 
 def test_an_unknown_batch_rule_is_an_error():
     with pytest.raises(ValueError, match=r"rule='square': expected one of \['linear', 'none', 'sqrt'\]"):
-        LRHook({"type": "constant", "value": 1.0}, rule="square")
+        LRHook({"type": "constant"}, rule="square")
 
 
 def test_every_iteration_is_reseeded_by_its_position(tmp_path):
@@ -191,7 +239,7 @@ def test_reseeding_can_be_turned_off(tmp_path):
 def test_a_model_without_counter_is_refused(tmp_path):
     model = Counting()
     del model.step
-    with pytest.raises(TypeError, match=r"LRHook needs a model that counts .* Counting does not"):
+    with pytest.raises(SettingError, match="LRHook needs a model with `step`; Counting lacks `step`"):
         run(tmp_path, model=model)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from densessl.engine.runner import DenseRunner, load_into
-from densessl.errors import UnsafeCheckpointError
+from densessl.errors import LoadError, UnsafeCheckpointError
 from densessl.registry import RUNNERS
 from densessl.weights.io.checkpoints import read_checkpoint
 from tests.engine.toy import Toy, build, train_one
@@ -109,20 +109,28 @@ class TestLoadOrResume:
         assert torch.equal(runner.model.conv.weight, weights["module.conv.weight"])
         log = next((tmp_path / "run").glob("*/*.log")).read_text()
         assert (
-            "7 of 10 tensors loaded; 1 missing (conv.bias); 1 unexpected (extra); "
-            "2 of another shape (fc.weight (3, 64) for (2, 64), fc.bias (3,) for (2,))"
+            "7/10 model tensors loaded; 1 unexpected\n  missing (1): conv.bias\n  of another shape (2): fc.weight: "
+            "found (3, 64), expected (2, 64), fc.bias: found (3,), expected (2,)\n  unexpected (1): extra"
         ) in log
 
     def test_weights_that_fit_nothing_are_an_error(self):
-        with pytest.raises(ValueError, match=r"do not fit Toy: 0 of 9 tensors loaded; .*1 unexpected \(x\)"):
+        with pytest.raises(
+            LoadError, match=r"do not fit Toy: 0/9 model tensors fit, none loaded; 1 unexpected"
+        ) as raised:
             load_into(Toy(), {"x": torch.ones(1)})
+        assert raised.value.report.unexpected == ["x"] and raised.value.report.coverage == 0
 
     def test_strict_means_all(self):
         weights = Toy().state_dict()
-        assert load_into(Toy(), weights, strict=True) == "10 of 10 tensors loaded"
+        assert load_into(Toy(), weights, strict=True).summary == "10/10 model tensors loaded; 0 unexpected"
         del weights["bn.bias"]
-        with pytest.raises(ValueError, match=r"9 of 10 tensors loaded; 1 missing \(bn.bias\)"):
-            load_into(Toy(), weights, strict=True)
+        other = Toy()
+        before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+        with pytest.raises(
+            LoadError, match=r"9/10 model tensors fit, none loaded; 0 unexpected\n  missing \(1\): bn.bias"
+        ):
+            load_into(other, weights, strict=True)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
 
     def test_modules_still_upgrade_old_names(self):
         class Renamed(nn.Linear):
@@ -134,8 +142,8 @@ class TestLoadOrResume:
                 super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
         model = Renamed(2, 1)
-        assert load_into(Renamed(2, 1), model.state_dict(), strict=True) == "2 of 2 tensors loaded"
+        assert load_into(Renamed(2, 1), model.state_dict(), strict=True).loaded == 2
         old = {"old": model.weight.detach(), "bias": model.bias.detach()}
         other = Renamed(2, 1)
-        assert load_into(other, old) == "2 of 2 tensors loaded"
+        assert load_into(other, old).summary == "2/2 model tensors loaded; 0 unexpected"
         assert torch.equal(other.weight, model.weight)

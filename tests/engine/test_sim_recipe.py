@@ -68,8 +68,8 @@ def renamed(name):
 
 def test_the_published_recipe():
     cfg = load_config("configs/sim_vit_b.py")
-    assert cfg.train_dataloader.batch_size * 32 == cfg.custom_hooks[1].reference_batch == 4096
-    assert cfg.custom_hooks[1].schedule.base == 6.25e-5 * 4096 / 256
+    assert cfg.train_dataloader.batch_size * 32 == cfg.default_hooks.lr.reference_batch == 4096
+    assert cfg.optim_wrapper.optimizer.lr == 6.25e-5 * 4096 / 256
     assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.95) and cfg.optim_wrapper.clip_grad == dict(max_norm=1.0)
     with torch.device("meta"):
         model = build(cfg)
@@ -89,7 +89,7 @@ def parts(path):
         dict(objective)
         | dict(cfg.views[0])
         | dict(target=cfg.model.target, online=cfg.model.online)
-        | {key: cfg[key] for key in ("train_dataloader", "train_cfg", "optim_wrapper", "custom_hooks")}
+        | {key: cfg[key] for key in ("train_dataloader", "train_cfg", "optim_wrapper", "default_hooks")}
     )
 
 

@@ -56,11 +56,11 @@ def build(work_dir, epochs=4, model=None, cls=DenseRunner, init=0, **options):
         "train_cfg": {"by_epoch": True, "max_epochs": epochs},
         "optim_wrapper": {
             "type": "densessl.DenseOptimWrapper",
-            "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9},
+            "optimizer": {"type": "SGD", "lr": 0.2, "momentum": 0.9},
             "precision": "fp32",
         },
         "custom_hooks": [
-            {"type": "densessl.LRHook", "schedule": {"type": "warmup_cosine", "base": 0.2, "warmup_epochs": 1}},
+            {"type": "densessl.LRHook", "schedule": {"type": "warmup_cosine", "warmup_epochs": 1}},
             {"type": "densessl.StepHook"},
         ],
         "default_scope": "densessl",

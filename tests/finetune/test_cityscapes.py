@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densessl.cli.train import complete, main, parser, prepare
+from densessl.cli.train import main, settings_of
 from densessl.configs import load_config
 from densessl.finetune.cityscapes import prepare_cityscapes, train_ids
+from densessl.finetune.config.prepare import read_data
+from densessl.runs import run_config
 from tests.finetune.cityscapes_fixtures import HEIGHT, OBJECTS, WIDTH, instance_ids, label_ids, write_cityscapes
 from tests.weights.cases import checkpoint
 
@@ -100,7 +102,7 @@ def test_the_command_keeps_maps_that_are_there_and_says_what_it_made(tmp_path, c
     kept.write_bytes(b"mine")
     main = runpy.run_path(str(ROOT / "tools" / "cityscapes.py"))["main"]
     assert main([str(root), "--workers", "2"]) == 0
-    assert f"{annotations(root, 'train')}: 4 images, 16 instances, 2 groups of them" in capsys.readouterr().out
+    assert f"{annotations(root, 'train')}: 4 images, 16 instances, 2 crowd regions" in capsys.readouterr().out
     assert kept.read_bytes() == b"mine"
     assert len(list(root.rglob("*_labelTrainIds.png"))) == 6
     assert main([str(root / "gtFine")]) == 2
@@ -169,9 +171,9 @@ def test_the_instance_protocol_trains_and_evaluates_by_cocos_metrics(ready, tmp_
 
     export_backbone(checkpoint(18, width=8)[0], tmp_path / "r18.pth")
     words = ["--data-root", str(ready), "--init", str(tmp_path / "r18.pth"), "--steps", "2"]
-    args = parser().parse_args([str(ROOT / CONFIG), *words, "--work-dir", str(tmp_path / "run")])
-    config = prepare(args)
-    complete(config, args)
+    settings = settings_of([str(ROOT / CONFIG), *words, "--work-dir", str(tmp_path / "run")])
+    config = run_config(settings)
+    read_data(config, settings)
     loaders = {
         f"{name}_dataloader.{key}": value
         for name in ("train", "val")

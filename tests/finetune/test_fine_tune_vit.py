@@ -58,7 +58,7 @@ def test_one_rate_for_all_is_the_default_and_wrong_settings_are_named():
     for wrong in (0.0, 1.5):
         with pytest.raises(ValueError, match=rf"paramwise_cfg.decay_rate is {wrong}, expected a number in \(0, 1\]"):
             LayerDecayConstructor(ADAMW, dict(decay_rate=wrong))
-    with pytest.raises(ValueError, match="paramwise_cfg key 'num_layers': expected one of"):
+    with pytest.raises(ValueError, match="paramwise_cfg key 'num_layers' is unknown; known:"):
         LayerDecayConstructor(ADAMW, dict(decay_rate=0.7, num_layers=12))
     with pytest.raises(ValueError, match="found a backbone of the type ResNet, expected one that tells the layer"):
         LayerDecayConstructor(ADAMW, dict(decay_rate=0.7))(Detector(ResNet(18, width=8)))

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 
-from densessl.cli.train import parser, prepare
+from densessl.cli.train import settings_of
 from densessl.finetune.load_hooks import LoadBackboneHook
+from densessl.runs import run_config
 from densessl.weights.export import export_backbone
 from tests.finetune.voc_coco_fixtures import write_coco, write_voc
 from tests.weights import vits
@@ -95,7 +96,7 @@ def smaller(node) -> None:
 def shrunk(name: str, data: Path, init: Path, work_dir: Path):
     """A protocol of two steps of two images; few proposals, queries and layers; every score counts."""
     words = [str(CONFIGS / name), "--data-root", str(data), "--init", str(init), "--work-dir", str(work_dir)]
-    config = prepare(parser().parse_args(words))
+    config = run_config(settings_of(words))
     for part in ("train_dataloader", "val_dataloader", "test_dataloader"):
         smaller(config[part])
     options = {

@@ -10,11 +10,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from densessl.cli.train import complete, main, parser, prepare
-from densessl.configs import EXTRAS, load_config, stock_config
+from densessl.cli.train import main, settings_of
+from densessl.configs import load_config, stock_config
 from densessl.errors import LoadError, MissingPackage
+from densessl.extras import how_to_install
 from densessl.finetune.cityscapes import prepare_cityscapes
+from densessl.finetune.config.prepare import read_data
 from densessl.finetune.load_hooks import LoadBackboneHook
+from densessl.runs import run_config
 from densessl.weights.detector.stock import build_detector
 from densessl.weights.equality import feature_differences
 from densessl.weights.export import export_backbone
@@ -164,9 +167,9 @@ def test_a_protocol_trains_from_an_export_and_evaluates(path, precision, tmp_pat
     content, *_ = checkpoint(18, width=8)
     export_backbone(content, tmp_path / "r18.pth")
     words = ["--data-root", str(data), "--init", str(tmp_path / "r18.pth"), "--steps", "2"]
-    args = parser().parse_args([path, *words, "--work-dir", str(tmp_path / "run")])
-    config = prepare(args)
-    complete(config, args)
+    settings = settings_of([path, *words, "--work-dir", str(tmp_path / "run")])
+    config = run_config(settings)
+    read_data(config, settings)
     for loader in (config.train_dataloader, config.val_dataloader):
         loader.num_workers, loader.persistent_workers = 0, False
         for dataset in loader.dataset.get("datasets", [loader.dataset]):
@@ -222,10 +225,9 @@ def test_without_mmsegmentation_the_extra_is_named(config, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mmseg", None)  # which is what an import of a package that is not there finds
     assert main([config]) == 2
     told = "".join(capsys.readouterr())
-    assert f"{config} needs the package 'mmseg', which is not installed: pip install 'densessl[seg]'" in told
+    assert f"{config} needs the package 'mmseg', which is not installed: {how_to_install('seg')}" in told
 
 
 def test_a_package_that_is_none_of_ours_is_refused_and_not_installed():
-    with pytest.raises(MissingPackage, match="needs the package 'mmpose', which is not installed: known are"):
+    with pytest.raises(MissingPackage, match="mmpose::body/x is no stock config: the package 'mmpose' is none of"):
         load_config("mmpose::body/x")
-    assert set(EXTRAS) == {"mmdet", "mmseg"}

@@ -12,7 +12,7 @@ from densessl.data.views import CropDraw, ViewSpec, choose_try, cut_view, kept_i
 from densessl.geometry import affine
 from densessl.losses import pairwise_hinge, unit, valid_mean
 from densessl.model import TwoBranch
-from densessl.objectives.ccop import CCOP, Curriculum, by_image, candidates, hardest, within_images
+from densessl.objectives.ccop import CCOP, Curriculum, by_image, candidates, hardest, over_the_run, within_images
 from densessl.registry import MODELS
 from densessl.schedules import Horizon, Step
 from tests.golden.case import Case
@@ -79,7 +79,8 @@ def ccop_curriculum(case: Case) -> None:
 
 def lines(case: Case) -> dict:
     jitter = case["hp_jit_mag"].tolist()
-    return dict(iou_threshold=case["hp_iou_thr"].tolist(), jitter_xy=jitter[:2], jitter_wh=jitter[2:])
+    pairs = dict(iou_threshold=case["hp_iou_thr"].tolist(), jitter_xy=jitter[:2], jitter_wh=jitter[2:])
+    return {key: over_the_run(*pair) for key, pair in pairs.items()}
 
 
 def horizon_of(case: Case) -> Horizon:

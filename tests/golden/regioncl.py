@@ -111,7 +111,7 @@ def regioncl_forward(case: Case) -> None:
     case.exact("feat_rect", torch.tensor(swap.cells))
     case.value("pooled", torch.cat([masked_mean(mixed, canvas_cells), masked_mean(mixed, ~canvas_cells)]))
     q, k = objective.vectors(maps)
-    canvas, paste, shown_in = objective.parts(maps, 0, batch, step, "head")
+    canvas, paste, shown_in = objective.canvas_and_paste(maps, 0, batch, step, "head")
     canvas, paste = unit(canvas), unit(paste)
     region, intra = torch.cat([canvas, paste[shown_in]]), torch.cat([paste, canvas[shown_in]])
     case.value("q", q)

@@ -137,7 +137,8 @@ def _model(case: Case, crops: int) -> tuple[TwoBranch, dict[str, str]]:
         prototypes=width["head.last_layer.weight_v"],
         hidden=linears[:-1],
         bottleneck=linears[-1],
-        freeze_epochs=0,  # the stored gradients are those before the official training loop drops the last layer's
+        # The stored gradients are those before the official training loop drops the last layer's.
+        train_prototypes=True,
         **common,
     )
     search = dict(

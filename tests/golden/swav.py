@@ -75,7 +75,7 @@ def _model(case: Case) -> TwoBranch:
         views=[group.tolist() for group in torch.arange(sum(sizes)).split(sizes)],
         assign=case["hp_crops_for_assign"].tolist(),
         queue_length=case.hp("queue_length"),
-        freeze_steps=case.hp("freeze_prototypes_niters"),
+        train_prototypes=dict(type="switch", before=False, after=True, at_step=case.hp("freeze_prototypes_niters")),
     )
     backbone = dict(type="GoldenIdentity", channels=case["x"].shape[-1])
     model = TwoBranch(dict(backbone=backbone), [objective], dict(kind="stop_gradient"))

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from densessl.branches.backbone import build_backbone
-from densessl.insight.look import load_backbones, load_images, main
+from densessl.cli.look import main
+from densessl.insight.checkpoints import load_backbones, load_images
 from densessl.insight.matching import MatchingResult
 from densessl.insight.pictures import draw_matches
 from densessl.insight.stereo import StereoPair
@@ -59,7 +60,7 @@ def test_load_backbones_gives_the_weights_of_the_file_and_leaves_random_numbers_
 
 def test_other_files_are_named(tmp_path):
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other\.pth.*expected a checkpoint of tools/train"):
+    with pytest.raises(ValueError, match=r"other\.pth.*expected a checkpoint of a densessl pretraining"):
         load_backbones(tmp_path / "other.pth")
 
 

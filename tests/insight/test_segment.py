@@ -1,6 +1,7 @@
 """`tools/segment.py`: labels made from the model's own clusters are found again, whatever they are called."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from densessl.cli.segment import main
 from densessl.configs import load_config
-from densessl.insight.segment import count_pixels, load_model, load_pair, main
+from densessl.insight.segmentation import count_pixels, load_model, load_pair
 from densessl.pretraining import link_views
 from densessl.registry import MODELS
 from tests.distributed import run_pair
@@ -70,17 +72,17 @@ def case(tmp_path_factory):
     return root, clusters
 
 
-def run(root, *arguments, labels="labels"):
+def run(root, *arguments, labels="labels", code=0):
     options = [f"{key}={value}" for key, value in OPTIONS.items()]
     out = root / "out.json"
-    code = main(
+    found = main(
         [
             *(CONFIG, str(root / "epoch_1.pth"), "--images", str(root / "images"), "--labels", str(root / labels)),
             *("--out", str(out), "--device", "cpu", "--batch-size", "2", *arguments, "--cfg-options", *options),
         ]
     )
-    assert code == 0
-    return json.loads(out.read_text())
+    assert found == code
+    return json.loads(out.read_text()) if code == 0 else None
 
 
 def test_the_models_own_clusters_under_other_names_are_perfect(case, capsys):
@@ -151,10 +153,10 @@ def test_image_and_labels_are_the_same_square(tmp_path):
     assert torch.equal(image[0][inner][:, inner].long(), labels[inner][:, inner])
 
 
-def test_what_is_missing_or_does_not_fit_is_named(case, tmp_path):
+def test_what_is_missing_or_does_not_fit_is_named(case, tmp_path, capsys):
     root, _ = case
-    with pytest.raises(FileNotFoundError, match=r"0\.png has no labels: expected .*elsewhere"):
-        run(root, labels="elsewhere")
+    run(root, labels="elsewhere", code=2)
+    assert re.search(r"error: .*0\.png has no labels: expected .*elsewhere", capsys.readouterr().err)
     image = next((root / "images").rglob("1.png"))
     with pytest.raises(ValueError, match=r"has size \(64, 64\), expected that of its image, \(90, 64\)"):
         load_pair(image, root / "labels" / "a" / "0.png", 64)

@@ -9,8 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import roi_align
 
 from densessl.data.batch import SampleRegions, pack_regions
-from densessl.objectives.ccop import CCOP, between_images, by_image
-from densessl.schedules import Step
+from densessl.errors import SettingError
+from densessl.objectives.ccop import CCOP, between_images, by_image, over_the_run
+from densessl.schedules import Horizon, Step
 from tests.distributed import run_pair
 from tests.objectives.cases.ccop import CASES
 from tests.objectives.toy import HORIZON, rows, toy_batch, toy_model, unpacked, without_overlap
@@ -41,6 +42,7 @@ def embedding(branch, view, image, box):
 def by_loops(model, batch):
     """Terms of loss_region and of loss_intra, and what each region's positive is harder by, box by box."""
     objective, regions = model.objectives["ccop"], batch.regions
+    least, xy, wh = objective.curriculum(Step(0))
     bank = objective.queue.keys("regions").clone()
     target = model.target.branch(model.online)
     found = []
@@ -57,11 +59,11 @@ def by_loops(model, batch):
         x, y = (second[0] + second[2]) / 2, (second[1] + second[3]) / 2
         w, h = second[2] - second[0], second[3] - second[1]
         for a, b, c, d in regions.draws["jitter"][m].reshape(-1, 4).tolist():
-            cx, cy = x + w * objective.jitter_xy * (a - 0.5), y + h * objective.jitter_xy * (b - 0.5)
-            cw, ch = w * math.exp(objective.jitter_wh * (c - 0.5)), h * math.exp(objective.jitter_wh * (d - 0.5))
+            cx, cy = x + w * xy * (a - 0.5), y + h * xy * (b - 0.5)
+            cw, ch = w * math.exp(wh * (c - 0.5)), h * math.exp(wh * (d - 0.5))
             box = [cx - cw / 2, cy - ch / 2, cx + cw / 2, cy + ch / 2]
             box = [min(max(value, 0), 64) for value in box]
-            if overlap(box, second) >= objective.iou_threshold:
+            if overlap(box, second) >= least:
                 options.append(embedding(target, batch.views[1], image, box))
         positive = min(options, key=lambda key: (q @ key).item()).detach()
         logits = torch.cat([(q @ positive)[None], bank @ q]) / objective.temperature
@@ -197,8 +199,25 @@ def test_the_curriculum_counts_the_step_it_is_in():
     assert objective.curriculum(Step(4, HORIZON)) == pytest.approx((0.6, 0.375, 0.875))
     assert objective.curriculum(Step(9, HORIZON)) == pytest.approx((0.4, 0.6, 1.4))
     assert CCOP(length=1, iou_threshold=0.5, jitter_xy=0, jitter_wh=1.0).curriculum(Step(0)) == (0.5, 0, 1.0)
-    model, _, batch = setup(iou_threshold=(0.8, 0.4))
+    model, _, batch = setup(iou_threshold=over_the_run(0.8, 0.4))
     assert model.loss(batch)["ccop.curriculum_iou"].item() == pytest.approx(0.76)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 369_600])
+def test_the_curriculum_is_a_line_that_starts_one_step_on_the_way(steps):
+    """The released code's formula, at every one of the run's steps but for the rounding of its last digit."""
+    objective, horizon = CCOP(length=1), Horizon(steps / 10, 10, steps, 1, 1)
+    pairs = ((0.8, 0.4), (0.15, 0.6), (0.35, 1.4))
+    for index in {*range(min(steps, 1000)), *range(0, steps, 997), steps - 1}:
+        expected = [start + (end - start) * (index + 1) / steps for start, end in pairs]
+        assert objective.curriculum(Step(index, horizon)) == pytest.approx(expected, rel=4e-16, abs=0)
+
+
+def test_a_pair_is_told_the_schedule_that_says_the_same():
+    with pytest.raises(
+        SettingError, match=r"ccop\.jitter_xy=\(0\.1, 0\.2\): .*'linear', 'start': 0\.1, 'end': 0\.2, 'lead': 1"
+    ):
+        CCOP(length=1, jitter_xy=[0.1, 0.2])
 
 
 def test_between_images_against_loops():
@@ -283,7 +302,9 @@ def test_errors_name_the_key():
         CCOP(levels=(0,), sizes=(1, 2))
     with pytest.raises(ValueError, match=r"levels=\(0, 1\) have \[32, 64\] channels, expected one width"):
         toy_model([dict(ONE, levels=(0, 1), sizes=(1, 2))])
-    with pytest.raises(ValueError, match=r"objectives.ccop.iou_threshold=\(0.8, 0.4\) is a line over a run.*horizon"):
+    with pytest.raises(
+        ValueError, match=r"objectives.ccop.iou_threshold .*'lead': 1\} depends on the length of the run"
+    ):
         CCOP(length=1).curriculum(Step(0))
     model, _, batch = setup()
     with pytest.raises(ValueError, match=r"objectives.ccop looks at regions.*config `regions`"):

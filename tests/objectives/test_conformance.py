@@ -304,5 +304,5 @@ def test_errors_name_the_key():
         toy_model([small] * 2)
     with pytest.raises(ValueError, match="level 5 is asked for, the backbone gives 2"):
         toy_model([dict(small, level=5)])
-    with pytest.raises(ValueError, match=r"objectives.pixpro.coords is 'inclusive'"):
+    with pytest.raises(ValueError, match=r"objectives.pixpro.coords 'inclusive' is unknown"):
         toy_model([dict(small, coords="inclusive")])

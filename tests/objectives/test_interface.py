@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 
+from densessl.branches import MLP
+from densessl.errors import SettingError
 from densessl.objectives import Forward, Objective
 from densessl.registry import OBJECTIVES
 from densessl.schedules import Step
-from tests.objectives.toy import VIT, take_step, toy_batch, toy_model
+from tests.objectives.toy import VIT, take_step, total, toy_batch, toy_model
 
 EMA = dict(kind="ema", momentum=0.9)
 # Two global and three local crops, each kind in one forward; target maps searched at two levels.
@@ -112,6 +114,146 @@ def test_a_stop_gradient_target_costs_no_forward_and_moves_no_statistics_twice()
     assert len(seen) == 2
     norms = [m for m in model.online.projectors.modules() if hasattr(m, "num_batches_tracked")]
     assert norms and all(norm.num_batches_tracked == 2 for norm in norms)
+
+
+class Reads(Objective):
+    """Reads one level of view 0 in each branch; as a loss, their sum. What it saw stays in ``seen``."""
+
+    def __init__(self, online=-1, target=-1, keep=None, views=((0,),), **kwargs):
+        super().__init__(**kwargs)
+        self.read, self.keep, self.groups = {"online": online, "target": target}, keep, views
+
+    def plan(self):
+        online = [Forward("online", group, (self.read["online"],), self.keep) for group in self.groups]
+        return [*online, Forward("target", (0,), (self.read["target"],))]
+
+    def forward(self, maps, batch, step):
+        self.seen = {branch: maps[branch][0][level] for branch, level in self.read.items()}
+        return {"loss": sum(value.square().mean() for value in self.seen.values())}
+
+
+FPN = dict(type="FPN", out_channels=10)
+HEAD = dict(type="DenseHeadConvs", feat_channels=6, stacked_convs=1)
+
+
+@pytest.mark.parametrize("levels", [("neck.1", -1, "cls.0"), ("cls.0", "neck.0", 0), (-1, "reg.0", "neck.0")])
+def test_one_pass_makes_the_levels_that_all_objectives_read(levels):
+    """In every order, and what is read is what the branch makes of the view."""
+    objectives = [Reads(level, -1, name=f"o{i}") for i, level in enumerate(levels)]
+    model, batch = toy_model(objectives, dict(kind="frozen"), neck=FPN, head=HEAD), toy_batch()
+    model.online.eval()
+    assert count_forwards(model, batch)["online"] == [(4, 3, 64, 64)]
+    whole = model.online(batch.views[0], head=True)
+    for objective, level in zip(objectives, levels):
+        assert torch.equal(objective.seen["online"], whole[level]), level
+
+
+def test_one_pass_makes_maps_and_tokens():
+    objectives = [Reads("tokens.0", -1, name="tokens"), Reads(-1, -1, name="maps")]
+    for order in (objectives, objectives[::-1]):
+        model, batch = toy_model(order, EMA, VIT), toy_batch()
+        assert cells_seen(model, batch) == [(True, 17), (False, 17)]
+        whole = model.online(batch.views[0], tokens=True)
+        assert torch.equal(objectives[0].seen["online"], whole["tokens.0"])
+        assert torch.equal(objectives[1].seen["online"], whole[-1])
+
+
+class TargetOnly(Objective):
+    """A loss of the target alone: its map, a projection of it, and a projection of a tensor that asks for gradient."""
+
+    def projectors(self, channels):
+        return {"head": MLP(kind="map", dims=(channels(self.level), 4))}
+
+    def forward(self, maps, batch, step):
+        target, (view, _) = maps["target"], self.views
+        online = maps["online"][view][self.level]
+        tensors = [target[view][self.level], target.project("head", view), target.apply("head", online)]
+        return {"loss": sum(tensor.square().mean() for tensor in tensors)}
+
+
+@pytest.mark.parametrize("kind", ["stop_gradient", "ema", "frozen"])
+def test_no_gradient_passes_through_the_target(kind):
+    model = toy_model([TargetOnly()], dict(kind=kind))
+    assert not total(model, toy_batch()).requires_grad
+
+
+class Pairs(Objective):
+    """Both views, masked, in one pass."""
+
+    def plan(self):
+        return [Forward("online", (0, 1), ("tokens.0",), keep="keep")]
+
+    def forward(self, maps, batch, step):
+        self.seen = [maps["online"][view]["tokens.0"] for view in self.views]
+        return {"loss": sum(tokens.square().mean() for tokens in self.seen)}
+
+
+def test_masks_of_views_in_one_pass_are_joined():
+    objective, batch = Pairs(), toy_batch(masks={0: (16, 6), 1: (16, 6)})
+    model = toy_model([objective], EMA, VIT)
+    model.loss(batch)
+    assert not torch.equal(batch.draws[0]["keep"], batch.draws[1]["keep"])
+    for view, tokens in enumerate(objective.seen):
+        alone = model.online(batch.views[view], batch.draws[view]["keep"], tokens=True)["tokens.0"]
+        torch.testing.assert_close(tokens, alone)
+
+
+def test_masks_of_unequal_sizes_in_one_pass_are_refused():
+    batch = toy_batch(masks={0: (16, 6), 1: (16, 7)})
+    with pytest.raises(SettingError, match=r"views \(0, 1\) .* keep \[6, 7\] cells; expected equal numbers"):
+        toy_model([Pairs()], EMA, VIT).loss(batch)
+
+
+def test_under_stop_gradient_the_online_pass_makes_what_only_the_target_reads():
+    objective = Reads(-1, "neck.0")
+    model, batch = toy_model([objective], dict(kind="stop_gradient"), neck=FPN), toy_batch()
+    assert count_forwards(model, batch)["online"] == [(4, 3, 64, 64)]
+    assert objective.seen["online"].requires_grad and not objective.seen["target"].requires_grad
+    assert torch.equal(objective.seen["target"], model.online(batch.views[0], neck=True)["neck.0"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (Reads("neck.0"), r"objectives\.reads: level 'neck\.0' is asked for, the backbone gives 1"),
+        (Reads(-1, keep="keep"), r"level -1 of masked views \(0,\) is asked for; .* 'tokens\.0'"),
+        (Reads("tokens.0", keep="keep", views=((0,), (0, 1))), "plans view 0 twice in the online branch"),
+    ],
+)
+def test_a_plan_that_cannot_run_is_refused_when_the_model_is_built(objective, message):
+    with pytest.raises(SettingError, match=message):
+        toy_model([objective], EMA, VIT)
+
+
+def test_an_unknown_projector_is_answered_with_the_nearest():
+    model = toy_model([dict(type="MoCo", hidden=8, dim=8, length=8)])
+    with pytest.raises(ValueError, match=r"projector 'moco_haed' is unknown; did you mean moco_head\?"):
+        model.online.projector("moco", "haed")
+
+
+PAIRS = {
+    *(
+        "BYOL",
+        "SimSiam",
+        "UniGrad",
+        "DenseUniGrad",
+        "PixPro",
+        "PixContrast",
+        "InstanceCosine",
+        "DenseCL",
+        "MoCo",
+        "CCOP",
+    ),
+    *("DenseSiam", "DenseSiamSegmentation", "LCLoss", "RegionCL", "RegionCLSimSiam", "SIM"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PAIRS))
+def test_objectives_on_pairs_refuse_other_numbers_of_views(name):
+    for views in ((0,), (0, 1, 2)):
+        message = rf"objectives\.{name.lower()}\.views is .*; {name} compares exactly two views"
+        with pytest.raises(SettingError, match=message):
+            OBJECTIVES.build(dict(type=name, views=views))
 
 
 def test_views_of_one_forward_share_their_statistics():

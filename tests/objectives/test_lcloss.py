@@ -175,7 +175,7 @@ def test_the_predictor_is_online_only_and_no_bias_stands_before_a_norm():
 
 def test_errors_name_the_key():
     for key, options in (("views", dict(views=(0, 1, 2))), ("candidates", dict(candidates="queue"))):
-        with pytest.raises(ValueError, match=rf"objectives.lcloss.{key} is"):
+        with pytest.raises(ValueError, match=rf"objectives.lcloss.{key} "):
             OBJECTIVES.build(dict(type="LCLoss", **options))
 
 

@@ -152,7 +152,7 @@ def grey_parts(pairing, placement, step):
     objective.register_forward_pre_hook(lambda _, args: seen.append(args))
     model.loss(batch)
     maps, batch, at = seen[0]
-    canvas, paste, shown_in = objective.parts(maps, 0, batch, at, "head")
+    canvas, paste, shown_in = objective.canvas_and_paste(maps, 0, batch, at, "head")
     return canvas[:, 0], paste[shown_in][:, 0]
 
 

@@ -13,7 +13,7 @@ from tests.objectives.toy import HORIZON, take_step, toy_batch, toy_model
 
 GROUPS = ((0, 1), (2, 3), (4,))
 SIZES = (64, 64, 48, 48, 40)
-DINO = dict(type="DINO", views=GROUPS, prototypes=16, hidden=(8,), bottleneck=6, freeze_epochs=0)
+DINO = dict(type="DINO", views=GROUPS, prototypes=16, hidden=(8,), bottleneck=6, train_prototypes=True)
 SCFS = dict(type="SCFS", views=GROUPS, levels=(0, -1), width=4, hidden=8, dim=6)
 
 
@@ -76,7 +76,7 @@ def test_a_query_along_every_cell_leaves_the_map_as_it_is():
 
 
 def test_prototypes_are_frozen_for_the_first_epoch_and_no_longer():
-    model = toy_model([dict(DINO, freeze_epochs=1)], AFTER)
+    model = toy_model([{key: value for key, value in DINO.items() if key != "train_prototypes"}], AFTER)
     weight = model.online.projectors["dino_head"].prototypes.weight
     start, moved = weight.detach().clone(), []
     for step in range(HORIZON.steps_per_epoch + 1):

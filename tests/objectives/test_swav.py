@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from densessl.engine.lars import LARS
+from densessl.errors import SettingError
 from densessl.losses import sinkhorn, unit
+from densessl.objectives.dino import DINO
 from densessl.objectives.swav import SwAV, swapped_prediction
 from densessl.schedules import Step
 from tests.distributed import run_pair
@@ -68,8 +70,30 @@ def test_random_embeddings_give_the_known_loss(identical, expected):
     assert swapped_prediction(scores, codes, 0.1).item() == pytest.approx(expected, abs=0.05)
 
 
+def later(**when):
+    return dict(type="switch", before=False, after=True, **when)
+
+
+def test_prototypes_are_trained_after_313_steps_also_outside_a_run():
+    trained = SwAV(dim=8, prototypes=10).train_prototypes
+    assert [trained(Step(index)) for index in (0, 312, 313)] == [False, False, True]
+
+
+def test_settings_of_earlier_versions_are_told_what_says_the_same():
+    with pytest.raises(SettingError) as error:
+        SwAV(dim=8, prototypes=10, queue_from_epoch=15, freeze_steps=5005)
+    assert str(error.value).splitlines() == [
+        "SwAV takes no 'queue_from_epoch' any more: use_queue=dict(type='switch', before=False, after=True, "
+        "at_epoch=15)",
+        "SwAV takes no 'freeze_steps' any more: train_prototypes=dict(type='switch', before=False, after=True, "
+        "at_step=5005)",
+    ]
+    with pytest.raises(SettingError, match=r"DINO takes no 'freeze_epochs' .* train_prototypes=dict\(.*at_epoch=2\)"):
+        DINO(freeze_epochs=2)
+
+
 def test_frozen_prototypes_take_part_and_stay():
-    model = toy_model([dict(SWAV, freeze_steps=2)], STOP, dtype=torch.float64)
+    model = toy_model([dict(SWAV, train_prototypes=later(at_step=2))], STOP, dtype=torch.float64)
     weight = model.objectives["swav"].prototypes.weight
     optimizer = LARS(model.parameters(), lr=1.0, weight_decay=0.1, form="larc")
     start = unit(weight.detach().clone())
@@ -95,7 +119,7 @@ def test_a_target_that_copies_the_online_branch_is_the_stop_gradient():
 
 
 def test_the_queue_starts_with_its_epoch():
-    objective = SwAV(dim=8, prototypes=10, views=((0, 1),), queue_length=4, queue_from_epoch=1)
+    objective = SwAV(dim=8, prototypes=10, views=((0, 1),), queue_length=4, use_queue=later(at_epoch=1))
     for index in range(HORIZON.steps_per_epoch + 1):
         objective.codes({view: unit(torch.randn(4, 8)) for view in (0, 1)}, Step(index, HORIZON))
         started = index >= HORIZON.steps_per_epoch

@@ -12,6 +12,7 @@ from selectivesearch import selective_search
 
 from densessl.cli.regions import GENERATORS, generator_config
 from densessl.data.rng import keyed_rng
+from densessl.errors import MissingPackage
 from densessl.regions.generators import Grid, OpenCVSelectiveSearch, RandomBoxes, SelectiveSearchPackage
 from densessl.regions.store_format import pack
 from densessl.registry import REGION_GENERATORS
@@ -142,7 +143,7 @@ def test_opencv_gets_bgr_and_its_order_follows_from_the_random_numbers(monkeypat
 
 def test_a_missing_package_is_told(monkeypatch, photo):
     monkeypatch.setitem(sys.modules, "selectivesearch", None)
-    with pytest.raises(ImportError, match=r"pip install densessl\[regions\]"):
+    with pytest.raises(MissingPackage, match=r"SelectiveSearchPackage needs .* pip install -e '\.\[regions\]'"):
         SelectiveSearchPackage()(photo, rng())
     monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(__version__="4.12.0"))
     with pytest.raises(ImportError, match=r"4\.12\.0 comes without.*opencv-contrib-python-headless, which replaces"):

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from densessl.cli import train as launch
+from densessl.cli.train import main
+from densessl.configs import load_config
 from densessl.engine.export_hook import ExportHook
 from densessl.errors import ExportError, LoadError, UnsafeCheckpointError
 from densessl.finetune.load_hooks import LoadDetectorHook
@@ -171,7 +172,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
         export_detector(broken, tmp_path / "a")
     with pytest.raises(ExportError, match=r"no pretrained detector: expected tensors named 'detector\.\*'"):
         export_detector(dict(state_dict={"backbone.conv1.weight": torch.zeros(1)}), tmp_path / "a")
-    nameless = content(pretraining(detector=dict(launch.load_config(STOCK).model)))
+    nameless = content(pretraining(detector=dict(load_config(STOCK).model)))
     save_checkpoint(tmp_path / "nameless.pth", nameless)
     main = runpy.run_path(str(TOOL))["main"]
     asked = [str(tmp_path / "nameless.pth"), str(tmp_path / "b"), "--to", "mmdet-detector"]
@@ -196,11 +197,11 @@ def test_a_config_of_ones_own_is_written_out_and_keeps_its_hooks_and_imports(tmp
     (tmp_path / "out" / "a.py").write_text(
         config_text("a", "own.py", {"num_queries": 7, "dn_cfg": {"x": 1}, "neck": {"type": "FPN"}})
     )
-    base = launch.load_config("own.py")
+    base = load_config("own.py")
     own.unlink()
     (tmp_path / "out").rename(tmp_path / "moved")
     monkeypatch.chdir("/")
-    config = launch.load_config(str(tmp_path / "moved" / "a.py"))
+    config = load_config(str(tmp_path / "moved" / "a.py"))
     assert [hook["type"] for hook in config.custom_hooks] == ["EmptyCacheHook", "densessl.LoadDetectorHook"]
     assert config.custom_hooks[1].checkpoint == str(tmp_path / "moved" / "a.pth")
     assert config.custom_imports.imports == ["densessl.compat", "densessl.engine", "densessl.finetune"]
@@ -222,7 +223,7 @@ def test_the_files_of_a_config_of_ones_own_can_be_moved(tmp_path):
     own.unlink()
     (tmp_path / "out").rename(tmp_path / "moved")
     assert str(tmp_path) not in (tmp_path / "moved" / "a.py").read_text()
-    config = launch.load_config(str(tmp_path / "moved" / "a.py"))
+    config = load_config(str(tmp_path / "moved" / "a.py"))
     report = load_detector(build_detector(str(tmp_path / "moved" / "a.py")), config.custom_hooks[-1].checkpoint)
     assert report.applied and report.coverage == 1 and report.new == {"bbox_head.fc_cls": 2}
 
@@ -262,7 +263,7 @@ def test_the_hook_leaves_files_that_train_py_fine_tunes_from_any_folder(tmp_path
     resize = "train_dataloader.dataset.pipeline.3"
     small += [f"{resize}.prob=[1.0,0.0]", f"{resize}.transforms.0.0.scales=[(96,64)]"]
     config, data = "../work/detector.py", str(tmp_path / "coco")
-    assert launch.main([config, "--data-root", data, "--work-dir", "run", "--cfg-options", *small]) == 0
+    assert main([config, "--data-root", data, "--work-dir", "run", "--cfg-options", *small]) == 0
     ((report, loaded),) = seen
     assert report.summary.endswith("detector tensors loaded; 0 unexpected; bbox_head.fc_cls: 2 new")
     pretrained = model.detector.state_dict()

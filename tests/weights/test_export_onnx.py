@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densessl.errors import ExportError
+from densessl.errors import ExportError, MissingPackage
 from densessl.weights.export import export_backbone
 from densessl.weights.fingerprint import Fingerprint
 from densessl.weights.formats.to_onnx import OPSET, backbone_network
@@ -152,7 +152,7 @@ def test_a_network_that_differs_where_no_tensor_shows_it_is_refused(tmp_path, ch
 
 def test_what_is_not_installed_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ExportError, match=r"needs onnxscript: pip install 'densessl\[onnx\]'"):
+    with pytest.raises(MissingPackage, match=r"to='onnx' needs the package 'onnxscript'.*pip install -e '\.\[onnx\]'"):
         export_backbone(checkpoint(18, 8)[0], tmp_path / "a.onnx", to="onnx")
 
 

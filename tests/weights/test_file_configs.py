@@ -11,7 +11,7 @@ from torch import nn
 from densessl.branches.fpn import FPN
 from densessl.branches.resnet import ResNet
 from densessl.errors import CheckpointError, UnsafeCheckpointError
-from densessl.insight import look
+from densessl.insight.checkpoints import load_backbones
 from densessl.weights.detector.export import export_detector
 from densessl.weights.detector.load import load_detector
 from densessl.weights.detector.stock import build_detector
@@ -87,7 +87,7 @@ class Detector(nn.Module):
 
 
 READERS = {
-    "look": lambda file: look.load_backbones(file),
+    "look": lambda file: load_backbones(file),
     "export": lambda file: export_backbone(file, "o.pth"),
     "export an export": lambda file: (export_backbone(file, "o.pth"), feature_differences(ResNet(18), "o.pth")),
     "to torchvision": lambda file: export_backbone(file, "o.pth", "torchvision"),

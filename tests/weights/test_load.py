@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from densessl.branches.resnet import ResNet
 from densessl.errors import LoadError
 from densessl.weights.detector.stock import build_detector
 from densessl.weights.equality import feature_differences
 from densessl.weights.export import export_backbone
+from densessl.weights.fingerprint import of_model
 from densessl.weights.load import load_backbone
 from tests.weights.cases import checkpoint, lived_in, retinanet
 
@@ -68,6 +70,15 @@ def test_a_fingerprint_may_be_overruled_and_the_report_still_says_so():
     report = load_backbone(retinanet(50, 16, style="caffe"), content, strict_fingerprint=False)
     assert report.loaded == report.expected == 318
     assert "stride: found 1x1, expected 3x3" in str(report)
+
+
+@pytest.mark.parametrize("name", ["_channel_conversion", "channel_conversion"])
+@pytest.mark.parametrize("swaps, order", [(True, "RGB"), (False, "BGR")])
+def test_the_channel_order_is_read_by_either_name(name, swaps, order):
+    """mmdet and onedl-mmsegmentation have MMEngine's name of it, the original mmsegmentation one without underscore."""
+    preprocessor = nn.Module()
+    setattr(preprocessor, name, swaps)
+    assert of_model(ResNet(depth=18, width=8), preprocessor).channel_order == order
 
 
 @pytest.mark.det

@@ -8,6 +8,5 @@ long. The paper's exact setting is not confirmed.
 
 _base_ = "../../sim_vit_b.py"
 
-views = _base_.views
-del views[0]["mask"]
+views = [dict(_base_.views[0], mask=None), _base_.views[1]]
 model = dict(objectives=[dict(_base_.model.objectives[0], masked=False)])

@@ -8,5 +8,7 @@ confirmed.
 
 _base_ = "../../sim_vit_b.py"
 
-views = _base_.views
-views[0]["mask"] = dict(type="random", patch_size=16, hidden=118)
+views = [
+    dict(_base_.views[0], mask=dict(type="random", patch_size=16, hidden=118)),
+    _base_.views[1],
+]

@@ -1,6 +1,6 @@
 """FCN R50-d8, 769 px, 40k steps, on Cityscapes as DenseCL's paper transfers to it (protocol "CS-FCN").
 
-    pip install 'densessl[seg]'
+    pip install -e '.[seg]'
     python tools/cityscapes.py data/cityscapes
     python tools/train.py configs/transfer/cityscapes/fcn_r50-d8_769_40k.py --launcher pytorch \
         --data-root data/cityscapes --init r50.pth

@@ -10,13 +10,13 @@ have no norm, the box head two linear layers. Reconstructed: warm-up over 1000 s
 statistics taken anew from 200 batches before the test, as on COCO.
 
 Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluation, `cityscapes/mAP`, which needs
-`pip install 'densessl[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
+`pip install -e '.[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
 Published with DetCo on ImageNet: mask AP 34.7.
 """
 
-from importlib.util import find_spec
-
 _base_ = "mmdet::cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py"
+
+from importlib.util import find_spec  # noqa: E402  MMEngine 0.10.7 wants `_base_` before any import
 
 custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])
 custom_hooks = [

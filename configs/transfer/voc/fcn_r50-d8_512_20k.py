@@ -1,7 +1,7 @@
 """FCN R50-d8, 512 px, 20k steps, on Pascal VOC 2012 with SBD's annotations as DenseCL's paper transfers to it
 (protocol "VOC-FCN").
 
-    pip install 'densessl[seg]'
+    pip install -e '.[seg]'
     python tools/train.py configs/transfer/voc/fcn_r50-d8_512_20k.py --launcher pytorch \
         --data-root data/VOCdevkit/VOC2012 --init r50.pth
 

@@ -1,10 +1,9 @@
 """What the command line changes in the config of a detector or a segmentor: where its data is, what it starts from, how
 many labels it sees, and how long it trains."""
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
@@ -16,36 +15,47 @@ from densessl.finetune.config.notes import NOTE, notes
 from densessl.finetune.config.resize_schedule import bare_name, set_steps
 from densessl.weights.read import NONE, Opened, open_init
 
+if TYPE_CHECKING:  # which is on a floor above
+    from densessl.runs import RunSettings
+
 HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
 
 
-def prepare_transfer(cfg: Config, args: argparse.Namespace) -> None:
-    """Change ``cfg``, in place, by the words that need no data: ``--data-root`` and ``--init``.
+def change_config(cfg: Config, settings: "RunSettings") -> None:
+    """Change the config of a detector or segmentor, in place, by the settings that need no data.
 
     Raises:
-        SettingError: A word does not go with this config or with another word, or the file of ``--init`` is damaged.
-        FileNotFoundError, UnsafeCheckpointError: Of ``--init``, see :func:`densessl.weights.read.open_init`.
+        SettingError: A setting does not go with this config or another setting, or the file of ``init`` is damaged.
+        FileMissing, UnsafeCheckpointError: Of ``init``, see :func:`densessl.weights.read.open_init`.
     """
-    for word, value in {"--demo": args.demo, "--regions": args.regions}.items():
+    for word, value in {
+        "--demo": settings.demo,
+        "--regions": settings.regions,
+        "--epochs": settings.epochs,
+        "--batch-size auto": settings.batch_size == "auto",
+    }.items():
         if value:
-            raise SettingError(f"{word} is for pretraining configs; {args.config} has neither `views` nor `view`")
-    if args.evaluations is not None and args.steps is None:
-        raise SettingError("--evaluations is of a run of --steps N; without it train_cfg.val_interval says when")
-    if args.labels_seed is not None and args.labels is None:
-        raise SettingError("--labels-seed is of --labels; --seed is that of the run")
-    if args.labels is not None:
-        parse_labels(args.labels)  # a slip of the pen is told before files are read
-    if args.data_root:
-        set_data_root(cfg, args.data_root)
+            raise SettingError(f"{word} is for pretraining configs; {settings.config} has neither `views` nor `view`")
+    if settings.evaluations is not None and settings.steps is None:
+        raise SettingError("--evaluations needs --steps N; without it train_cfg.val_interval says when to evaluate")
+    if settings.labels_seed is not None and settings.labels is None:
+        raise SettingError("--labels-seed needs --labels; --seed is the seed of the run")
+    if settings.labels is not None:
+        parse_labels(settings.labels)  # a typo is told before files are read
+    if settings.data_root:
+        set_data_root(cfg, settings.data_root)
+    if settings.batch_size is not None:
+        cfg.train_dataloader.batch_size = settings.batch_size
     imports = dict(cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False))
-    own = ["densessl.compat", *(["densessl.finetune"] if args.init else [])]
+    own = ["densessl.compat", *(["densessl.finetune"] if settings.init else [])]
     cfg.custom_imports = imports | dict(imports=list(dict.fromkeys([*imports["imports"], *own])))
-    if args.init:
-        set_init(cfg, args.init)
+    if settings.init:
+        set_init(cfg, settings.init)
 
 
-def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
-    """Change ``cfg``, in place, by what needs its data: all of it is looked for, then ``--steps`` and ``--labels``.
+def read_data(cfg: Config, settings: "RunSettings") -> list[str]:
+    """Change ``cfg``, in place, by the settings that need its data, once all of it has been looked for: ``steps`` and
+    ``labels``.
 
     The length of a schedule is that of all labels, however few are chosen: so the schedules of all fractions are equal.
 
@@ -59,17 +69,17 @@ def complete(cfg: Config, args: argparse.Namespace) -> list[str]:
             :func:`densessl.finetune.config.label_fractions.set_labels`.
     """
     check_data(cfg)
-    said = [f"{NOTE}{line}" for line in check_classes(cfg)]
-    if args.steps is not None:
-        said.append(set_steps(cfg, args.steps, 1 if args.evaluations is None else args.evaluations))
-    if args.labels is not None:
-        said += set_labels(cfg, args.labels, args.labels_seed or 0, Path(cfg.work_dir, "labels"))
+    lines = [f"{NOTE}{line}" for line in check_classes(cfg)]
+    if settings.steps is not None:
+        lines.append(set_steps(cfg, settings.steps, settings.evaluations or 1))
+    if settings.labels is not None:
+        lines += set_labels(cfg, settings.labels, settings.labels_seed or 0, Path(cfg.work_dir, "labels"))
         if "max_epochs" in cfg.train_cfg:
-            said.append(
-                f"--labels: an epoch has as many steps fewer, and there are {cfg.train_cfg.max_epochs} as before; "
+            lines.append(
+                f"--labels: an epoch has fewer steps, and there are {cfg.train_cfg.max_epochs} epochs as before; "
                 "--steps N keeps the length"
             )
-    return said + notes(cfg, args.init, args.launcher)
+    return lines + notes(cfg, settings.init, settings.launcher)
 
 
 def set_init(cfg: Config, file: str) -> None:

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from densessl.configs import load_config
+from densessl.errors import SettingError
 
 
 def stock_model(detector: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | Non
         options: further changes, by dotted name (``encoder.num_layers``).
 
     Raises:
-        ValueError: the head has no ``num_classes``: it is no DETR.
+        SettingError: the head has no ``num_classes``: it is no DETR.
     """
     model = copy.deepcopy(dict(model))
     if "num_classes" not in model.get("bbox_head", {}):
-        raise ValueError(
+        raise SettingError(
             f"detector: {model.get('type')!r} has no bbox_head.num_classes, expected a DETR of MMDetection"
         )
     model["bbox_head"]["num_classes"] = 1

@@ -20,6 +20,7 @@ from densessl.branches.positions import resized_table
 from densessl.branches.resnet import DEPTHS, ResNet
 from densessl.branches.vit import ViT
 from densessl.errors import ExportError
+from densessl.extras import import_extra
 from densessl.files import written_whole
 from densessl.weights.equality import feature_differences, require_same_network
 from densessl.weights.file_configs import checked
@@ -46,14 +47,11 @@ def write_onnx(
         size: Side in pixels of the images of a ViT, a multiple of its patches; by default that of its pretraining.
 
     Raises:
-        ExportError: onnx is not installed, the network is none that can be built here, or is too large for one file.
+        MissingPackage: onnx or onnxscript is not installed.
+        ExportError: the network is none that can be built here, or is too large for one file.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ExportError(f"to='onnx' needs {error.name}: pip install 'densessl[onnx]'") from error
-
+    onnx = import_extra("onnx", "to='onnx'")
+    import_extra("onnxscript", "to='onnx'")  # torch's exporter imports it
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     if sum(value.nbytes for value in state.values()) > LARGEST:
         raise ExportError("onnx: found more than 2 GB of weights; one file of it holds no more")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densessl.errors import CheckpointError, UnsafeCheckpointError
+from densessl.errors import CheckpointError, FileMissing, UnsafeCheckpointError
 from densessl.files import written_whole
 from densessl.weights.io.torch_files import existing, load_content, torch_load
 
@@ -47,7 +47,7 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         An ordered dict, with PyTorch's ``_metadata`` if the file has it. Names are those of the file.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileMissing: no such file.
         UnsafeCheckpointError: as of :func:`load_content`.
         CheckpointError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
     """
@@ -80,7 +80,7 @@ def read_checkpoint(path: str | Path) -> dict:
     """The content of a training checkpoint that :func:`save_checkpoint` wrote, on the CPU.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileMissing: no such file.
         UnsafeCheckpointError: the file holds more than tensors and plain containers. It has not been unpickled.
         CheckpointError: the file is damaged or holds no dict.
     """
@@ -162,7 +162,7 @@ def find_latest_checkpoint(folder: str | Path) -> Path | None:
     written last counts.
 
     Raises:
-        FileNotFoundError: ``last_checkpoint`` names a file, and there is no checkpoint at all.
+        FileMissing: ``last_checkpoint`` names a file, and there is no checkpoint at all.
     """
     folder = Path(folder)
     note = folder / "last_checkpoint"
@@ -175,7 +175,7 @@ def find_latest_checkpoint(folder: str | Path) -> Path | None:
     if written:
         return max(written, key=lambda file: (file.stat().st_mtime_ns, file.name))
     if named:
-        raise FileNotFoundError(f"{note} names {named}, which does not exist, and {folder} holds no other checkpoint")
+        raise FileMissing(f"{note} names {named}, which does not exist, and {folder} holds no other checkpoint")
     return None
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from densessl.errors import CheckpointError, UnsafeCheckpointError
+from densessl.errors import CheckpointError, FileMissing, UnsafeCheckpointError
 from densessl.weights.io.array_pickles import RefusedPickle, load_arrays
 
 # How every file of the older format of torch.save begins, after a few bytes of pickle.
@@ -90,7 +90,7 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
             even so.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileMissing: no such file.
         UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
             common trainers. It has not been unpickled.
         CheckpointError: the file is damaged, or a pickle of arrays contains itself.
@@ -108,12 +108,12 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
 
 
 def existing(path: str | Path) -> Path:
-    """The path of a local file. Raises FileNotFoundError where there is none, and for a URL."""
+    """The path of a local file. Raises FileMissing where there is none, and for a URL."""
     if re.match(r"[a-z0-9+-]+://", str(path)):
-        raise FileNotFoundError(f"{path}: expected a local file; download it first")
+        raise FileMissing(f"{path}: expected a local file; download it first")
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
+        raise FileMissing(f"no checkpoint {path}")
     return path
 
 

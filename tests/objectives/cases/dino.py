@@ -2,7 +2,7 @@ from tests.objectives.cases import AFTER, Case
 
 VIEWS = ((0, 1), (2, 3))
 # The prototypes train from the first step: a gradient of zeros would look like one that does not arrive.
-DINO = dict(type="DINO", views=VIEWS, prototypes=24, hidden=(12, 12), bottleneck=8, freeze_epochs=0)
+DINO = dict(type="DINO", views=VIEWS, prototypes=24, hidden=(12, 12), bottleneck=8, train_prototypes=True)
 CASES = {
     "dino": Case([DINO], (AFTER,), sizes=(64, 64, 32, 32), collapsed=("dino.target_information", 0.0)),
     "dino-3-sizes": Case(

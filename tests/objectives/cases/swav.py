@@ -2,7 +2,7 @@ import math
 
 from tests.objectives.cases import AFTER, EMA, STOP, Case
 
-SWAV = dict(type="SwAV", hidden=12, dim=8, prototypes=10, views=((0, 1), (2, 3)), freeze_steps=0)
+SWAV = dict(type="SwAV", hidden=12, dim=8, prototypes=10, views=((0, 1), (2, 3)), train_prototypes=True)
 SIZES = (64, 64, 32, 32)
 CASES = {
     "swav": Case([SWAV], targets=(STOP, EMA, AFTER), sizes=SIZES, collapsed=("swav.code_entropy", math.log(10))),

@@ -1,69 +1,19 @@
-"""The command line of ``tools/look.py``: a checkpoint of a pretraining, next to random weights of its config."""
+"""``densessl look``: a checkpoint of a pretraining, next to random weights of its config."""
 
 import argparse
-from collections.abc import Mapping, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
-
-from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
-from densessl.branches.backbone import build_backbone
-from densessl.data.sources import list_images
-from densessl.insight.knn import central_squares, labelled_images, leave_one_out_knn, pooled_features
+from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.insight.checkpoints import load_backbones, load_images
+from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
 from densessl.insight.matching import dense_matching
 from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
 from densessl.insight.stereo import motorcycle, relit
-from densessl.weights.file_configs import building, checked
-from densessl.weights.io.checkpoints import load_weights, read_checkpoint
-from densessl.weights.read import part_configs
+from densessl.insight.tables import print_table
 
-PREFIX = "online.backbone."
 COLLAPSED = 0.99  # between-image similarity
 CELLS = (32, 48)  # of the coarsest map, height and width: about 16 pixels each of the stereo pair
-
-
-def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """The online backbone of a training checkpoint, one of the same config as randomly initialised by seed 0, and
-    ``dict(mean, std)`` of its images.
-
-    Raises:
-        ValueError: the file is no checkpoint of a densessl pretraining.
-    """
-    about = part_configs(read_checkpoint(path).get("meta"))
-    if "backbone" not in about:
-        raise ValueError(f"{path}: meta['densessl']['backbone'] is missing; expected a checkpoint of tools/train.py")
-    weights = {key.removeprefix(PREFIX): value for key, value in load_weights(path).items() if key.startswith(PREFIX)}
-    config = checked(about["backbone"], str(path), "backbone")
-    with torch.random.fork_rng(devices=[]), building(str(path)):
-        torch.manual_seed(0)
-        trained, random = build_backbone(config), build_backbone(config)
-        trained.load_state_dict(weights)
-    normalize = about.get("normalize") or {}
-    pixels = {"mean": normalize.get("mean", IMAGENET_MEAN), "std": normalize.get("std", IMAGENET_STD)}
-    return trained.to(device).eval(), random.to(device).eval(), pixels
-
-
-def load_images(folder: str | Path, count: int, size: int) -> Tensor:
-    """The central squares of the first ``count`` images of a folder, in order, as (N, 3, size, size) of 0 to 255."""
-    listed = list_images(folder)
-    return torch.cat(list(central_squares([Path(listed.root, name) for name in islice(listed.paths, count)], size)))
-
-
-def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
-    """Figures by name, a column each for what they were measured on."""
-    table = Table(title=title, title_justify="left")
-    table.add_column()
-    for name in columns:
-        table.add_column(name, justify="right")
-    for figure in next(iter(columns.values())):
-        table.add_row(figure, *(f"{figures[figure]:.3f}" for figures in columns.values()))
-    Console().print(table)
 
 
 def look_matching(args: argparse.Namespace) -> None:
@@ -110,9 +60,12 @@ def look_knn(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """The command line."""
     top = argparse.ArgumentParser(
-        prog="look.py", description="Look into a checkpoint of a pretraining, next to random weights of its config."
+        prog="densessl look",
+        description="Look into a checkpoint of a pretraining, next to random weights of its config.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = argparse.ArgumentDefaultsHelpFormatter
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -139,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     knn.add_argument("--size", type=int, default=160, help="side of the input")
     knn.add_argument("--device", default="cpu")
     knn.set_defaults(run=look_knn)
+    for command in (matching, spread, knn):
+        add_debug(command)
     for command in (matching, spread):
         command.add_argument("--level", type=int, default=-1, help="which of the backbone's maps; -1 is the last")
         command.add_argument("--device", default="cpu")
@@ -146,7 +101,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status."""
+    """Run a command. Returns the exit code."""
     args = parser().parse_args(argv)
-    args.run(args)
-    return 0
+    return guarded(lambda: args.run(args), args.debug)

@@ -1,21 +1,17 @@
-"""What ``tools/segment.py`` does: how well the clusters of a trained DenseSiam segment labelled images.
+"""How well the clusters of a trained DenseSiam segment labelled images.
 
 The protocol is that of the released code, and of PiCIE: the largest central square of image and labels at the size the
 network was trained at (labels by nearest pixel), classes of the online projector enlarged to it, one class a cluster by
 the Hungarian match over all images.
 """
 
-import argparse
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor, nn
@@ -25,8 +21,8 @@ from densessl.configs import load_config
 from densessl.data.decode import read_image
 from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import list_images
-from densessl.insight.clustering import confusion, match, over_ranks, scores
-from densessl.insight.look import print_table
+from densessl.errors import FileMissing, SettingError
+from densessl.insight.clustering import confusion, over_ranks
 from densessl.pretraining import link_views
 from densessl.registry import MODELS, SCOPE
 from densessl.weights.io.checkpoints import load_weights
@@ -47,7 +43,7 @@ def load_model(config: str, checkpoint: str | Path, options: Mapping | None = No
         model = MODELS.build(cfg.model)
     found = [objective for objective in model.objectives.values() if hasattr(objective, "logits")]
     if not found:
-        raise ValueError(f"{config}: no objective segments; found {sorted(model.objectives)}")
+        raise SettingError(f"{config}: no objective segments; found {sorted(model.objectives)}")
     load_into(model, load_weights(checkpoint), strict=True)
     return model.eval(), found[0], cfg.views[-1]["size"]
 
@@ -61,12 +57,12 @@ def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:
     """
     placed = read_image(image)
     if not label.is_file():
-        raise FileNotFoundError(f"{image} has no labels: expected {label}")
+        raise FileMissing(f"{image} has no labels: expected {label}")
     with Image.open(label) as opened:
         if opened.size != placed.size:
-            raise ValueError(f"{label} has size {opened.size}, expected that of its image, {placed.size}")
+            raise SettingError(f"{label} has size {opened.size}, expected that of its image, {placed.size}")
         if len(opened.getbands()) != 1:
-            raise ValueError(f"{label} has mode {opened.mode}, expected one number a pixel")
+            raise SettingError(f"{label} has mode {opened.mode}, expected one number a pixel")
         left, top, side, _ = central_square(opened.size)
         square = opened.resize((size, size), Image.Resampling.NEAREST, (left, top, left + side, top + side))
     pixels = resize(crop(placed, *central_square(placed.size)), (size, size)).image
@@ -121,61 +117,3 @@ def count_pixels(
     pixels = len(listed.paths) * size**2
     counts = over_ranks(counts)
     return counts, counts.sum().item() / pixels
-
-
-def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="segment.py",
-        description="mIoU and pixel accuracy of a DenseSiam segmentation, clusters matched to classes. Under torchrun "
-        "the images are shared out.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("config")
-    parser.add_argument("checkpoint")
-    parser.add_argument("--images", required=True, help="folder, list file or COCO json")
-    parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for every image")
-    parser.add_argument("--ignore", type=int, default=255, help="label that is no class")
-    parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it have no class')
-    parser.add_argument("--size", type=int, help="side of the square images are seen at (default: the last view's)")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", help="write the figures to this JSON file")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
-    args = parser().parse_args(argv)
-    started = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
-    if args.device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    if started:
-        dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
-    model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
-    mapping = None
-    if args.mapping:
-        mapping = {int(old): int(new) for old, new in json.loads(Path(args.mapping).read_text()).items()}
-    counts, labelled = count_pixels(
-        model.to(args.device),
-        objective,
-        args.images,
-        args.labels,
-        args.size or size,
-        args.ignore,
-        mapping,
-        args.batch_size,
-    )
-    classes = match(counts)
-    found = scores(counts, classes.to(counts.device))
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        figures = {"miou": found.miou, "accuracy": found.accuracy, "labelled": labelled}
-        print_table(f"{args.checkpoint}: {len(counts)} clusters matched to classes", {"": figures})
-        if args.out:
-            iou = [None if value != value else value for value in found.iou.tolist()]  # JSON has no NaN
-            told = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}
-            Path(args.out).write_text(json.dumps(told, indent=2))
-    if started:
-        dist.destroy_process_group()
-    return 0

@@ -6,6 +6,8 @@ swaps the ends. Here the same thing is a *frame*: the (N, 2, 3) affine map of th
 coordinates, which also holds for rotated views.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,9 @@ def edge_frame(geometry: ViewGeometry) -> Tensor:
     half-pixel convention. (N, 2, 3)."""
     span = geometry.matrix[:, :, :2] * geometry.view_size[:, None, :]
     return torch.cat([span, geometry.matrix[:, :, 2:]], -1) / geometry.source_size[..., None]
+
+
+FRAMES: dict[str, Callable[[ViewGeometry], Tensor]] = {"official": pixpro_frame, "edges": edge_frame}
 
 
 def frame_to_coords(frame: Tensor) -> Tensor:

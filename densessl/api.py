@@ -1,0 +1,127 @@
+"""The Python face: what a notebook or another program calls."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densessl.compare import Grid, Results, run_grid, write_results
+from densessl.engine.export_hook import ExportHook
+from densessl.errors import SettingError
+from densessl.methods import method_config
+from densessl.runs import RunSettings, build_run
+from densessl.weights.io.checkpoints import find_latest_checkpoint
+from densessl.wording import suggestion
+
+# Short names of settings, and where configs have them.
+SHORT = {
+    "lr": "optim_wrapper.optimizer.lr",
+    "weight_decay": "optim_wrapper.optimizer.weight_decay",
+    "size": "views.*.size",
+    "workers": "train_dataloader.num_workers",
+    "precision": "optim_wrapper.precision",
+    "accumulate": "optim_wrapper.accumulative_counts",
+    "log_every": "default_hooks.logger.interval",
+    "save_every": "default_hooks.checkpoint.interval",
+}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What a pretraining has left.
+
+    Attributes:
+        work_dir: its folder, with logs, ``metrics.jsonl`` and checkpoints.
+        weights: the exported backbone (or detector), which :func:`densessl.load_backbone` (``load_detector``) loads.
+        checkpoint: the last checkpoint, from which the run can be resumed.
+    """
+
+    work_dir: Path
+    weights: Path | None
+    checkpoint: Path | None
+
+
+def pretrain(
+    data: str | Path | None = None,
+    method: str = "pixpro",
+    backbone: str | None = None,
+    out: str | Path | None = None,
+    *,
+    epochs: int | str | None = None,
+    batch_size: int | str | None = None,
+    init: str | Path | None = None,
+    seed: int | None = None,
+    demo: bool = False,
+    resume: bool | str = False,
+    regions: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Pretrained:
+    """Pretrain on unlabelled images: what ``densessl train METHOD --data-root DATA`` does.
+
+    Args:
+        data: folder of images (searched recursively), list file or COCO json, whose labels are ignored; not needed with
+            ``demo``.
+        method: name of a method (:func:`densessl.list_methods`) or of a config.
+        backbone: ``"resnet18"``, ``"resnet50"`` …, ``"timm.NAME"`` or ``"mmdet.NAME"``; by default the method's own.
+        out: folder for logs, checkpoints and the exported weights; by default ``work_dirs/<name of the config>``.
+        epochs, batch_size: numbers, or ``"auto"`` for what suits the number of images; by default the config's.
+        init: file with weights to start from.
+        seed, demo, resume, regions: see :class:`densessl.RunSettings`.
+        options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``.
+        settings: short names of common entries: ``lr``, ``weight_decay``, ``size`` (of the views, in pixels),
+            ``workers``, ``precision`` (``"fp32"``, ``"bf16"``, ``"auto"``), ``accumulate``, ``log_every``,
+            ``save_every``.
+
+    Raises:
+        DensesslError: settings, data or weights do not fit; nothing has been trained then.
+    """
+    config, changes = method_config(method, backbone)
+    unknown = [
+        f"{name}: {suggestion(name, [*SHORT, *RunSettings.__dataclass_fields__])}" for name in settings.keys() - SHORT
+    ]
+    if unknown:
+        raise SettingError("pretrain has no setting " + "\n".join(sorted(unknown)))
+    if data is None and not demo:
+        raise SettingError("data: found None, expected a folder of images, a list file or a COCO json (or demo=True)")
+    runner = build_run(
+        RunSettings(
+            config,
+            data_root=None if data is None else str(data),
+            demo=demo,
+            work_dir=None if out is None else str(out),
+            resume=resume,
+            init=None if init is None else str(init),
+            seed=seed,
+            batch_size=batch_size,
+            epochs=epochs,
+            regions=None if regions is None else str(regions),
+            options={**changes, **{SHORT[name]: value for name, value in settings.items()}, **(options or {})},
+        )
+    )
+    runner.train()
+    written = next((hook.written for hook in runner.hooks if isinstance(hook, ExportHook)), None)
+    return Pretrained(Path(runner.work_dir), written, find_latest_checkpoint(runner.work_dir))
+
+
+def compare(
+    config: str, inits: Mapping[str, str | None], out: str | Path, *, jobs: int = 1, **settings: Any
+) -> Results:
+    """Train one config from several starts and compare them: what ``densessl compare`` does.
+
+    Args:
+        config: of the detector or segmentor: a file, a shipped config's name or ``mmdet::NAME``.
+        inits: file by name, None for random numbers; the others are compared with the first.
+        out: folder of all that is kept. The same call goes on where it was stopped.
+        jobs: runs at once.
+        settings: further fields of :class:`densessl.compare.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
+
+    Returns:
+        The :class:`densessl.compare.Results`, also written to ``out``.
+
+    Raises:
+        DensesslError: something does not fit; nothing has been run then.
+    """
+    results = run_grid(Grid(config, dict(inits), Path(out), **settings), jobs)
+    write_results(results, Path(out))
+    return results

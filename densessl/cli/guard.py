@@ -1,0 +1,78 @@
+"""How every command ends: an exit code, and a line or two for what its user can mend."""
+
+import argparse
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import densessl
+from densessl.errors import DISK, DONE, SETTINGS, DensesslError
+
+INTERRUPTED = 130  # after Ctrl-C, as of shells
+EXIT_CODES = """exit codes:
+  0    done
+  1    a fault of the program (please report the traceback), or a run of a comparison failed
+  2    settings, files or weights do not fit
+  3    more images are unreadable than allowed
+  4    numbers are not finite
+  5    the disk is full
+  75   stopped; the same command goes on
+  130  stopped by Ctrl-C
+"""
+_HOME = str(Path(densessl.__file__).parent) + os.sep
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """Give a command the option that shows tracebacks."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt: str = "") -> int:
+    """Run a command.
+
+    Args:
+        run: gives the exit code; None counts as 0.
+        debug: let errors through with their tracebacks.
+        after_interrupt: what to say of how to go on after Ctrl-C.
+
+    Returns:
+        The exit code. What a user can mend is told on standard error, in a line or a few. A fault of the program is
+        raised, with its traceback.
+    """
+    try:
+        return run() or DONE
+    except KeyboardInterrupt:
+        print(f"stopped{after_interrupt}", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        code = exit_code_of(error)
+        if debug or code is None:
+            raise
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return code
+
+
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code for an error that a user can mend; None for a fault of the program."""
+    if isinstance(error, DensesslError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else SETTINGS
+    # Constructors and readers of densessl refuse what does not fit by a ValueError that says so. One that arises
+    # further inside, in a library that densessl called, is a fault of the program.
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and frames and frames[-1].filename.startswith(_HOME):
+        return SETTINGS
+    return None
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says. Of one that a loader's worker raised, without the worker's traceback."""
+    text = str(error) or type(error).__name__
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        last = text.strip().splitlines()[-1]
+        return last.partition(": ")[2] or last
+    return text

@@ -1,0 +1,78 @@
+"""``densessl segment``: how well the clusters of a trained DenseSiam segment labelled images."""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import DictAction
+
+from densessl.cli.guard import add_debug, guarded
+from densessl.insight.clustering import match, scores
+from densessl.insight.segmentation import count_pixels, load_model
+from densessl.insight.tables import print_table
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="densessl segment",
+        description="mIoU and pixel accuracy of a DenseSiam segmentation, clusters matched to classes. Under torchrun "
+        "the images are shared out.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("config")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--images", required=True, help="folder, list file or COCO json")
+    parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for every image")
+    parser.add_argument("--ignore", type=int, default=255, help="label that is no class")
+    parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it have no class')
+    parser.add_argument("--size", type=int, help="side of the square images are seen at (default: the last view's)")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", help="write the figures to this JSON file")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    add_debug(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run. Returns the exit code."""
+    args = parser().parse_args(argv)
+    return guarded(lambda: _segment(args), args.debug)
+
+
+def _segment(args: argparse.Namespace) -> None:
+    started = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if args.device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if started:
+        dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
+    model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
+    mapping = None
+    if args.mapping:
+        mapping = {int(old): int(new) for old, new in json.loads(Path(args.mapping).read_text()).items()}
+    counts, labelled = count_pixels(
+        model.to(args.device),
+        objective,
+        args.images,
+        args.labels,
+        args.size or size,
+        args.ignore,
+        mapping,
+        args.batch_size,
+    )
+    classes = match(counts)
+    found = scores(counts, classes.to(counts.device))
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        figures = {"miou": found.miou, "accuracy": found.accuracy, "labelled": labelled}
+        print_table(f"{args.checkpoint}: {len(counts)} clusters matched to classes", {"": figures})
+        if args.out:
+            iou = [None if value != value else value for value in found.iou.tolist()]  # JSON has no NaN
+            told = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}
+            Path(args.out).write_text(json.dumps(told, indent=2))
+    if started:
+        dist.destroy_process_group()

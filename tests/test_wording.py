@@ -1,0 +1,33 @@
+"""What messages share: the nearest names, and how an unknown one is answered."""
+
+import pytest
+
+from densessl.errors import SettingError
+from densessl.wording import choose, duration, nearest, suggestion
+
+NAMES = ("ema", "stop_gradient", "frozen")
+
+
+def test_the_nearest_names_come_best_first():
+    assert nearest("queu", ["queue", "queues", "key"]) == ["queue", "queues"]
+    assert nearest("queu", ["queue", "queues", "key"], count=1) == ["queue"]
+    assert nearest("xyz", NAMES) == []
+    assert len(nearest("xyz", NAMES, count=1, cutoff=0.0)) == 1
+    assert nearest(3, ["3"]) == ["3"]
+
+
+def test_without_a_near_name_all_are_listed():
+    assert suggestion("emaa", NAMES) == "did you mean ema?"
+    assert suggestion("xyz", iter(NAMES)) == "known: ema, frozen, stop_gradient"
+
+
+def test_an_unknown_name_is_a_setting_error_that_names_the_key():
+    assert choose("target.kind", "ema", NAMES) == "ema"
+    with pytest.raises(SettingError, match=r"^target\.kind 'emaa' is unknown; did you mean ema\?$"):
+        choose("target.kind", "emaa", NAMES)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_duration_that_is_not_known_is_dashes(seconds):
+    assert duration(seconds) == "--"
+    assert duration(93784.4) == "1 day, 2:03:04"
