@@ -9,18 +9,27 @@ Legend: N images, C channels, P pairs an image, S = H*W cells of a map, row-majo
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from densessl.geometry import FRAMES, ViewGeometry, distance_mask, overlap, sampling_grid, unit_cells
+from densessl.constraints import Config, Count, NonNegative, Positive
+from densessl.geometry import (
+    FRAMES,
+    ViewGeometry,
+    distance_mask,
+    overlap,
+    sampling_grid,
+    unit_cells,
+)
 from densessl.losses import full_precision, sample_points, unit
 from densessl.registry import CORRESPONDENCES
 from densessl.schedules import Step
 from densessl.wording import choose
 
 Reader = Callable[[Tensor], Tensor]
+CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES)]  # dict(type="RandomPoints", count=49)
 
 
 class Pairs(NamedTuple):
@@ -106,7 +115,7 @@ class FeatureArgmax(Correspondence):
 class SoftAttention(Correspondence):
     """Every cell's mixture of the other view's cells, by softmax of their cosines over ``temperature``."""
 
-    def __init__(self, temperature: float = 0.1):
+    def __init__(self, temperature: Positive = 0.1):
         super().__init__()
         self.temperature = temperature
 
@@ -124,7 +133,7 @@ class DistanceThreshold(Correspondence):
         coords: "official" takes PixPro's inclusive-end coordinates, "edges" plain pixel-edge ones.
     """
 
-    def __init__(self, threshold: float = 0.7, coords: str = "edges"):
+    def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "edges"):
         super().__init__()
         self.threshold = threshold
         self.frame = FRAMES[choose("correspondence.coords", coords, FRAMES)]
@@ -158,7 +167,7 @@ def in_overlap(points: Tensor, geometry: tuple[ViewGeometry, ViewGeometry]) -> t
 class OverlapGrid(Correspondence):
     """The cell centres of a ``size`` x ``size`` grid over the overlap of the views (DenseSiam, PixSim)."""
 
-    def __init__(self, size: int = 7):
+    def __init__(self, size: Count = 7):
         super().__init__()
         self.size = size
 
@@ -173,7 +182,7 @@ class RandomPoints(Correspondence):
     """``count`` random points of the overlap of the views. One draw a step serves all images, each scaled to its own
     overlap, so that neither the number of ranks nor the order of the batch matters."""
 
-    def __init__(self, count: int = 49):
+    def __init__(self, count: Count = 49):
         super().__init__()
         self.count = count
 

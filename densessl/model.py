@@ -4,17 +4,18 @@ A *framework* (MoCo v2, BYOL, SimSiam, DINO …) is a configuration of it: a tar
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from densessl.branches import MLP, Branch, build_branch, build_target
-from densessl.branches.branch import Features, parts_for
+from densessl.branches.branch import BranchConfig, Features, parts_for
+from densessl.constraints import Config
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.errors import SettingError
-from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, ObjectiveConfig
 from densessl.registry import MODELS, OBJECTIVES
 from densessl.schedules import Step
 from densessl.version import __version__
@@ -41,10 +42,10 @@ class TwoBranch(CountingModel):
 
     def __init__(
         self,
-        online: dict,
-        objectives: Sequence[dict | Objective],
-        target: dict | None = None,
-        data_preprocessor: dict | None = None,
+        online: BranchConfig,
+        objectives: Sequence[ObjectiveConfig | Objective],
+        target: Annotated[dict, Config(build_target, given=("online",))] | None = None,
+        data_preprocessor: Annotated[dict, Config(MODELS, filled=("views",))] | None = None,
         init_cfg: dict | None = None,
         channels_last: bool = True,
     ):

@@ -7,9 +7,10 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from densessl.augment import Photometric, normalize
-from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
+from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD, OpConfig
+from densessl.constraints import Positive
 from densessl.data.batch import Batch
-from densessl.data.views import ViewSpec, expand_views
+from densessl.data.views import ViewConfig, ViewSpec, expand_views
 from densessl.geometry import ViewGeometry
 from densessl.registry import MODELS
 
@@ -25,9 +26,9 @@ class ViewPreprocessor(BaseDataPreprocessor):
 
     def __init__(
         self,
-        views: Sequence[dict | ViewSpec],
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        views: Sequence[ViewConfig | ViewSpec],
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[Positive, Positive, Positive] = IMAGENET_STD,
     ):
         super().__init__()
         self.photometric = [Photometric(spec.photometric) for spec in expand_views(views)]
@@ -74,9 +75,9 @@ class RegionPreprocessor(BaseDataPreprocessor):
 
     def __init__(
         self,
-        photometric: Sequence[dict] = (),
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        photometric: Sequence[OpConfig] = (),
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[Positive, Positive, Positive] = IMAGENET_STD,
     ):
         super().__init__()
         self.photometric = Photometric(photometric)

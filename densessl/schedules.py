@@ -9,10 +9,11 @@ import inspect
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
+from densessl.constraints import Config, NonNegative, Positive, Range, Share, Value
 from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
 from densessl.wording import choose
@@ -168,7 +169,7 @@ def build_schedule(cfg: dict) -> Schedule:
     """
     options = dict(cfg)
     kind = options.pop("type", None)
-    factory = _FACTORIES[choose("schedule type", kind, _FACTORIES)]
+    factory = SCHEDULES[choose("schedule type", kind, SCHEDULES)]
     parameters = inspect.signature(factory).parameters
     for key in options:
         choose(f"schedule {kind!r}: key", key, parameters)
@@ -178,18 +179,34 @@ def build_schedule(cfg: dict) -> Schedule:
     return factory(**options)
 
 
-def _constant(value: float) -> Schedule:
+def _constant(value: Value | bool) -> Schedule:
+    """The same at every step.
+
+    Args:
+        value: at every step.
+    """
     return lambda step, horizon: constant(step, value=value)
 
 
 def _linear(
-    start: float,
-    end: float,
-    epochs: float | None = None,
+    start: Value,
+    end: Value,
+    epochs: NonNegative | None = None,
     by_epoch: bool = False,
     inclusive: bool = False,
-    lead: float = 0,
+    lead: NonNegative = 0,
 ) -> Schedule:
+    """A line, and its end from there on.
+
+    Args:
+        start: value at the first step.
+        end: value at the end of the line, and from there on.
+        epochs: length of the line; by default that of the run.
+        by_epoch: whether the value of an epoch's first step holds for the whole epoch.
+        inclusive: whether the last step of the line has its end value already.
+        lead: steps that the line is ahead of the run.
+    """
+
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
             step, horizon = _in_epochs(step, horizon)
@@ -199,7 +216,17 @@ def _linear(
     return schedule
 
 
-def _switch(before: float, after: float, at_step: float | None = None, at_epoch: float | None = None) -> Schedule:
+def _switch(
+    before: Value | bool, after: Value | bool, at_step: NonNegative | None = None, at_epoch: NonNegative | None = None
+) -> Schedule:
+    """One value, then another.
+
+    Args:
+        before: the first value.
+        after: the second value.
+        at_step: optimiser step from which on the second value holds.
+        at_epoch: the same in epochs.
+    """
     if (at_step is None) == (at_epoch is None):
         raise SettingError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
 
@@ -211,14 +238,26 @@ def _switch(before: float, after: float, at_step: float | None = None, at_epoch:
 
 
 def _warmup_cosine(
-    base: float,
-    warmup_epochs: float = 0,
-    start_factor: float = 0.01,
-    final: float = 0.0,
+    base: Value,
+    warmup_epochs: NonNegative = 0,
+    start_factor: NonNegative = 0.01,
+    final: Value = 0.0,
     by_epoch: bool = False,
     inclusive: bool = False,
     stretched: bool = False,
 ) -> Schedule:
+    """Linear warm-up, then half a cosine.
+
+    Args:
+        base: value at the end of the warm-up, the peak.
+        warmup_epochs: length of the warm-up.
+        start_factor: share of the peak that the warm-up starts from.
+        final: value at the end of the run.
+        by_epoch: whether the value of an epoch's first step holds for the whole epoch.
+        inclusive: whether the last step of the warm-up has the peak already.
+        stretched: whether the cosine alone takes the whole run, so that the run ends above the final value.
+    """
+
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
             step, horizon = _in_epochs(step, horizon)
@@ -237,13 +276,24 @@ def _warmup_cosine(
 
 
 def _warmup_multistep(
-    base: float,
-    milestones: Sequence[float],
-    gamma: float = 0.1,
-    warmup_epochs: float = 0,
-    start_factor: float = 0.01,
+    base: Value,
+    milestones: Sequence[NonNegative],
+    gamma: NonNegative = 0.1,
+    warmup_epochs: NonNegative = 0,
+    start_factor: NonNegative = 0.01,
     by_epoch: bool = False,
 ) -> Schedule:
+    """Linear warm-up, then a fall at every milestone.
+
+    Args:
+        base: value at the end of the warm-up, the peak.
+        milestones: epochs at which the value falls.
+        gamma: factor of each fall.
+        warmup_epochs: length of the warm-up.
+        start_factor: share of the peak that the warm-up starts from.
+        by_epoch: whether the value of an epoch's first step holds for the whole epoch.
+    """
+
     def schedule(step: int, horizon: Horizon) -> float:
         if by_epoch:
             step, horizon = _in_epochs(step, horizon)
@@ -259,7 +309,17 @@ def _warmup_multistep(
     return schedule
 
 
-def _cosine_momentum(base: float, final: float = 1.0, total: str = "steps", clamp: bool = False) -> Schedule:
+def _cosine_momentum(
+    base: Value, final: Value = 1.0, total: Literal["steps", "images"] = "steps", clamp: bool = False
+) -> Schedule:
+    """Momentum of a target along half a cosine.
+
+    Args:
+        base: value at the first step.
+        final: value at the end of the run.
+        total: what counts the length of the run: "steps", or "images" as PixPro's code does.
+        clamp: whether the value stays at its end there, or falls again.
+    """
     choose("schedule 'cosine_momentum': total", total, ("steps", "images"))
 
     def schedule(step: int, horizon: Horizon) -> float:
@@ -282,7 +342,7 @@ def _step_of(epoch: float, horizon: Horizon) -> int:
     return math.ceil(epoch * horizon.steps_per_epoch - 1e-9)
 
 
-_FACTORIES: dict[str, Callable[..., Schedule]] = {
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": _constant,
     "linear": _linear,
     "switch": _switch,
@@ -290,6 +350,11 @@ _FACTORIES: dict[str, Callable[..., Schedule]] = {
     "warmup_multistep": _warmup_multistep,
     "cosine_momentum": _cosine_momentum,
 }
+# Of :func:`scheduled`: numbers, or configs of :func:`build_schedule`.
+ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1))]
+ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True))]
+ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0))]
+ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES)]
 
 
 class Step(NamedTuple):

@@ -7,6 +7,7 @@ pipelines of the official code are equal up to their rounding to bytes; the blur
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densessl.augment.photometric import PhotometricOp, update_rows_
+from densessl.constraints import Ascending, Count, NonNegative, Positive, Range, Share
 from densessl.registry import AUGMENTATIONS
 
 # ORDERS[k, i] is the adjustment made i-th under order k: 0 brightness, 1 contrast, 2 saturation, 3 hue.
@@ -90,7 +92,14 @@ class ColorJitter(PhotometricOp):
 
     width = 6
 
-    def __init__(self, brightness: float, contrast: float, saturation: float, hue: float, p: float):
+    def __init__(
+        self,
+        brightness: NonNegative,
+        contrast: NonNegative,
+        saturation: NonNegative,
+        hue: Annotated[float, Range(0, 0.5)],
+        p: Share,
+    ):
         super().__init__(p)
         self.strengths = (brightness, contrast, saturation, hue)
         for name, strength in zip(("brightness", "contrast", "saturation", "hue"), self.strengths):
@@ -122,7 +131,7 @@ class ColorJitter(PhotometricOp):
 class Grayscale(PhotometricOp):
     """With probability ``p``: all three channels become the luma. Draws: applied."""
 
-    def __init__(self, p: float):
+    def __init__(self, p: Share):
         super().__init__(p)
 
     def transform_(self, images: Tensor, parameters: Tensor) -> None:
@@ -142,7 +151,7 @@ class Solarize(PhotometricOp):
         ValueError: ``threshold`` is outside [0, 256].
     """
 
-    def __init__(self, threshold: float = 128, *, p: float):
+    def __init__(self, threshold: Annotated[float, Range(0, 256)] = 128, *, p: Share):
         super().__init__(p)
         if not 0 <= threshold <= 256:
             raise ValueError(f"Solarize: threshold={threshold}, expected units of 0..255")
@@ -181,7 +190,13 @@ class GaussianBlur(PhotometricOp):
 
     width = 2
 
-    def __init__(self, sigma: Sequence[float] = (0.1, 2.0), *, p: float, radius: int | None = None):
+    def __init__(
+        self,
+        sigma: Annotated[tuple[Positive, Positive], Ascending()] = (0.1, 2.0),
+        *,
+        p: Share,
+        radius: Count | None = None,
+    ):
         super().__init__(p)
         if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1]:
             raise ValueError(f"GaussianBlur: sigma={sigma}, expected (low, high) with 0 < low <= high")

@@ -6,11 +6,13 @@ The rows stay on the CPU, so which images an operation touches is known without 
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.constraints import Config, Share
 from densessl.errors import SettingError
 from densessl.registry import AUGMENTATIONS
 from densessl.wording import suggestion
@@ -23,6 +25,8 @@ CPU_ROWS = 1
 # RGB, of 0 to 255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+
+OpConfig = Annotated[dict, Config(AUGMENTATIONS)]  # dict(type="Grayscale", p=0.2)
 
 
 class PhotometricOp:
@@ -38,7 +42,7 @@ class PhotometricOp:
 
     width: int = 1
 
-    def __init__(self, p: float):
+    def __init__(self, p: Share):
         if not 0 <= p <= 1:
             raise ValueError(f"{type(self).__name__}: p={p} is not a probability in [0, 1]")
         self.p = p

@@ -2,15 +2,17 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from densessl.constraints import Config
 from densessl.extras import import_extra
 from densessl.registry import MODELS, SCOPE
 from densessl.wording import suggestion
 
+BackboneConfig = Annotated[dict, Config(MODELS)]  # of :func:`build_backbone`
 PROBE_SIZE = 64  # pixels; two cells of the usual coarsest stride, 32
 
 

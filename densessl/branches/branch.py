@@ -2,17 +2,32 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
-from densessl.branches.backbone import build_backbone
+from densessl.branches.backbone import BackboneConfig, build_backbone
+from densessl.constraints import Config
 from densessl.registry import MODELS, SCOPE
 from densessl.wording import choose
 
 T = TypeVar("T")
 # Of the backbone by number, or as sequences "tokens.0"; "neck.0"; of a head's towers "cls.0", "reg.0".
 Level = int | str
+
+
+class BranchConfig(TypedDict):
+    """The parts of a branch, see :func:`build_branch`.
+
+    Attributes:
+        backbone: any registered, `mmdet.*` or `timm.*` backbone.
+        neck: what makes a pyramid of its maps.
+        head: the shared convolutions of a detection head.
+    """
+
+    backbone: BackboneConfig
+    neck: NotRequired[Annotated[dict, Config(MODELS, filled=("in_channels",))] | None]
+    head: NotRequired[Annotated[dict, Config(MODELS, filled=("in_channels",))] | None]
 
 
 def parts_for(*levels: Level) -> dict[str, bool]:

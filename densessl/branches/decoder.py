@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densessl.constraints import Count
 from densessl.registry import MODELS
 
 
@@ -22,7 +23,7 @@ class SumDecoder(nn.Module):
 
     num_outs = 1
 
-    def __init__(self, in_channels: Sequence[int], out_channels: int = 128):
+    def __init__(self, in_channels: Sequence[Count], out_channels: Count = 128):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
         self.out_channels = out_channels

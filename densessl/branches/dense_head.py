@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
 from torch import Tensor, nn
 
 from densessl.branches.fpn import conv_block
+from densessl.branches.norm import NormConfig
+from densessl.constraints import Count, Whole
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -33,11 +35,11 @@ class DenseHeadConvs(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        feat_channels: int = 256,
-        stacked_convs: int = 4,
-        norm_cfg: dict[str, Any] | None = None,
-        towers: Sequence[str] = ("cls", "reg"),
+        in_channels: Count,
+        feat_channels: Count = 256,
+        stacked_convs: Whole = 4,
+        norm_cfg: NormConfig | None = None,
+        towers: Sequence[Literal["cls", "reg"]] = ("cls", "reg"),
     ):
         super().__init__()
         self.out_channels = feat_channels

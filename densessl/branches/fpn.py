@@ -2,12 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densessl.branches.norm import build_norm
+from densessl.branches.norm import NormConfig, build_norm
+from densessl.constraints import Count, Whole
 from densessl.registry import MODELS
 
 NORM_KEYS = {"BN": "bn", "SyncBN": "bn", "SplitBN": "bn", "GN": "gn", "LN": "ln"}
@@ -56,13 +57,13 @@ class FPN(nn.Module):
 
     def __init__(
         self,
-        in_channels: Sequence[int],
-        out_channels: int = 256,
-        start_level: int = 0,
-        num_outs: int | None = None,
-        add_extra_convs: bool | str = False,
+        in_channels: Sequence[Count],
+        out_channels: Count = 256,
+        start_level: Whole = 0,
+        num_outs: Count | None = None,
+        add_extra_convs: Literal[False, "on_input", "on_output"] = False,
         relu_before_extra_convs: bool = False,
-        norm_cfg: dict[str, Any] | None = None,
+        norm_cfg: NormConfig | None = None,
     ):
         super().__init__()
         if not 0 <= start_level < len(in_channels):

@@ -1,12 +1,13 @@
 """Normalisation layers by config."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
 from densessl.branches.sync_bn import SplitBN, SyncBN
+from densessl.constraints import Config
 from densessl.wording import choose
 
 # type -> the layer for (N, C) or (N, C, L), the layer for (N, C, H, W)
@@ -17,6 +18,26 @@ NORMS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "LN": (nn.LayerNorm, LayerNorm2d),
     "GN": (nn.GroupNorm, nn.GroupNorm),
 }
+
+
+class NormKeys(TypedDict, total=False):
+    """What every norm may say besides.
+
+    Attributes:
+        requires_grad: whether its parameters are trained.
+    """
+
+    requires_grad: bool
+
+
+NormConfig = Annotated[  # of :func:`build_norm`
+    dict,
+    Config(
+        {name: layers[1] for name, layers in NORMS.items()},
+        given=("num_features", "num_channels", "normalized_shape"),
+        also=NormKeys,
+    ),
+]
 
 
 def build_norm(cfg: dict[str, Any] | None, channels: int, dims: int = 2) -> nn.Module | None:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from densessl.branches.norm import build_norm
+from densessl.branches.norm import NormConfig, build_norm
 from densessl.branches.sync_bn import SyncBN
+from densessl.constraints import Count, Share
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -20,6 +21,9 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
     "kaiming": partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"),
     "normal": partial(nn.init.normal_, std=0.01),
 }
+
+
+Init = Literal["torch", "kaiming", "normal"]
 
 
 @MODELS.register_module()
@@ -53,16 +57,16 @@ class MLP(nn.Sequential):
 
     def __init__(
         self,
-        kind: str = "vec",
-        dims: Sequence[int] = (2048, 2048, 128),
-        norm: dict[str, Any] | None = None,
-        act: str = "relu",
+        kind: Literal["vec", "map"] = "vec",
+        dims: Sequence[Count] = (2048, 2048, 128),
+        norm: NormConfig | None = None,
+        act: Literal["relu", "gelu"] = "relu",
         bias: bool = True,
         last_bias: bool = True,
         last_norm: bool = False,
         last_affine: bool = True,
-        dropout: float = 0.0,
-        init: str = "torch",
+        dropout: Share = 0.0,
+        init: Init = "torch",
     ):
         super().__init__()
         on_maps = choose("MLP kind", kind, ("vec", "map")) == "map"

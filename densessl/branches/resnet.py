@@ -5,15 +5,16 @@ There is no ``fc``.
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 
-from densessl.branches.norm import build_norm
+from densessl.branches.norm import NormConfig, build_norm
 from densessl.branches.recompute import recomputed
+from densessl.constraints import Count, Range
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -50,14 +51,14 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        depth: int = 50,
-        out_indices: tuple[int, ...] = (3,),
-        norm_cfg: dict[str, Any] | None = None,
-        frozen_stages: int = -1,
+        depth: Literal[18, 34, 50, 101] = 50,
+        out_indices: tuple[Annotated[int, Range(0, 3)], ...] = (3,),
+        norm_cfg: NormConfig | None = None,
+        frozen_stages: Annotated[int, Range(-1, 4)] = -1,
         norm_eval: bool = False,
         zero_gamma: bool = False,
-        init_mode: str = "fan_out",
-        width: int = 64,
+        init_mode: Literal["fan_out", "fan_in"] = "fan_out",
+        width: Count = 64,
         with_cp: bool = False,
     ):
         super().__init__()

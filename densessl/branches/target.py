@@ -2,13 +2,13 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from densessl.schedules import Horizon, Step, scheduled
+from densessl.schedules import Horizon, ScheduledShare, Step, scheduled
 from densessl.wording import choose
 
 
@@ -145,11 +145,11 @@ def _read_updated_at(target: Target, _) -> None:
 
 def build_target(
     online: nn.Module,
-    kind: str = "ema",
-    momentum: float | dict[str, Any] = 0.99,
-    timing: str = "before_forward",
-    buffers: str = "params_only",
-    norm: str = "train",
+    kind: Literal["ema", "stop_gradient", "frozen"] = "ema",
+    momentum: ScheduledShare = 0.99,
+    timing: Literal["before_forward", "after_step"] = "before_forward",
+    buffers: Literal["params_only", "all"] = "params_only",
+    norm: Literal["train", "eval"] = "train",
 ) -> Target:
     """The target of ``online``.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from densessl.branches.positions import grid_points, point_embedding, resized_table
 from densessl.branches.transformer import LN, Block, init_linear_, run
+from densessl.constraints import Count, NonNegative, Positive, Share, Whole
 from densessl.registry import MODELS
 
 
@@ -50,16 +51,16 @@ class ViT(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 224,
-        patch_size: int = 16,
-        dim: int = 768,
-        depth: int = 12,
-        heads: int = 12,
-        mlp_ratio: float = 4.0,
+        image_size: Count = 224,
+        patch_size: Count = 16,
+        dim: Count = 768,
+        depth: Count = 12,
+        heads: Count = 12,
+        mlp_ratio: Positive = 4.0,
         qkv_bias: bool = True,
-        layer_scale: float | None = None,
-        drop_path: float = 0.0,
-        out_indices: Sequence[int] | None = None,
+        layer_scale: NonNegative | None = None,
+        drop_path: Share = 0.0,
+        out_indices: Sequence[Whole] | None = None,
         class_token: bool = True,
         final_norm: bool = False,
         eps: float = LN["eps"],

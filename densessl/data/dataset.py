@@ -2,20 +2,33 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from densessl.augment import Photometric
+from densessl.constraints import Config, Count, Whole
 from densessl.data.batch import Sample, SampleRegions
 from densessl.data.decode import EncodedImage, open_image
 from densessl.data.masks import build_mask
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
-from densessl.data.views import ViewSpec, cut_view, decode_denominator, draw_crop, draw_crop_of_regions, expand_views
+from densessl.data.views import (
+    ViewConfig,
+    ViewSpec,
+    cut_view,
+    decode_denominator,
+    draw_crop,
+    draw_crop_of_regions,
+    expand_views,
+)
 from densessl.registry import DATASETS, REGIONS
 from densessl.wording import choose
+
+Resample = Literal["fast", "pil"]
+RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", path="regions/")
 
 
 class ImageDataset(Dataset):
@@ -32,7 +45,12 @@ class ImageDataset(Dataset):
     metainfo: dict = {}  # MMEngine asks for it; nothing is known about unlabelled images
 
     def __init__(
-        self, source: str, root: str | None = None, resample: str = "fast", seed: int = 0, limit: int | None = None
+        self,
+        source: str,
+        root: str | None = None,
+        resample: Resample = "fast",
+        seed: Whole = 0,
+        limit: Count | None = None,
     ):
         self.images = list_images(source, root)
         self.resample = resample
@@ -68,14 +86,14 @@ class UnlabelledImages(ImageDataset):
     def __init__(
         self,
         source: str,
-        views: Sequence[dict | ViewSpec],
+        views: Sequence[ViewConfig | ViewSpec],
         root: str | None = None,
-        resample: str = "fast",
-        photometric_on: str = "device",
+        resample: Resample = "fast",
+        photometric_on: Literal["device", "worker"] = "device",
         scaled_decode: bool = True,
-        seed: int = 0,
-        limit: int | None = None,
-        regions: dict | None = None,
+        seed: Whole = 0,
+        limit: Count | None = None,
+        regions: RegionsConfig | None = None,
     ):
         super().__init__(source, root, resample, seed, limit)
         self.specs = expand_views(views)

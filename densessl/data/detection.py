@@ -1,19 +1,21 @@
 """The data set of whole images with regions to detect."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from densessl.augment import Photometric
+from densessl.augment.photometric import OpConfig
+from densessl.constraints import Count, NonNegative, Whole
 from densessl.data import placed as P
 from densessl.data.batch import Sample, SampleRegions
-from densessl.data.dataset import ImageDataset
+from densessl.data.dataset import ImageDataset, RegionsConfig
 from densessl.data.decode import open_image
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
-from densessl.data.whole import WholeSpec, cut_whole, draw_whole
+from densessl.data.whole import WholeConfig, WholeSpec, cut_whole, draw_whole
 from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import DATASETS, REGIONS
 
@@ -47,13 +49,13 @@ class RegionImages(ImageDataset):
     def __init__(
         self,
         source: str,
-        regions: dict,
-        view: Mapping | WholeSpec | None = None,
-        patch: int | None = 128,
-        photometric: Sequence[dict] = (),
-        at_least: int = 2,
-        tries: int = 100,
-        min_side: float = 0.0,
+        regions: RegionsConfig,
+        view: WholeConfig | WholeSpec | None = None,
+        patch: Count | None = 128,
+        photometric: Sequence[OpConfig] = (),
+        at_least: Whole = 2,
+        tries: Count = 100,
+        min_side: NonNegative = 0.0,
         **kwargs,
     ):
         super().__init__(source, **kwargs)

@@ -6,20 +6,23 @@ Masks are drawn from a numpy generator as bools (h, w) over the patches of a vie
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Annotated, TypedDict
 
 import numpy as np
 
+from densessl.constraints import Config, Count, Range
 from densessl.wording import choose
 
 # Tries for a block that fits, before the rest is hidden cell by cell.
 ATTEMPTS = 10
 
 
-def draw_random(rng: np.random.Generator, grid: tuple[int, int], hidden: int) -> np.ndarray:
+def draw_random(rng: np.random.Generator, grid: tuple[int, int], hidden: Count) -> np.ndarray:
     """Hide ``hidden`` of h x w cells, each set of so many as likely as another (MAE).
 
     Args:
         grid: (h, w).
+        hidden: number of cells that the masked branch does not see.
     """
     mask = np.zeros(grid, bool)
     mask.flat[rng.permutation(mask.size)[:hidden]] = True
@@ -29,10 +32,10 @@ def draw_random(rng: np.random.Generator, grid: tuple[int, int], hidden: int) ->
 def draw_blocks(
     rng: np.random.Generator,
     grid: tuple[int, int],
-    hidden: int,
-    min_block: int = 16,
-    max_block: int | None = None,
-    min_aspect: float = 0.3,
+    hidden: Count,
+    min_block: Count = 16,
+    max_block: Count | None = None,
+    min_aspect: Annotated[float, Range(0, 1, above=True)] = 0.3,
     exactly: bool = True,
 ) -> np.ndarray:
     """Hide overlapping rectangles of random area, aspect and place until ``hidden`` cells are (BEiT, algorithm 1, as in
@@ -44,6 +47,7 @@ def draw_blocks(
 
     Args:
         grid: (h, w).
+        hidden: number of cells that the masked branch does not see.
         min_block: cells of the smallest block; once fewer are left to hide, blocks may be as small as what is left.
         max_block: cells that a block may add; None for all that are left.
         min_aspect: blocks have an aspect from this to its inverse, log-uniform.
@@ -96,6 +100,19 @@ def draw_keep(
 
 
 KINDS = {"random": draw_random, "blocks": draw_blocks}
+
+
+class MaskKeys(TypedDict):
+    """What every mask says besides.
+
+    Attributes:
+        patch_size: side of a cell in pixels, the backbone's.
+    """
+
+    patch_size: Count
+
+
+MaskConfig = Annotated[Mapping, Config(KINDS, given=("rng", "grid", "exactly"), also=MaskKeys)]
 
 
 def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Generator], np.ndarray]:

@@ -7,14 +7,30 @@ is decoded, and what was done can be replayed.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
+from densessl.augment.photometric import OpConfig
+from densessl.constraints import Ascending, Config, Count, Positive, Share
 from densessl.data import placed as P
-from densessl.data.masks import build_mask
+from densessl.data.masks import MaskConfig, build_mask
 from densessl.data.placed import Placed
 from densessl.wording import choose
+
+
+class ShownRegions(TypedDict):
+    """What a crop has to show of an image's regions, see :func:`draw_crop_of_regions`.
+
+    Attributes:
+        kept: share of its area that a region has to keep to count, exclusive.
+        at_least: regions that have to count.
+        tries: crops drawn at most.
+    """
+
+    kept: Share
+    at_least: Count
+    tries: Count
 
 
 @dataclass(frozen=True)
@@ -42,20 +58,20 @@ class ViewSpec:
         repeat: how many views of this kind an image gives (local crops of multi-crop recipes).
     """
 
-    size: int | tuple[int, int] = 224
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = 0.5
-    vflip: float = 0.0
-    rotate: tuple[float, float] = (0.0, 0.0)
+    size: Count | tuple[Count, Count] = 224
+    scale: Annotated[tuple[Share, Share], Ascending()] = (0.08, 1.0)
+    ratio: Annotated[tuple[Positive, Positive], Ascending()] = (3 / 4, 4 / 3)
+    hflip: Share = 0.5
+    vflip: Share = 0.0
+    rotate: Annotated[tuple[float, float], Ascending()] = (0.0, 0.0)
     within: Literal["image", "centre"] = "image"
     sampling: Literal["area", "side"] = "area"
     interpolation: P.Interpolation = "bilinear"
-    photometric: Sequence[dict] = field(default_factory=tuple)
-    uniforms: Mapping[str, int] = field(default_factory=dict)
-    mask: Mapping[str, Any] | None = None
-    regions: Mapping[str, float] | None = None
-    repeat: int = 1
+    photometric: Sequence[OpConfig] = field(default_factory=tuple)
+    uniforms: Mapping[str, Count] = field(default_factory=dict)
+    mask: MaskConfig | None = None
+    regions: ShownRegions | None = None
+    repeat: Count = 1
 
     def __post_init__(self):
         for key, known in (("within", ("image", "centre")), ("sampling", ("area", "side"))):
@@ -68,6 +84,9 @@ class ViewSpec:
     @property
     def width_height(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+
+ViewConfig = Annotated[dict, Config(ViewSpec)]  # an entry of `views`
 
 
 def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:

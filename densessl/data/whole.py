@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from densessl.constraints import Ascending, Config, Count, Share
 from densessl.data import placed as P
 from densessl.data.placed import Placed
 
@@ -43,12 +44,12 @@ class WholeSpec:
         interpolation: "bilinear" or "bicubic", antialiased.
     """
 
-    short: Sequence[int] = (320, 336, 352, 368, 400, 416, 432, 448, 464, 480)
-    longest: int = 600
-    hflip: float = 0.5
-    crop: float = 0.5
-    crop_short: Sequence[int] = (400, 500, 600)
-    crop_sides: tuple[int, int] = (384, 600)
+    short: Sequence[Count] = (320, 336, 352, 368, 400, 416, 432, 448, 464, 480)
+    longest: Count = 600
+    hflip: Share = 0.5
+    crop: Share = 0.5
+    crop_short: Sequence[Count] = (400, 500, 600)
+    crop_sides: Annotated[tuple[Count, Count], Ascending()] = (384, 600)
     interpolation: P.Interpolation = "bilinear"
 
     def __post_init__(self):
@@ -69,6 +70,9 @@ class WholeSpec:
         if unknown:
             raise TypeError(f"view has unknown keys {unknown}; known are {known}")
         return cls(**view)
+
+
+WholeConfig = Annotated[dict, Config(WholeSpec)]  # the `view` of a config
 
 
 def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:

@@ -1,12 +1,12 @@
 """DETReg (Bar et al., CVPR 2022, arXiv 2106.04550): find regions, and say what each looks like."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from densessl.branches import MLP
+from densessl.branches.backbone import BackboneConfig
+from densessl.constraints import NonNegative
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.teacher import Teacher
 from densessl.losses import full_precision, valid_mean
@@ -32,8 +32,8 @@ class DETReg(Pretext):
 
     def __init__(
         self,
-        teacher: dict[str, Any],
-        weight: float = 1.0,
+        teacher: BackboneConfig,
+        weight: NonNegative = 1.0,
         teacher_checkpoint: str | None = None,
         allow_random_teacher: bool = False,
     ):

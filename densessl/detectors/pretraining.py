@@ -1,11 +1,12 @@
 """A whole detector of MMDetection, pretrained on regions of unlabelled images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from densessl.constraints import Config
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.detectors.matches import RecordingAssigner, per_region
@@ -42,9 +43,9 @@ class DetectorPretraining(CountingModel):
     def __init__(
         self,
         detector: str | Mapping[str, Any],
-        pretext: Mapping[str, Any],
+        pretext: Annotated[Mapping, Config(PRETEXTS)],
         options: Mapping[str, Any] | None = None,
-        data_preprocessor: dict | None = None,
+        data_preprocessor: Annotated[dict, Config(MODELS, filled=("photometric",))] | None = None,
         allow_random_backbone: bool = False,
         init_cfg: dict | None = None,
     ):

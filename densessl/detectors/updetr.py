@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.branches import MLP
+from densessl.constraints import NonNegative, Share
 from densessl.detectors.pretext import Pretext
 from densessl.losses import full_precision, global_count
 from densessl.registry import PRETEXTS
@@ -38,7 +39,7 @@ class UPDETR(Pretext):
         reconstruct: weight of the reconstruction; 0 leaves it out.
     """
 
-    def __init__(self, drop: float = 0.1, shuffle: bool = False, reconstruct: float = 1.0):
+    def __init__(self, drop: Share = 0.1, shuffle: bool = False, reconstruct: NonNegative = 1.0):
         super().__init__()
         self.drop, self.shuffle, self.reconstruct = drop, shuffle, reconstruct
 

@@ -1,6 +1,7 @@
 """Leaves at the end of a run what a detector can load."""
 
 from pathlib import Path
+from typing import Literal
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -29,7 +30,7 @@ class ExportHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, filename: str | None = None, to: str = "mmdet", branch: str = "online"):
+    def __init__(self, filename: str | None = None, to: str = "mmdet", branch: Literal["online", "target"] = "online"):
         self.filename = filename
         self.to = to
         self.branch = branch

@@ -6,6 +6,7 @@ leave out biases and norm parameters: one-dimensional tensors are too small for 
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import Annotated, Literal
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -13,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from densessl.constraints import Config, NonNegative, Share
 from densessl.errors import SettingError
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from densessl.wording import choose, nearest
@@ -111,13 +113,13 @@ class LARS(Optimizer):
     def __init__(
         self,
         params: Iterable,
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-        eps: float | None = None,
+        lr: NonNegative,
+        momentum: Share = 0.9,
+        weight_decay: NonNegative = 0.0,
+        trust_coefficient: NonNegative = 1e-3,
+        eps: NonNegative | None = None,
         trust: bool = True,
-        form: str = "lars",
+        form: Literal["lars", "larc", "openselfsup"] = "lars",
     ):
         options = {
             "lr": lr,
@@ -183,9 +185,9 @@ EXCLUSIONS: dict[str, Callable[[str, Tensor, nn.Module], bool]] = {
 def split_parameters(
     model: nn.Module,
     weight_decay: float | None = None,
-    exclude: Sequence[str] = ("1d",),
+    exclude: Sequence[Literal["1d", "bias", "norm"]] = ("1d",),
     no_decay: Sequence[str] = (),
-    lr_mult: dict[str, float] | None = None,
+    lr_mult: dict[str, NonNegative] | None = None,
     constant_lr: Sequence[str] = (),
 ) -> list[dict]:
     """The trainable parameters of ``model`` in as few optimiser groups as the options allow, in the model's order.
@@ -275,10 +277,15 @@ class DenseOptimWrapperConstructor:
     """
 
     KEYS = ("exclude", "no_decay", "lr_mult", "constant_lr")
+    WRAPPER = "densessl.DenseOptimWrapper"  # of a config that names none
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+    def __init__(
+        self,
+        optim_wrapper_cfg: dict,
+        paramwise_cfg: Annotated[dict, Config(split_parameters, given=("model", "weight_decay"))] | None = None,
+    ):
         self.wrapper_cfg = dict(optim_wrapper_cfg)
-        self.wrapper_cfg.setdefault("type", "densessl.DenseOptimWrapper")
+        self.wrapper_cfg.setdefault("type", self.WRAPPER)
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer", None) or {})
         if "type" not in self.optimizer_cfg or "lr" not in self.optimizer_cfg:
             raise ValueError("optim_wrapper.optimizer needs `type` and `lr`")

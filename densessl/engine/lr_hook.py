@@ -5,6 +5,7 @@ Both run before every other hook, so that whatever is logged, saved or measured 
 
 import math
 from collections.abc import Iterable
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from densessl.constraints import Config, Count, Range
 from densessl.counting import require
 from densessl.errors import SettingError
 from densessl.registry import HOOKS
-from densessl.schedules import Horizon, build_schedule
+from densessl.schedules import SCHEDULES, Horizon, build_schedule
 from densessl.weights.state import bare_model
 from densessl.wording import suggestion
 
@@ -45,6 +47,14 @@ RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio:
 
 # Schedules a learning rate can have, and the key of each that is the rate.
 RATE_KEYS = {"constant": "value", "warmup_cosine": "base", "warmup_multistep": "base"}
+ShapeConfig = Annotated[
+    dict,
+    Config(
+        {kind: SCHEDULES[kind] for kind in RATE_KEYS},
+        moved=dict.fromkeys(RATE_KEYS.values(), "the learning rate stands in optim_wrapper.optimizer.lr only"),
+        values=Range(0),
+    ),
+]
 
 
 def with_rate(shape: dict, rate: float) -> dict:
@@ -94,7 +104,12 @@ class LRHook(Hook):
 
     priority = "HIGHEST"
 
-    def __init__(self, schedule: dict, reference_batch: int | None = None, rule: str = "linear"):
+    def __init__(
+        self,
+        schedule: ShapeConfig,
+        reference_batch: Count | None = None,
+        rule: Literal["linear", "sqrt", "none"] = "linear",
+    ):
         if rule not in RULES:
             raise ValueError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
         build_schedule(with_rate(schedule, 1.0))  # a wrong config is told before anything is set up

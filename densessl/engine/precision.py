@@ -4,13 +4,16 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Literal, TypedDict
 
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
+from densessl.constraints import Config, Count, Positive
 from densessl.registry import OPTIM_WRAPPERS
 from densessl.wording import choose
 
@@ -52,9 +55,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-CLIP_TYPES = ("norm", "value", "per_parameter")
-
-
 @torch.no_grad()
 def clip_each_grad_(params: Sequence[Tensor], max_norm: float) -> None:
     """Shorten the gradient of every parameter on its own to a norm of ``max_norm``, in place and without a host sync.
@@ -71,6 +71,22 @@ def clip_each_grad_(params: Sequence[Tensor], max_norm: float) -> None:
     torch._foreach_mul_(factors, max_norm)
     torch._foreach_clamp_max_(factors, 1.0)
     torch._foreach_mul_(grads, factors)
+
+
+CLIPS = {"norm": clip_grad_norm_, "value": clip_grad_value_, "per_parameter": clip_each_grad_}
+CLIP_TYPES = tuple(CLIPS)
+
+
+class ClipRules(TypedDict, total=False):
+    """Attributes:
+    max_norm: largest norm of the gradient, of all parameters together or of each.
+    norm_type: the p of the norm.
+    clip_value: largest size of a gradient's entry.
+    """
+
+    max_norm: Positive
+    norm_type: Positive
+    clip_value: Positive
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -96,10 +112,11 @@ class DenseOptimWrapper(OptimWrapper):
     def __init__(
         self,
         optimizer: Optimizer,
-        precision: str = "auto",
-        loss_scale: dict | None = None,
-        accumulative_counts: int = 1,
-        clip_grad: dict | None = None,
+        precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto",
+        loss_scale: Annotated[dict, Config(torch.amp.GradScaler, given=("device",))] | None = None,
+        accumulative_counts: Count = 1,
+        clip_grad: Annotated[dict, Config(CLIPS, "norm", given=("parameters", "params"), refine=ClipRules)]
+        | None = None,
     ):
         clip_grad = None if clip_grad is None else dict(clip_grad)
         clip_type = choose("clip_grad.type", (clip_grad or {}).get("type", "norm"), CLIP_TYPES)

@@ -14,6 +14,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import BaseLoop
 
+from densessl.constraints import Count, NonNegative, Share
 from densessl.engine.live import LiveLine
 from densessl.engine.opening import opening_lines
 from densessl.registry import HOOKS
@@ -172,7 +173,7 @@ class ProgressHook(LoggerHook):
     priority = "LOWEST"
 
     def __init__(
-        self, interval: int = 50, refresh: float = 2.0, data_wait_alarm: float = 0.2, **logger_hook: Any
+        self, interval: Count = 50, refresh: NonNegative = 2.0, data_wait_alarm: Share = 0.2, **logger_hook: Any
     ) -> None:
         super().__init__(interval=interval, **logger_hook)
         self.refresh = refresh

@@ -1,11 +1,24 @@
 """Learning rates that fall with the distance from the head, for fine-tuning, as BEiT, MAE and ViTDet have them."""
 
+from typing import Annotated, TypedDict
+
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from densessl.constraints import Range
 from densessl.engine.lars import DenseOptimWrapperConstructor
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from densessl.weights.state import bare_model
+
+
+class LayerDecay(TypedDict, total=False):
+    """Settings of :class:`LayerDecayConstructor`.
+
+    Attributes:
+        decay_rate: factor of the learning rate from a layer to the one before it.
+    """
+
+    decay_rate: Annotated[float, Range(0, 1, above=True)]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -27,7 +40,7 @@ class LayerDecayConstructor(DenseOptimWrapperConstructor):
 
     KEYS = ("decay_rate",)
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: LayerDecay | None = None):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.decay_rate = self.paramwise_cfg.get("decay_rate", 1.0)
         if not 0 < self.decay_rate <= 1:

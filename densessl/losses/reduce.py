@@ -30,7 +30,10 @@ def global_count(count: Tensor) -> Tensor:
     return count
 
 
-def valid_mean(values: Tensor, valid: Tensor, mean: Literal["global", "local"] = "global") -> Tensor:
+Mean = Literal["global", "local"]
+
+
+def valid_mean(values: Tensor, valid: Tensor, mean: Mean = "global") -> Tensor:
     """Mean of ``values`` (M,) where ``valid`` (M,); 0 with zero gradient where nothing is.
 
     Args:

@@ -1,18 +1,23 @@
 """The interface every objective has: what it needs from the branches, and what it makes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, Features, Level
+from densessl.constraints import Config
 from densessl.data.batch import Batch
 from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
-from densessl.schedules import Step, scheduled
+from densessl.registry import OBJECTIVES
+from densessl.schedules import ScheduledNonNegative, Step, scheduled
 
 View = int | str
+
+
+ObjectiveConfig = Annotated[dict, Config(OBJECTIVES)]  # dict(type="MoCo", …)
 
 
 class Forward(NamedTuple):
@@ -152,7 +157,11 @@ class Objective(nn.Module):
     two_views: ClassVar[bool] = False
 
     def __init__(
-        self, name: str | None = None, weight: float | dict = 1.0, views: Sequence[View] = (0, 1), level: Level = -1
+        self,
+        name: str | None = None,
+        weight: ScheduledNonNegative = 1.0,
+        views: Sequence[View] = (0, 1),
+        level: Level = -1,
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()

@@ -1,13 +1,14 @@
 """BYOL (Grill et al., NeurIPS 2020, arXiv 2006.07733), and what it shares with SimSiam."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
+from densessl.constraints import Count
 from densessl.data.batch import Batch
 from densessl.figures import channel_spread
 from densessl.losses import cosine_regression, full_precision
@@ -26,7 +27,7 @@ class VectorRegression(Objective):
 
     two_views = True
 
-    def __init__(self, norm: dict[str, Any] | None = None, **kwargs):
+    def __init__(self, norm: NormConfig | None = None, **kwargs):
         super().__init__(**kwargs)
         self.norm = norm or dict(type="SyncBN")
 
@@ -62,7 +63,7 @@ class BYOL(VectorRegression):
         last_bias: whether their last layers have a bias: not in the official code, in some ports.
     """
 
-    def __init__(self, hidden: int = 4096, dim: int = 256, last_bias: bool = False, **kwargs):
+    def __init__(self, hidden: Count = 4096, dim: Count = 256, last_bias: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
         self.dim = dim

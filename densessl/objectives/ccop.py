@@ -7,16 +7,18 @@ import torch
 from torch import Tensor
 
 from densessl.branches.branch import Level
-from densessl.branches.projector import MLP
+from densessl.branches.projector import MLP, Init
 from densessl.branches.queue import Queue
 from densessl.branches.roi import align_regions, assign_levels
+from densessl.constraints import AutoCount, Count, NonNegative, Positive, Share
 from densessl.data.batch import Batch, Regions
 from densessl.errors import SettingError
 from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import BranchMaps, Forward, Objective, View
 from densessl.registry import OBJECTIVES
-from densessl.schedules import Step, scheduled
+from densessl.schedules import ScheduledNonNegative, ScheduledShare, Step, scheduled
 
 
 def over_the_run(start: float, end: float) -> dict:
@@ -143,27 +145,27 @@ class CCOP(Objective):
     def __init__(
         self,
         levels: Sequence[Level] = ("neck.0", "neck.1", "neck.2", "neck.3"),
-        sizes: Sequence[float] = (48, 96, 192, 224),
-        output: int = 7,
-        hidden: int = 2048,
-        dim: int = 128,
-        dropout: float = 0.1,
-        init: str = "normal",
-        length: int = 65536,
-        temperature: float = 0.2,
-        kept: float = 0.6,
-        min_area: float = 144,
-        reference: float = 224,
-        iou_threshold: float | dict = IOU_THRESHOLD,
-        jitter_xy: float | dict = JITTER_XY,
-        jitter_wh: float | dict = JITTER_WH,
+        sizes: Sequence[Positive] = (48, 96, 192, 224),
+        output: Count = 7,
+        hidden: Count = 2048,
+        dim: Count = 128,
+        dropout: Share = 0.1,
+        init: Init = "normal",
+        length: AutoCount = 65536,
+        temperature: Positive = 0.2,
+        kept: Share = 0.6,
+        min_area: NonNegative = 144,
+        reference: Positive = 224,
+        iou_threshold: ScheduledShare = IOU_THRESHOLD,
+        jitter_xy: ScheduledNonNegative = JITTER_XY,
+        jitter_wh: ScheduledNonNegative = JITTER_WH,
         margin: float = 0.4,
-        intra_iou: float = 0.05,
-        region_weight: float = 1.0,
-        intra_weight: float = 1.0,
+        intra_iou: Share = 0.05,
+        region_weight: NonNegative = 1.0,
+        intra_weight: NonNegative = 1.0,
         truncate: bool = False,
-        chunk: int = 2048,
-        mean: str = "global",
+        chunk: Count = 2048,
+        mean: Mean = "global",
         **kwargs,
     ):
         super().__init__(**kwargs)

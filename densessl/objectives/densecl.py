@@ -4,8 +4,11 @@ from torch import Tensor
 
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
+from densessl.constraints import AutoCount, Count, Positive
+from densessl.correspondence import CorrespondenceConfig
 from densessl.data.batch import Batch
 from densessl.losses import info_nce, unit, valid_mean
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES
 
@@ -30,12 +33,12 @@ class DenseCL(Objective):
 
     def __init__(
         self,
-        hidden: int = 2048,
-        dim: int = 128,
-        length: int = 65536,
-        temperature: float = 0.2,
-        correspondence: dict | None = None,
-        mean: str = "global",
+        hidden: Count = 2048,
+        dim: Count = 128,
+        length: AutoCount = 65536,
+        temperature: Positive = 0.2,
+        correspondence: CorrespondenceConfig | None = None,
+        mean: Mean = "global",
         **kwargs,
     ):
         super().__init__(**kwargs)

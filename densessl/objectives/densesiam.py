@@ -10,13 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
+from densessl.constraints import Count, Positive
+from densessl.correspondence import CorrespondenceConfig
 from densessl.data.batch import Batch
 from densessl.figures import cell_vectors, channel_spread
 from densessl.losses import matching_nce, soft_regions, unit, valid_mean
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES
-from densessl.schedules import scheduled
+from densessl.schedules import ScheduledNonNegative, scheduled
 
 
 class RegionContrast(nn.Module):
@@ -73,15 +77,15 @@ class RegionObjective(Objective):
 
     def __init__(
         self,
-        hidden: int = 128,
-        depth: int = 2,
-        region_weight: float | dict = 0.1,
-        temperature: float = 0.1,
-        region_depth: int = 2,
+        hidden: Count = 128,
+        depth: Count = 2,
+        region_weight: ScheduledNonNegative = 0.1,
+        temperature: Positive = 0.1,
+        region_depth: Count = 2,
         region_predictor: bool = True,
         region_last_norm: bool = True,
-        norm: dict[str, Any] | None = None,
-        mean: str = "global",
+        norm: NormConfig | None = None,
+        mean: Mean = "global",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -150,7 +154,9 @@ class DenseSiam(RegionObjective):
         correspondence: which places belong together, a config of :mod:`densessl.correspondence`.
     """
 
-    def __init__(self, hidden: int = 512, dim: int = 128, correspondence: dict | None = None, **kwargs):
+    def __init__(
+        self, hidden: Count = 512, dim: Count = 128, correspondence: CorrespondenceConfig | None = None, **kwargs
+    ):
         super().__init__(hidden=hidden, **kwargs)
         self.dim = dim
         self.predictor = self.predictor_of(dim)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.branches.branch import Branch, parts_for
+from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
 from densessl.geometry import ViewGeometry, cell_centres, sampling_grid
 from densessl.losses import full_precision, global_count, sample_points, soft_cross_entropy, valid_mean
@@ -105,9 +106,9 @@ class DenseSiamSegmentation(RegionObjective):
 
     def __init__(
         self,
-        classes: int = 27,
-        aux_classes: int = 128,
-        seg_weight: float = 1.0,
+        classes: Count = 27,
+        aux_classes: Count = 128,
+        seg_weight: NonNegative = 1.0,
         rebalance: bool = True,
         level: int | str = "neck.0",
         **kwargs,

@@ -9,6 +9,7 @@ from torch import Tensor
 from densessl.augment.jigsaw import cut_tiles, jigsaw_corners, tile_geometry
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
+from densessl.constraints import AutoCount, Count, NonNegative, Positive
 from densessl.data.batch import Batch
 from densessl.losses import info_nce, unit
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, View
@@ -50,15 +51,15 @@ class DetCo(Objective):
     def __init__(
         self,
         levels: Sequence[int | str] = (0, 1, 2, 3),
-        weights: Sequence[float] = (0.1, 0.4, 0.7, 1.0),
-        hidden: int | None = None,
-        local_hidden: int = 2048,
-        dim: int = 128,
-        length: int = 65536,
-        temperature: float = 0.2,
+        weights: Sequence[NonNegative] = (0.1, 0.4, 0.7, 1.0),
+        hidden: Count | None = None,
+        local_hidden: Count = 2048,
+        dim: Count = 128,
+        length: AutoCount = 65536,
+        temperature: Positive = 0.2,
         local: bool = True,
-        grid: int = 3,
-        tile: int = 64,
+        grid: Count = 3,
+        tile: Count = 64,
         views: Sequence[View] | None = None,
         **kwargs,
     ):

@@ -6,13 +6,15 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.prototypes import DINOHead
 from densessl.branches.queue import Centre
+from densessl.constraints import Count, Positive, Share
 from densessl.data.batch import Batch
 from densessl.losses import centred_softmax, cross_view_entropy
 from densessl.objectives.base import Forward, Objective, View
 from densessl.registry import OBJECTIVES
-from densessl.schedules import scheduled
+from densessl.schedules import ScheduledPositive, ScheduledSwitch, scheduled
 from densessl.signatures import refuse_renamed
 
 AFTER_ONE_EPOCH = dict(type="switch", before=False, after=True, at_epoch=1)
@@ -42,9 +44,9 @@ class MultiCrop(Objective):
     def __init__(
         self,
         views: Sequence[Sequence[View]] = ((0, 1), (2, 3, 4, 5, 6, 7, 8, 9)),
-        student_temperature: float = 0.1,
-        teacher_temperature: float | dict = 0.04,
-        momentum: float = 0.9,
+        student_temperature: Positive = 0.1,
+        teacher_temperature: ScheduledPositive = 0.04,
+        momentum: Share = 0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -85,12 +87,12 @@ class DINO(MultiCrop):
 
     def __init__(
         self,
-        prototypes: int = 65536,
-        hidden: Sequence[int] = (2048, 2048),
-        bottleneck: int = 256,
-        head_norm: dict | None = None,
+        prototypes: Count = 65536,
+        hidden: Sequence[Count] = (2048, 2048),
+        bottleneck: Count = 256,
+        head_norm: NormConfig | None = None,
         learn_gain: bool = False,
-        train_prototypes: bool | dict = AFTER_ONE_EPOCH,
+        train_prototypes: ScheduledSwitch = AFTER_ONE_EPOCH,
         **kwargs,
     ):
         refuse_renamed(DINO, kwargs)

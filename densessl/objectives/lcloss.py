@@ -2,16 +2,21 @@
 Segmentation", WACV 2023, arXiv 2207.04398): the local term. The method is an image-level objective, BYOL in the paper,
 and this."""
 
+from typing import Literal
+
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.queue import gather_in_order
-from densessl.correspondence import Pairs, Reader, cells
+from densessl.constraints import Count, Positive
+from densessl.correspondence import CorrespondenceConfig, Pairs, Reader, cells
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
 from densessl.losses import matching_nce, multi_positive_nce, unit, valid_mean
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import Objective
 from densessl.registry import CORRESPONDENCES, OBJECTIVES
 from densessl.wording import choose
@@ -51,14 +56,14 @@ class LCLoss(Objective):
 
     def __init__(
         self,
-        hidden: int = 2048,
-        dim: int = 256,
+        hidden: Count = 2048,
+        dim: Count = 256,
         predictor: bool = True,
-        temperature: float = 0.2,
-        candidates: str = "points",
-        correspondence: dict | None = None,
-        norm: dict | None = None,
-        mean: str = "global",
+        temperature: Positive = 0.2,
+        candidates: Literal["points", "cells", "batch"] = "points",
+        correspondence: CorrespondenceConfig | None = None,
+        norm: NormConfig | None = None,
+        mean: Mean = "global",
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from densessl.branches.projector import MLP
+from densessl.branches.projector import MLP, Init
 from densessl.branches.queue import Queue
+from densessl.constraints import AutoCount, Count, Positive, Share
 from densessl.data.batch import Batch
 from densessl.losses import info_nce, unit
 from densessl.objectives.base import Forward, Objective
@@ -30,12 +31,12 @@ class MoCo(Objective):
 
     def __init__(
         self,
-        hidden: int | None = 2048,
-        dim: int = 128,
-        length: int = 65536,
-        temperature: float = 0.2,
-        dropout: float = 0.0,
-        init: str = "kaiming",
+        hidden: Count | None = 2048,
+        dim: Count = 128,
+        length: AutoCount = 65536,
+        temperature: Positive = 0.2,
+        dropout: Share = 0.0,
+        init: Init = "kaiming",
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,12 +1,15 @@
 """PixPro and PixContrast (Xie et al., "Propagate Yourself", CVPR 2021, arXiv 2011.10043)."""
 
 from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
+from densessl.constraints import Count, NonNegative, Range
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
 from densessl.geometry import FRAMES, ViewGeometry, distance_mask
@@ -27,7 +30,7 @@ class TwoViewObjective(Objective):
 
     two_views = True
 
-    def __init__(self, hidden: int = 4096, dim: int = 256, norm: dict | None = None, **kwargs):
+    def __init__(self, hidden: Count = 4096, dim: Count = 256, norm: NormConfig | None = None, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
         self.dim = dim
@@ -49,7 +52,7 @@ class PixelObjective(TwoViewObjective):
         coords: "official" takes PixPro's inclusive-end coordinates, "edges" plain pixel-edge ones.
     """
 
-    def __init__(self, threshold: float = 0.7, coords: str = "official", **kwargs):
+    def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "official", **kwargs):
         super().__init__(**kwargs)
         self.threshold = threshold
         self.frame = FRAMES[choose(f"objectives.{self.name}.coords", coords, FRAMES)]
@@ -90,11 +93,11 @@ class PixPro(PixelObjective):
 
     def __init__(
         self,
-        transform_layers: int = 1,
-        gamma: float = 2.0,
+        transform_layers: Annotated[int, Range(0, 2)] = 1,
+        gamma: NonNegative = 2.0,
         clamp: float = 0.0,
-        transform_norm: dict | None = None,
-        transform_hidden: int | None = None,
+        transform_norm: NormConfig | None = None,
+        transform_hidden: Count | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

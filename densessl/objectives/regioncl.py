@@ -1,12 +1,13 @@
 """RegionCL (Xu et al., ECCV 2022, arXiv 2111.12309): contrast of the two parts of composite images."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
 from densessl.geometry import (
     Rectangle,
@@ -82,14 +83,14 @@ class RegionSwap(Objective):
 
     def __init__(
         self,
-        lower: int = 3,
-        upper: int = 6,
-        cell: int = 32,
-        placement: str = "official",
-        pairing: str = "reverse",
-        groups: int = 1,
-        instance_weight: float = 1.0,
-        region_weight: float = 1.0,
+        lower: Count = 3,
+        upper: Count = 6,
+        cell: Count = 32,
+        placement: Literal["official", "aligned", "cells"] = "official",
+        pairing: Literal["reverse", "shift", "permutation"] = "reverse",
+        groups: Count = 1,
+        instance_weight: NonNegative = 1.0,
+        region_weight: NonNegative = 1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.prototypes import ShallowHead
 from densessl.branches.queue import Centre
+from densessl.constraints import Count
 from densessl.data.batch import Batch
 from densessl.losses import cell_cosines, centred_softmax, cross_view_entropy, full_precision, soft_cross_entropy
 from densessl.objectives.dino import MultiCrop, target_figures
@@ -40,10 +42,10 @@ class SCFS(MultiCrop):
     def __init__(
         self,
         levels: Sequence[int | str] = (0, 1, 2),
-        width: int = 256,
-        hidden: int = 2048,
-        dim: int = 256,
-        norm: dict | None = None,
+        width: Count = 256,
+        hidden: Count = 2048,
+        dim: Count = 256,
+        norm: NormConfig | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -4,14 +4,16 @@ The released code is followed, which has one dense loss. The global term of the 
 that no released code confirms. Predicting pixels, or the view itself, are the ablations on the way from MAE to SIM.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
+from densessl.constraints import Count, NonNegative, Positive, Whole
 from densessl.figures import between_image_cosine, channel_spread
 from densessl.geometry import axis_aligned, relative_cells
 from densessl.losses import correlation, full_precision, unigrad_terms, valid_mean
@@ -56,20 +58,20 @@ class SIM(Objective):
 
     def __init__(
         self,
-        patch_size: int = 16,
-        dim: int = 768,
-        heads: int = 16,
-        mlp_ratio: float = 4.0,
-        layer_scale: float | None = None,
-        projector_depth: int = 2,
-        decoder_depth: int = 4,
-        projector_norm: dict[str, Any] = SYNC,
-        decoder_norm: dict[str, Any] = SYNC,
+        patch_size: Count = 16,
+        dim: Count = 768,
+        heads: Count = 16,
+        mlp_ratio: Positive = 4.0,
+        layer_scale: NonNegative | None = None,
+        projector_depth: Whole = 2,
+        decoder_depth: Whole = 4,
+        projector_norm: NormConfig = SYNC,
+        decoder_norm: NormConfig = SYNC,
         norm_predictions: bool = False,
-        negative_weight: float = 0.02,
-        global_weight: float = 0.0,
-        predict: str = "features",
-        score: str = "all",
+        negative_weight: NonNegative = 0.02,
+        global_weight: NonNegative = 0.0,
+        predict: Literal["features", "pixels"] = "features",
+        score: Literal["all", "masked"] = "all",
         masked: bool = True,
         with_cp: bool = False,
         level: str = "tokens.0",

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from densessl.branches.projector import MLP
+from densessl.constraints import Count
 from densessl.data.batch import Batch
 from densessl.figures import channel_spread
 from densessl.losses import cosine_regression
@@ -26,7 +27,7 @@ class SimSiam(VectorRegression):
         bottleneck: width of the predictor's hidden layer.
     """
 
-    def __init__(self, hidden: int = 2048, dim: int = 2048, bottleneck: int = 512, **kwargs):
+    def __init__(self, hidden: Count = 2048, dim: Count = 2048, bottleneck: Count = 512, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
         self.dim = dim

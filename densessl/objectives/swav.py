@@ -2,18 +2,21 @@
 arXiv 2006.09882)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 
+from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
+from densessl.constraints import Count, Positive, Range
 from densessl.data.batch import Batch
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
-from densessl.schedules import Step, scheduled
+from densessl.schedules import ScheduledSwitch, Step, scheduled
 from densessl.signatures import refuse_renamed
 
 AFTER_313_STEPS = dict(type="switch", before=False, after=True, at_step=313)  # an epoch of the recipe for 4096 images
@@ -84,18 +87,18 @@ class SwAV(Objective):
 
     def __init__(
         self,
-        hidden: int | None = 2048,
-        dim: int = 128,
-        prototypes: int = 3000,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
+        hidden: Count | None = 2048,
+        dim: Count = 128,
+        prototypes: Count = 3000,
+        temperature: Positive = 0.1,
+        epsilon: Positive = 0.05,
+        iterations: Count = 3,
         views: Sequence[Sequence[int]] = ((0, 1), (2, 3, 4, 5, 6, 7)),
         assign: Sequence[int] = (0, 1),
-        queue_length: int = 0,
-        use_queue: bool | dict = True,
-        train_prototypes: bool | dict = AFTER_313_STEPS,
-        norm: dict | None = None,
+        queue_length: Annotated[int, Range(0, auto=True)] = 0,
+        use_queue: ScheduledSwitch = True,
+        train_prototypes: ScheduledSwitch = AFTER_313_STEPS,
+        norm: NormConfig | None = None,
         **kwargs,
     ):
         refuse_renamed(SwAV, kwargs)

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
+from densessl.constraints import Count, NonNegative, Share
+from densessl.correspondence import CorrespondenceConfig
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
 from densessl.losses import correlation, full_precision, gradient_terms, unigrad_terms, unit, valid_mean
@@ -62,7 +64,12 @@ class UniGrad(VectorRegression):
     """
 
     def __init__(
-        self, hidden: int = 2048, dim: int = 2048, negative_weight: float = 100.0, momentum: float = 0.99, **kwargs
+        self,
+        hidden: Count = 2048,
+        dim: Count = 2048,
+        negative_weight: NonNegative = 100.0,
+        momentum: Share = 0.99,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.hidden = hidden
@@ -116,11 +123,11 @@ class DenseUniGrad(TwoViewObjective):
 
     def __init__(
         self,
-        hidden: int = 2048,
-        dim: int = 768,
-        negative_weight: float = 0.02,
+        hidden: Count = 2048,
+        dim: Count = 768,
+        negative_weight: NonNegative = 0.02,
         symmetric: bool = True,
-        correspondence: dict | None = None,
+        correspondence: CorrespondenceConfig | None = None,
         **kwargs,
     ):
         super().__init__(hidden=hidden, dim=dim, **kwargs)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
+from densessl.constraints import Count, NonNegative, Share
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_SELECTIONS
 
@@ -41,7 +42,7 @@ class TopK:
             times the level, so early, small regions tend to come first, interleaved with large ones. DETReg's top-k.
     """
 
-    k: int | None = None
+    k: Count | None = None
     ranking: Literal["order", "random", "uijlings"] = "order"
 
     def __post_init__(self):
@@ -63,8 +64,8 @@ class TopK:
 class AspectRange:
     """Boxes whose width over height lies between ``low`` and ``high``, both excluded."""
 
-    low: float = 1 / 3
-    high: float = 3.0
+    low: NonNegative = 1 / 3
+    high: NonNegative = 3.0
 
     def __call__(self, found: Proposals, size: tuple[int, int], rng: np.random.Generator) -> Proposals:
         width, height = (found.boxes[:, 2:] - found.boxes[:, :2]).T
@@ -76,7 +77,7 @@ class AspectRange:
 class MinSide:
     """Boxes whose root of the area exceeds ``pixels`` of the image as it is stored."""
 
-    pixels: float = 20.0
+    pixels: NonNegative = 20.0
 
     def __call__(self, found: Proposals, size: tuple[int, int], rng: np.random.Generator) -> Proposals:
         return found.index((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1) > self.pixels**2)
@@ -88,7 +89,7 @@ class Thin:
     """Boxes of which no two overlap by more than ``iou``: non-maximum suppression with random scores, in the order of
     the scores (CCOP)."""
 
-    iou: float = 0.5
+    iou: Share = 0.5
 
     def __call__(self, found: Proposals, size: tuple[int, int], rng: np.random.Generator) -> Proposals:
         scores = torch.from_numpy(rng.random(len(found.boxes)))

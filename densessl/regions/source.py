@@ -1,14 +1,18 @@
 """Where a data set gets the regions of its images."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from densessl.constraints import Config, Count
 from densessl.data.batch import SampleRegions
 from densessl.data.decode import EncodedImage
 from densessl.data.rng import keyed_rng
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS, REGIONS
+
+SelectionConfig = Annotated[dict, Config(REGION_SELECTIONS)]  # dict(type="TopK", k=30)
 
 
 class RegionSource:
@@ -21,7 +25,7 @@ class RegionSource:
             ``batch.regions.draws[name]``.
     """
 
-    def __init__(self, select: Sequence[dict] = (), uniforms: Mapping[str, int] | None = None):
+    def __init__(self, select: Sequence[SelectionConfig] = (), uniforms: Mapping[str, Count] | None = None):
         self.select = [REGION_SELECTIONS.build(step) for step in select]
         self.uniforms = dict(uniforms or {})
 
@@ -57,7 +61,7 @@ class GeneratedRegions(RegionSource):
         generator: config of a generator (:mod:`densessl.regions.generators`).
     """
 
-    def __init__(self, generator: dict, **kwargs):
+    def __init__(self, generator: Annotated[dict, Config(REGION_GENERATORS)], **kwargs):
         super().__init__(**kwargs)
         self.generator = REGION_GENERATORS.build(generator)
 

@@ -3,15 +3,16 @@
 import itertools
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from densessl.constraints import Count
 from densessl.data.decode import EncodedImage
 from densessl.files import sha256
 from densessl.regions.proposals import Proposals
-from densessl.regions.source import RegionSource
+from densessl.regions.source import RegionSource, SelectionConfig
 from densessl.regions.store_format import (
     BOXES,
     FORMAT,
@@ -56,7 +57,14 @@ class RegionStore(RegionSource):
         StoreError: there is no store, an unfinished or truncated one, or one of another version.
     """
 
-    def __init__(self, path: str | Path, select=(), uniforms=None, prefix: str = "", strip: str = ""):
+    def __init__(
+        self,
+        path: str | Path,
+        select: Sequence[SelectionConfig] = (),
+        uniforms: Mapping[str, Count] | None = None,
+        prefix: str = "",
+        strip: str = "",
+    ):
         super().__init__(select, uniforms)
         self.path = Path(path)
         self.prefix, self.strip = prefix, strip

@@ -14,7 +14,7 @@ RegionCL-M 39.8 / 34.8, RegionCL-D 40.3 / 35.2; DetCo 39.4 / 34.4; MoCo v2 200 e
 
 _base_ = ["mmdet::_base_/models/mask-rcnn_r50-caffe-c4.py", "../_base_/coco_90k.py", "../_base_/fine_tune.py"]
 
-norm_cfg = _base_.sync_bn
+norm_cfg = _base_.trained_sync_bn
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),

@@ -14,7 +14,7 @@ Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: RegionCL-M 38.4, RegionCL-D 38
 
 _base_ = ["mmdet::_base_/models/retinanet_r50_fpn.py", "../_base_/coco_90k.py", "../_base_/fine_tune.py"]
 
-norm_cfg = _base_.sync_bn
+norm_cfg = _base_.trained_sync_bn
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
     neck=dict(norm_cfg=norm_cfg),

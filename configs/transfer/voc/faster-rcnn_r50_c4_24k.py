@@ -15,7 +15,7 @@ epochs 57.0, 800 epochs 57.6 (82.7, 64.4).
 
 _base_ = ["mmdet::_base_/models/faster-rcnn_r50-caffe-c4.py", "../_base_/voc0712_24k.py", "../_base_/fine_tune.py"]
 
-norm_cfg = _base_.sync_bn
+norm_cfg = _base_.trained_sync_bn
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),

@@ -12,7 +12,7 @@ Batch 8 GPUs x 2 = 16, lr 0.02.
 
 _base_ = ["mmdet::_base_/models/faster-rcnn_r50_fpn.py", "../_base_/voc0712_24k.py", "../_base_/fine_tune.py"]
 
-norm_cfg = _base_.sync_bn
+norm_cfg = _base_.trained_sync_bn
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
     neck=dict(norm_cfg=norm_cfg),

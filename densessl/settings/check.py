@@ -1,0 +1,105 @@
+"""Settings are checked before data is read, all at once."""
+
+import importlib
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Any
+
+from mmengine.config import Config
+
+from densessl.errors import SettingError
+from densessl.extras import missing
+from densessl.settings import lookup
+from densessl.settings.loops import LINKED
+from densessl.settings.run import top_level
+from densessl.settings.walk import Walk
+
+ALMOST = 0.88  # from this likeness on, a name at the top of a file is taken for a slip and not for a variable
+
+
+def require(cfg: Config, given: Collection[str] = ()) -> None:
+    """Nothing, if the settings of a run fit together.
+
+    Args:
+        cfg, given: as of :func:`check_config`.
+
+    Raises:
+        SettingError: they do not; the message has a line for each problem.
+    """
+    problems = check_config(cfg, given)
+    if problems:
+        raise SettingError("\n".join(problems))
+
+
+def check_config(cfg: Config, given: Collection[str] = ()) -> list[str]:
+    """What is wrong with the settings of a run, a line each: the key path, what was found, what was expected, and the
+    nearest names.
+
+    Nothing is built, and no data is looked for.
+
+    Args:
+        cfg: the whole config. Variables at the top of its file that only help to write the rest are fine.
+        given: dotted names of the entries that the command line gave, which has no use for variables.
+    """
+    return walk(cfg, given).problems
+
+
+def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
+    """All settings of a run, and all that is wrong with them; arguments as of :func:`check_config`."""
+    content = without_copies(cfg.to_dict())
+    found = Walk(content.get("default_scope") or "mmengine")
+    problem = lookup.load_scope(found.scope)
+    if problem:
+        found.problem("default_scope", problem)
+    import_modules(found, content.get("custom_imports"))
+    schema = top_level()
+    for key, value in content.items():
+        if key == "view" and "views" in content:  # a variable, left over from a loop over them
+            continue
+        if key in schema.arguments:
+            found.visit(key, value, schema.arguments[key])
+        elif is_slip(key, schema.arguments, given):
+            found.problem(key, schema.unknown(key))
+    if "model" not in content:
+        found.problem("model", "missing, expected the config of a model")
+    return found
+
+
+def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
+    """Whether a name at the top that nothing reads is a mistake: from the command line it is, from a file it may be a
+    variable."""
+    if any(name == key or name.startswith(f"{key}.") for name in given):
+        return True
+    return bool(get_close_matches(key, known, n=1, cutoff=ALMOST))
+
+
+def import_modules(found: Walk, settings: Any) -> None:
+    """Import what a config names first, so that its classes are known."""
+    imports = settings.get("imports") if isinstance(settings, Mapping) else None
+    for number, name in enumerate([imports] if isinstance(imports, str) else imports or ()):
+        path = "custom_imports.imports" + ("" if isinstance(imports, str) else f".{number}")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            if not settings.get("allow_failed_imports"):
+                found.problem(path, f"found {name!r}, which cannot be imported: {reason(error)}")
+
+
+def reason(error: ImportError) -> str:
+    """Why something cannot be imported."""
+    package = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package and find_spec(package) is None:
+        return str(missing(package, "it"))
+    return str(error)
+
+
+def without_copies(content: dict[str, Any]) -> dict[str, Any]:
+    """A config without what is stated at its top once more further down."""
+    content = dict(content)
+    for holder, inner in (("train_dataloader", "dataset"), ("model", "data_preprocessor")):
+        outer = content.get(holder)
+        if isinstance(outer, Mapping) and isinstance(outer.get(inner), Mapping):
+            rest = {k: v for k, v in outer[inner].items() if k not in LINKED or v != content.get(k)}
+            content[holder] = {**outer, inner: rest}
+    return content

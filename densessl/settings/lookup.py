@@ -1,0 +1,155 @@
+"""From the ``type`` of a config to the class or function that it names, as MMEngine's registries would find it.
+
+MMEngine's own look-up logs, and imports whatever has a dot in its name; this one says what is missing.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import mmengine.registry as mmengine
+from mmengine.registry import Registry
+
+from densessl.extras import missing
+from densessl.registry import SCOPE
+from densessl.wording import suggestion
+
+
+class UnknownType(ValueError):
+    """No class has this name. The message is the rest of a line that begins with a key path."""
+
+
+def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..., Any]:
+    """The class or function of a registry, or of a table, by its name.
+
+    Args:
+        of: of ours; or of MMEngine, and then its child of the run's scope comes first.
+        name: with or without the scope of a package (``mmdet.SwinTransformer``); or the class itself.
+        scope: the run's ``default_scope``.
+
+    Raises:
+        UnknownType: there is none; the message has the nearest names.
+    """
+    if callable(name):
+        return name
+    if not isinstance(name, str):
+        raise UnknownType(f"found {name!r}, expected the name of a class")
+    if isinstance(of, Registry):
+        kind = _registered(of, name, scope)
+        names = names_of(of, scope)
+    else:
+        kind, names = of.get(name), of
+    if kind is None:
+        raise UnknownType(f"{name!r} is unknown; {suggestion(name, names)}")
+    return kind
+
+
+def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
+    """The classes and functions of this name in all of MMEngine's registries: which of them is meant depends on the
+    argument that the config is for, and other libraries do not annotate it."""
+    if callable(name):
+        return [name]
+    if not isinstance(name, str):
+        return []
+    kinds = []
+    for root in roots():
+        try:
+            kind = _registered(root, name, scope)
+        except UnknownType:
+            continue
+        if kind is not None and kind not in kinds:
+            kinds.append(kind)
+    return kinds
+
+
+def near_names(name: str, scope: str) -> list[str]:
+    """Registered names that are almost this one."""
+    known = {each for root in roots() for each in names_of(root, scope)}
+    return get_close_matches(name, known, n=3, cutoff=0.85)
+
+
+@cache
+def roots() -> tuple[Registry, ...]:
+    """MMEngine's registries, of which all packages have children."""
+    return tuple(each for each in vars(mmengine).values() if isinstance(each, Registry))
+
+
+def names_of(of: Registry, scope: str) -> set[str]:
+    """Names without a scope that a registry finds."""
+    return {name for registry in _lineage(_of_scope(of, scope)) for name in registry.module_dict}
+
+
+def load_scope(scope: str) -> str | None:
+    """Make the registries of a package known. Returns the rest of a line that says why that cannot be."""
+    if scope in ("mmengine", SCOPE):
+        return None
+    try:
+        if find_spec(scope) is None:
+            return str(missing(scope, repr(scope)))
+        importlib.import_module(f"{scope}.registry")
+    except (ImportError, ValueError) as error:
+        return f"package {scope!r} has no registry that can be imported ({error})"
+    return None
+
+
+def _registered(of: Registry, name: str, scope: str) -> Callable[..., Any] | None:
+    first, dot, rest = name.partition(".")
+    if not dot:
+        return _in_lineage(_of_scope(of, scope), name)
+    if first == "timm":
+        return _timm_model(rest)
+    root = _root(of)
+    if first != SCOPE and first not in root.children and first != root.scope and find_spec(first) is not None:
+        load_scope(first)
+    if first == of.scope:
+        return _in_lineage(of, rest)
+    if first == root.scope:
+        return _in_lineage(root, rest) or _imported(name)
+    if first in root.children:
+        return _in_lineage(root.children[first], rest) or _imported(name)
+    if find_spec(first) is None:
+        raise UnknownType(str(missing(first, repr(name))))
+    return _imported(name)
+
+
+def _imported(name: str) -> Callable[..., Any] | None:
+    """By its place in a package: ``torch.optim.Adam``."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError:
+        return None
+    return found if callable(found) else None
+
+
+def _timm_model(name: str) -> Callable[..., Any] | None:
+    if find_spec("timm") is None:
+        raise UnknownType(str(missing("timm", repr(f"timm.{name}"))))
+    import timm
+
+    if timm.is_model(name):
+        return timm.create_model
+    raise UnknownType(f"'timm.{name}' is unknown; {suggestion(name, timm.list_models())}")
+
+
+def _root(of: Registry) -> Registry:
+    return of if of.parent is None else _root(of.parent)
+
+
+def _of_scope(of: Registry, scope: str) -> Registry:
+    return of.children.get(scope, of) if of.parent is None else of
+
+
+def _lineage(of: Registry) -> Iterator[Registry]:
+    registry: Registry | None = of
+    while registry is not None:
+        registry.import_from_location()
+        yield registry
+        registry = registry.parent
+
+
+def _in_lineage(of: Registry, name: str) -> Callable[..., Any] | None:
+    return next((each.module_dict[name] for each in _lineage(of) if name in each.module_dict), None)

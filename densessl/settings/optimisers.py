@@ -1,0 +1,172 @@
+"""What MMEngine's builders take as ``optim_wrapper`` and ``param_scheduler``, where its signatures say ``dict``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+import mmengine.registry as mmengine
+
+from densessl.constraints import Config, Count, Depends, Name, NonNegative, Positive, Share
+from densessl.settings.lookup import UnknownType, find
+from densessl.settings.schema import is_ours
+from densessl.signatures import arguments_of
+
+CONSTRUCTOR = "DefaultOptimWrapperConstructor"  # of a config that names none
+
+
+class OptimizerRules(TypedDict, total=False):
+    """Ranges that no optimiser of PyTorch checks, or not before it is built.
+
+    Attributes:
+        lr: learning rate.
+    """
+
+    lr: NonNegative
+    momentum: Share
+    dampening: Share
+    weight_decay: NonNegative
+    betas: tuple[Share, Share]
+    alpha: Share
+    eps: NonNegative | None
+
+
+OPTIMIZER = Annotated[dict, Config(mmengine.OPTIMIZERS, given=("params",), refine=OptimizerRules)]
+
+
+class Clipping(TypedDict, total=False):
+    """Arguments of PyTorch's functions that clip gradients.
+
+    Attributes:
+        type: "norm" shortens the gradient of all parameters, "value" clips each entry.
+        max_norm: largest norm of the gradient.
+        norm_type: the p of the norm.
+        error_if_nonfinite: whether a gradient with NaN or infinite entries ends the run.
+        foreach: whether PyTorch takes all tensors at once.
+        clip_value: largest size of an entry.
+    """
+
+    type: Literal["norm", "value"]
+    max_norm: Positive
+    norm_type: Positive
+    error_if_nonfinite: bool
+    foreach: bool | None
+    clip_value: Positive
+
+
+class WrapperRules(TypedDict, total=False):
+    """What every wrapper takes.
+
+    Attributes:
+        accumulative_counts: iterations accumulated into one step.
+        clip_grad: how gradients are clipped.
+    """
+
+    accumulative_counts: Count
+    clip_grad: Clipping | None
+
+
+class Factors(TypedDict, total=False):
+    """Settings of some parameters.
+
+    Attributes:
+        lr_mult: factor of the learning rate.
+        decay_mult: factor of the weight decay.
+    """
+
+    lr_mult: NonNegative
+    decay_mult: NonNegative
+
+
+class Paramwise(TypedDict, total=False):
+    """Factors of MMEngine's constructor.
+
+    Attributes:
+        custom_keys: of parameters whose names hold the key.
+        bias_lr_mult: of the learning rate of biases.
+        bias_decay_mult: of the weight decay of biases.
+        norm_decay_mult: of the weight decay of norm layers.
+        flat_decay_mult: of the weight decay of parameters of one dimension.
+        dwconv_decay_mult: of the weight decay of depthwise convolutions.
+        dcn_offset_lr_mult: of the learning rate of the offsets of deformable convolutions.
+        bypass_duplicate: leave out parameters that are there already.
+    """
+
+    custom_keys: Mapping[str, Factors]
+    bias_lr_mult: NonNegative
+    bias_decay_mult: NonNegative
+    norm_decay_mult: NonNegative
+    flat_decay_mult: NonNegative
+    dwconv_decay_mult: NonNegative
+    dcn_offset_lr_mult: NonNegative
+    bypass_duplicate: bool
+
+
+class WrapperKeys(TypedDict):
+    """What the constructor takes before the wrapper sees the rest.
+
+    Attributes:
+        optimizer: what takes the steps.
+        constructor: what groups the parameters, and builds optimiser and wrapper.
+        paramwise_cfg: settings of the constructor.
+    """
+
+    optimizer: OPTIMIZER
+    constructor: NotRequired[Annotated[str, Name(mmengine.OPTIM_WRAPPER_CONSTRUCTORS)]]
+    paramwise_cfg: NotRequired[Any]
+
+
+def wrapper_for(value: Mapping[str, Any], scope: str) -> Any:
+    """The annotation of an ``optim_wrapper``: what its constructor takes, and the arguments of the wrapper."""
+    several = value and all(isinstance(entry, Mapping) and "type" in entry for entry in value.values())
+    if several and "optimizer" not in value:
+        return Mapping[str, Any]  # of several models; only a constructor of their own knows
+    name = value.get("constructor", CONSTRUCTOR)
+    try:
+        constructor = find(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, name, scope)
+    except UnknownType:
+        constructor = None  # which is told where the key is checked
+    keys = TypedDict("Keys", {**WrapperKeys.__annotations__, "paramwise_cfg": _paramwise(name, constructor)})
+    keys.__doc__ = WrapperKeys.__doc__
+    default = getattr(constructor, "WRAPPER", "OptimWrapper")
+    wrapper = Config(mmengine.OPTIM_WRAPPERS, default, given=("optimizer",), refine=WrapperRules, also=keys)
+    return Annotated[dict, wrapper]
+
+
+def _paramwise(name: str, constructor: Any) -> Any:
+    """What a constructor takes as ``paramwise_cfg``, as far as that is known."""
+    if name == CONSTRUCTOR:
+        return NotRequired[Paramwise | None]
+    if constructor is None or not is_ours(constructor):
+        return NotRequired[Any]
+    return NotRequired[(arguments_of(constructor) or {})["paramwise_cfg"].annotation]
+
+
+class SchedulerRules(TypedDict, total=False):
+    """What most of MMEngine's schedulers take.
+
+    Attributes:
+        by_epoch: whether it counts in epochs or in iterations.
+        begin: where it begins.
+        end: where it ends.
+    """
+
+    by_epoch: bool
+    begin: NonNegative
+    end: NonNegative
+
+
+class SchedulerKeys(TypedDict, total=False):
+    """What the builder takes.
+
+    Attributes:
+        convert_to_iter_based: whether a scheduler that counts in epochs acts every iteration.
+    """
+
+    convert_to_iter_based: bool
+
+
+SCHEDULER = Annotated[
+    dict,
+    Config(mmengine.PARAM_SCHEDULERS, filled=("optimizer", "epoch_length"), refine=SchedulerRules, also=SchedulerKeys),
+]
+SCHEDULERS = SCHEDULER | Sequence[SCHEDULER]
+OPTIM_WRAPPER = Annotated[dict, Depends(wrapper_for)]

@@ -1,0 +1,148 @@
+"""What stands at the top of a config: what MMEngine's runner reads of it, and this library."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
+
+import mmengine.registry as mmengine
+from mmengine.runner import Runner
+
+from densessl.augment.photometric import OpConfig
+from densessl.constraints import Config, Count, Name
+from densessl.data.dataset import RegionsConfig
+from densessl.data.views import ViewConfig
+from densessl.data.whole import WholeConfig
+from densessl.settings.loops import (
+    EVALUATOR,
+    HOOK,
+    LOADER,
+    RANDOMNESS,
+    TEST_LOOP,
+    TRAIN_LOOP,
+    VAL_LOOP,
+    Environment,
+)
+from densessl.settings.optimisers import OPTIM_WRAPPER, SCHEDULERS
+from densessl.settings.schema import Schema, schema_of_dict
+from densessl.signatures import arguments_of
+
+WRAPPERS = Config(mmengine.MODEL_WRAPPERS, "MMDistributedDataParallel", filled=("module",))
+
+
+class Imports(TypedDict, total=False):
+    """Modules whose classes a config names.
+
+    Attributes:
+        imports: modules to import first.
+        allow_failed_imports: whether a run goes on without those that are not there.
+    """
+
+    imports: Sequence[str] | str
+    allow_failed_imports: bool
+
+
+class AutoScale(TypedDict, total=False):
+    """MMEngine's scaling of learning rates.
+
+    Attributes:
+        enable: whether the learning rate follows the batch.
+        base_batch_size: images a step that the learning rate is for.
+    """
+
+    enable: bool
+    base_batch_size: Count
+
+
+class Run(TypedDict, total=False):
+    """What is read at the top of a config.
+
+    Attributes:
+        model: what is trained.
+        views: the views of an image; data set and preprocessor get them from here.
+        view: how whole images are made, where a detector is pretrained.
+        photometric: ops on patches of regions, where a detector is pretrained.
+        regions: where the data set gets the regions of its images.
+        demo: what a short try changes, values by key path.
+        default_scope: the package whose registered classes need no prefix.
+        runner_type: class of the runner.
+        custom_imports: modules to import first.
+        train_dataloader: what is trained on.
+        val_dataloader: what is validated on.
+        test_dataloader: what is tested on.
+        train_cfg: length of the run.
+        val_cfg: how a validation goes.
+        test_cfg: how a test goes.
+        val_evaluator: what a validation measures.
+        test_evaluator: what a test measures.
+        optim_wrapper: optimiser, precision, accumulation, clipping.
+        param_scheduler: MMEngine's schedules of learning rates and momenta.
+        auto_scale_lr: MMEngine's scaling of learning rates.
+        default_hooks: hooks by name; None leaves one of MMEngine's out.
+        custom_hooks: further hooks.
+        env_cfg: of the processes.
+        randomness: where random numbers come from.
+        visualizer: where figures are written.
+        log_processor: how figures are averaged and named.
+        log_level: from which level on messages are logged.
+        model_wrapper_cfg: how the model is wrapped where a run has several processes.
+        data_preprocessor: of a model that has none of its own.
+        work_dir: folder of logs and checkpoints.
+        load_from: file of weights to start from; with `resume`, the checkpoint to go on from.
+        resume: whether to go on from a checkpoint.
+        launcher: what starts the processes.
+        experiment_name: of the run, in its logs.
+        compile: arguments of torch.compile; True for its defaults.
+        sync_bn: which synchronised batch norm takes the place of all batch norms.
+        find_unused_parameters: of the model wrapper of a config that has none.
+        activation_checkpointing: modules whose activations are recomputed in backward.
+        efficient_conv_bn_eval: modules whose frozen batch norms are folded into convolutions.
+    """
+
+    model: Annotated[dict, Config(mmengine.MODELS)]
+    views: Sequence[ViewConfig]
+    view: WholeConfig
+    photometric: Sequence[OpConfig]
+    regions: RegionsConfig | None
+    demo: Mapping[str, Any]
+    default_scope: str | None
+    runner_type: Annotated[str, Name(mmengine.RUNNERS)]
+    custom_imports: Imports | None
+    train_dataloader: LOADER | None
+    val_dataloader: LOADER | Sequence[LOADER] | None
+    test_dataloader: LOADER | Sequence[LOADER] | None
+    train_cfg: TRAIN_LOOP | None
+    val_cfg: VAL_LOOP | None
+    test_cfg: TEST_LOOP | None
+    val_evaluator: EVALUATOR | Sequence[EVALUATOR] | None
+    test_evaluator: EVALUATOR | Sequence[EVALUATOR] | None
+    optim_wrapper: OPTIM_WRAPPER | None
+    param_scheduler: SCHEDULERS | None
+    auto_scale_lr: AutoScale | None
+    default_hooks: Mapping[str, HOOK | None] | None
+    custom_hooks: Sequence[HOOK] | None
+    env_cfg: Environment
+    randomness: RANDOMNESS
+    visualizer: Annotated[dict, Config(mmengine.VISUALIZERS)] | None
+    log_processor: Annotated[dict, Config(mmengine.LOG_PROCESSORS, "LogProcessor")] | None
+    log_level: str | int
+    model_wrapper_cfg: Annotated[dict, WRAPPERS] | None
+    data_preprocessor: Annotated[dict, Config(mmengine.MODELS)] | None
+    work_dir: str
+    load_from: str | None
+    resume: Literal["auto"] | bool
+    launcher: Literal["none", "pytorch", "slurm", "mpi"]
+    experiment_name: str | None
+    compile: Mapping[str, Any] | bool | None
+    sync_bn: Literal["torch", "mmcv"] | None
+    find_unused_parameters: bool
+    activation_checkpointing: Any
+    efficient_conv_bn_eval: Any
+
+
+def top_level() -> Schema:
+    """What is read at the top of a config."""
+    return schema_of_dict(Run)
+
+
+def runner_arguments() -> set[str]:
+    """What MMEngine's runner reads there; ``cfg`` is the config itself."""
+    return set(arguments_of(Runner) or {}) - {"cfg"}

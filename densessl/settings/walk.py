@@ -1,0 +1,217 @@
+"""One walk over a config, by what is built from it: every setting, and every problem on the way."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, NamedTuple, get_args, is_typeddict
+
+from mmengine.registry import Registry
+
+from densessl.constraints import Config, Name, Range
+from densessl.settings import lookup
+from densessl.settings.annotations import (
+    alternatives,
+    depends,
+    entries_of,
+    expected,
+    fits,
+    is_dict,
+    is_list,
+    marker,
+)
+from densessl.settings.schema import (
+    LAYER_KEYS,
+    REQUIRED,
+    Argument,
+    Schema,
+    quoted_words,
+    schema_of,
+    schema_of_any,
+    schema_of_dict,
+)
+from densessl.wording import suggestion
+
+ALMOST = 0.85  # from this likeness on, a name is taken for a slip of another
+OUTSIDE = Argument(Any, None, "", False)  # of a dict that no annotation describes
+
+
+class Setting(NamedTuple):
+    """A setting of a run.
+
+    Attributes:
+        path: key path: ``model.objectives.0.temperature``.
+        value: plain.
+        argument: what it is taken as.
+        is_default: whether the config leaves it out.
+    """
+
+    path: str
+    value: Any
+    argument: Argument
+    is_default: bool = False
+
+
+@dataclass
+class Walk:
+    """What was found so far.
+
+    Attributes:
+        scope: the run's ``default_scope``, whose classes need no prefix.
+        settings: in the order of the config.
+        problems: a line each.
+    """
+
+    scope: str
+    settings: list[Setting] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    _around: list[tuple[Callable[..., Any], ...]] = field(default_factory=list)  # whose configs the walk is in
+
+    def problem(self, path: str, text: str) -> None:
+        """Note it, once."""
+        line = f"{path}: {text}"
+        if line not in self.problems:
+            self.problems.append(line)
+
+    def visit(self, path: str, value: Any, argument: Argument, values: Range | None = None) -> None:
+        """A value and all in it.
+
+        Args:
+            path: where it stands.
+            argument: what it is taken as.
+            values: range of :class:`densessl.constraints.OfSchedule`.
+        """
+        if isinstance(value, Mapping):
+            self._visit_dict(path, value, argument, values)
+        elif isinstance(value, list | tuple) and holds_dicts(value) and self._takes_list(argument):
+            lists = [kind for kind, _ in alternatives(argument.annotation) if is_list(kind)]
+            inner = entries_of(lists[0], len(value)) if lists else [Any] * len(value)
+            for number, (entry, annotation) in enumerate(zip(value, inner)):
+                self.visit(f"{path}.{number}", entry, argument._replace(annotation=annotation), values)
+        else:
+            self._check(path, value, argument, values)
+            self.settings.append(Setting(path, value, argument))
+
+    def _check(self, path: str, value: Any, argument: Argument, values: Range | None) -> None:
+        """A value without dicts in it."""
+        fitting = fits if argument.is_ours else may_fit
+        if not fitting(value, argument.annotation, values):
+            return self.problem(path, f"found {shown(value)}, expected {expected(argument.annotation, values)}")
+        for _, markers in alternatives(argument.annotation):
+            name = marker(markers, Name)
+            if name is not None and isinstance(value, str):
+                try:
+                    lookup.find(name.of, value, self.scope)
+                except lookup.UnknownType as error:
+                    return self.problem(path, str(error))
+        return None
+
+    def _takes_list(self, argument: Argument) -> bool:
+        kinds = [kind for kind, _ in alternatives(argument.annotation)]
+        return not argument.is_ours or any(kind is Any or is_list(kind) for kind in kinds)
+
+    def _visit_dict(self, path: str, value: Mapping, argument: Argument, values: Range | None) -> None:
+        options = alternatives(argument.annotation)
+        for kind, markers in options:
+            rule, config = depends(markers), marker(markers, Config)
+            if rule is not None:
+                return self.visit(path, value, argument._replace(annotation=rule.on(value, self.scope)), values)
+            if config is not None:
+                return self._build(path, value, config, argument, values)
+            if is_typeddict(kind):
+                return self.fill(path, value, schema_of_dict(kind))
+        if not argument.is_ours or any(kind is Any for kind, _ in options):
+            return self._guess(path, value, argument)
+        for kind, _ in options:
+            if is_dict(kind):
+                inner = get_args(kind)[1] if get_args(kind) else Any
+                for key, entry in value.items():
+                    self.visit(f"{path}.{key}", entry, argument._replace(annotation=inner), values)
+                return None
+        return self.problem(path, f"found {shown(value)}, expected {expected(argument.annotation, values)}")
+
+    def _build(self, path: str, value: Mapping, config: Config, argument: Argument, values: Range | None) -> None:
+        """A dict that something known is built from."""
+        kind = config.of
+        if isinstance(kind, Registry | Mapping):
+            try:
+                name = value.get("type", config.default)
+                kind = lookup.find(config.of, name, value.get("_scope_", self.scope))
+            except lookup.UnknownType as error:
+                return self.problem(f"{path}.type", str(error))
+        schema = schema_of(kind, config)
+        if "type" in value:
+            about = argument._replace(meaning=schema.summary or argument.meaning)
+            self.settings.append(Setting(f"{path}.type", value["type"], about))
+        return self.fill(path, value, schema, config.filled, config.values or values)
+
+    def fill(
+        self, path: str, value: Mapping, schema: Schema, filled: Sequence[str] = (), values: Range | None = None
+    ) -> None:
+        """The entries of a dict, against what it may hold.
+
+        Args:
+            filled: arguments that need not be in it.
+        """
+        prefix = f"{path}." if path else ""
+        self._around.append(schema.kinds)
+        for key, entry in value.items():
+            if key in schema.arguments:
+                self.visit(f"{prefix}{key}", entry, schema.arguments[key], values)
+            elif key not in ("type", "_scope_"):
+                if self._is_mistake(key, schema):
+                    self.problem(f"{prefix}{key}", schema.unknown(key, entry))
+                self.visit(f"{prefix}{key}", entry, OUTSIDE)
+        self._around.pop()
+        for key, argument in schema.arguments.items():
+            if key not in value and argument.default is not REQUIRED:
+                self.settings.append(Setting(f"{prefix}{key}", argument.default, argument, is_default=True))
+            elif key not in value and schema.is_ours and key not in filled:
+                self.problem(f"{prefix}{key}", f"missing, expected {expected(argument.annotation) or argument.meaning}")
+
+    def _is_mistake(self, key: str, schema: Schema) -> bool:
+        """Whether a key that is no argument is a mistake.
+
+        What a class of another library, or the class around it, has in quotes may be a key that it reads itself. Of a
+        class that takes any argument, one that is almost another with a name is taken for a slip.
+        """
+        if schema.is_ours:
+            return not schema.takes_any
+        if key in LAYER_KEYS or any(key in quoted_words(kind) for kinds in self._around for kind in kinds):
+            return False
+        return not schema.takes_any or bool(get_close_matches(key, schema.arguments, n=1, cutoff=ALMOST))
+
+    def _guess(self, path: str, value: Mapping, argument: Argument) -> None:
+        """A dict of which no annotation tells what it is for: with a ``type``, the classes of that name do."""
+        schema, name, scope = None, value.get("type"), value.get("_scope_", self.scope)
+        if name is not None:
+            schema = schema_of_any(lookup.find_anywhere(name, scope))
+            near = lookup.near_names(name, scope) if schema is None and isinstance(name, str) else ()
+            if near:
+                self.problem(f"{path}.type", f"{name!r} is unknown; {suggestion(name, near)}")
+        if schema is not None:
+            self.fill(path, value, schema)
+            return
+        for key, entry in value.items():
+            self.visit(f"{path}.{key}", entry, OUTSIDE._replace(meaning=argument.meaning))
+
+
+def holds_dicts(value: Any) -> bool:
+    """Whether there is a dict anywhere in lists of lists."""
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(holds_dicts, value)))
+
+
+def may_fit(value: Any, annotation: Any, values: Range | None = None) -> bool:
+    """Whether a value may be meant, where the annotation is not to be trusted: all but NaN, and words for numbers."""
+    if isinstance(value, float) and math.isnan(value):
+        return False
+    kinds = [kind for kind, _ in alternatives(annotation)]
+    if not isinstance(value, str) or not kinds or any(kind not in (int, float, bool, str) for kind in kinds):
+        return True
+    return str in kinds
+
+
+def shown(value: Any) -> str:
+    """A value in a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
