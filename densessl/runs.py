@@ -17,14 +17,15 @@ from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
 from densessl.run_settings import RunSettings
+from densessl.settings import require
 from densessl.weights.read import NONE, open_init
 
 
 def run_config(settings: RunSettings) -> Config:
     """The full config of a run, as far as it can be told without its data.
 
-    Order matters: ``demo`` shrinks the config, ``options`` have the last word, and what follows from other entries
-    (views of the preprocessor, workers, backend) is resolved at the end.
+    Order matters: ``demo`` shrinks the config, ``options`` have the last word, what follows from other entries (views
+    of the preprocessor, workers, backend) is resolved next, and everything is checked.
 
     Raises:
         DensesslError: a setting does not go with the config, or the config cannot be read.
@@ -44,6 +45,7 @@ def run_config(settings: RunSettings) -> Config:
     if is_pretraining(cfg):
         pretraining.complete_config(cfg)
     settle_workers(cfg)
+    require(cfg, settings.options)
     if not torch.cuda.is_available():
         cfg.setdefault("env_cfg", ConfigDict())
         cfg.env_cfg["dist_cfg"] = dict(backend="gloo")

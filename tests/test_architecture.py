@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "densessl"
 # From the ground up. A room is a module or a package of densessl, or a package in one that stands on another floor.
 FLOORS = [
     {"compat", "errors", "files", "geometry", "loaders", "registry", "version"},
-    {"extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
+    {"constraints", "extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
     {"augment", "configs", "losses"},
     {"data", "figures", "methods", "overrides"},
     {"preprocessor", "regions", "schedules"},

@@ -128,7 +128,7 @@ def _imported(name: str) -> Callable[..., Any] | None:
 def _timm_model(name: str) -> Callable[..., Any] | None:
     if find_spec("timm") is None:
         raise UnknownType(str(missing("timm", repr(f"timm.{name}"))))
-    import timm
+    import timm  # of the det extra
 
     if timm.is_model(name):
         return timm.create_model
