@@ -5,7 +5,7 @@ Each has the exit code that a command ends with. Everything else is a fault of t
 
 from typing import Any
 
-DONE, SETTINGS, DATA, NUMBERS, DISK, STOPPED = 0, 2, 3, 4, 5, 75  # exit codes of every command
+DONE, SETTINGS, DISK = 0, 2, 5  # exit codes of every command
 
 
 class DensesslError(Exception):
@@ -28,12 +28,6 @@ class MissingPackage(DensesslError, ModuleNotFoundError):
 
 class FileMissing(DensesslError, FileNotFoundError):
     """There is no file or folder of a name that was given."""
-
-
-class DataError(DensesslError, ValueError):
-    """Images or annotations are missing, damaged, or not what a run can train on."""
-
-    exit_code = DATA
 
 
 class CheckpointError(DensesslError, ValueError):

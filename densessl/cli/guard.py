@@ -15,10 +15,7 @@ EXIT_CODES = """exit codes:
   0    done
   1    a fault of the program (please report the traceback), or a run of a comparison failed
   2    settings, files or weights do not fit
-  3    more images are unreadable than allowed
-  4    numbers are not finite
   5    the disk is full
-  75   stopped; the same command goes on
   130  stopped by Ctrl-C
 """
 _HOME = str(Path(__file__).parents[1]) + os.sep
