@@ -15,7 +15,7 @@ from densessl.version import __version__
 
 # The Python face: names by the module that has them. docs/python.md shows them at work.
 _NAMES = {
-    "api": ("Pretrained", "compare_starts", "pretrain"),
+    "api": ("Pretrained", "compare", "pretrain"),
     "data": ("Batch",),
     "errors": ("DensesslError",),
     "geometry": ("ViewGeometry",),
@@ -41,7 +41,7 @@ __all__ = [
     "ViewGeometry",
     "__version__",
     "build_run",
-    "compare_starts",
+    "compare",
     "compat",
     "convert_backbone",
     "export_backbone",
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from densessl.api import Pretrained, compare_starts, pretrain
+    from densessl.api import Pretrained, compare, pretrain
     from densessl.data import Batch
     from densessl.errors import DensesslError
     from densessl.geometry import ViewGeometry

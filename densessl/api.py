@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from densessl.compare import Grid, Results, run_grid, write_results
+from densessl.comparison import Grid, Results, run_grid, write_results
 from densessl.engine.export_hook import ExportHook
 from densessl.errors import SettingError
 from densessl.methods import method_config, size_changes
@@ -105,7 +105,7 @@ def pretrain(
     return Pretrained(Path(runner.work_dir), written, find_latest_checkpoint(runner.work_dir))
 
 
-def compare_starts(
+def compare(
     config: str, inits: Mapping[str, str | Path | None], out: str | Path, *, jobs: int = 1, **settings: Any
 ) -> Results:
     """Train one config from several starts and compare them: what ``densessl compare`` does.
@@ -115,15 +115,15 @@ def compare_starts(
         inits: file by name, None for random numbers; the others are compared with the first.
         out: folder of all that is kept. The same call goes on where it was stopped.
         jobs: runs at once.
-        settings: further fields of :class:`densessl.compare.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
+        settings: further fields of :class:`densessl.comparison.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
 
     Returns:
-        The :class:`densessl.compare.Results`, also written to ``out``.
+        The :class:`densessl.comparison.Results`, also written to ``out``.
 
     Raises:
         DensesslError: something does not fit; nothing has been run then.
     """
-    _check_names(compare_starts, settings, [each.name for each in fields(Grid)])
+    _check_names(compare, settings, [each.name for each in fields(Grid)])
     files = {name: _text(file) for name, file in inits.items()}
     results = run_grid(Grid(config, files, Path(out), **settings), jobs)
     write_results(results, Path(out))

@@ -19,7 +19,7 @@ FLOORS = [
     {"weights"},
     {"detectors", "engine", "finetune.config", "model", "pretraining"},
     {"finetune", "insight", "settings"},
-    {"compare", "runs"},
+    {"comparison", "runs"},
     {"api", "transfer"},
     {"cli"},
     {"", "__main__"},  # the package's own face
