@@ -22,7 +22,8 @@ from densessl.wording import choose, suggestion
 BACKBONES = {"r18": "resnet18", "r50": "resnet50", "vit_tiny": "vit_tiny", "vit_s": "vit_s", "vit_b": "vit_b"}
 # Where a method is looked for, in this order: published recipes, small ones, mixtures.
 FOLDERS = ("", "small/", "mix/")
-_NAME = re.compile(rf"(?P<method>.+)_(?P<backbone>{'|'.join(BACKBONES)})")
+# A recipe on COCO stands for its method where there is none on ImageNet.
+_NAME = re.compile(rf"(?P<method>.+)_(?P<backbone>{'|'.join(BACKBONES)})(_coco)?")
 
 
 @dataclass(frozen=True)
