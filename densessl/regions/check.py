@@ -135,9 +135,9 @@ class _Truth(NamedTuple):
 
 
 def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
+    """Evenly spaced images of the data that have regions, and objects where these are known."""
     listed = list_images(data)
     root, paths = listed.root, listed.paths
-    root, paths = list_images(data)
     places = match_paths(store.paths(), paths, root)
     if not places:
         raise SettingError(
