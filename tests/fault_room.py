@@ -34,8 +34,10 @@ train_cfg = dict(max_epochs=1)
     "no_config.py": "def main():\n    return 1\n",
     "base_missing.py": "_base_ = './nowhere.py'\n",
     "no_hooks.py": "_base_ = './tiny.py'\ndefault_hooks = dict(step=None, lr=None, export=None)\n",
-    "twins.py": "_base_ = './tiny.py'\nmodel = dict(objectives=[dict(type='SimSiam', name='a'), dict(type='BYOL', name='a')])\n",
-    "masks.py": "_base_ = './tiny.py'\nviews = [dict(view, mask=dict(patch_size=16, hidden=0.5)) for view in _base_.views]\n",
+    "twins.py": "_base_ = './tiny.py'\n"
+    "model = dict(objectives=[dict(type='SimSiam', name='a'), dict(type='BYOL', name='a')])\n",
+    "masks.py": "_base_ = './tiny.py'\n"
+    "views = [dict(view, mask=dict(patch_size=16, hidden=0.5)) for view in _base_.views]\n",
 }
 
 
