@@ -62,8 +62,8 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     import_modules(found, content.get("custom_imports"))
     schema = top_level()
     for key, value in content.items():
-        if key == "view" and "views" in content:  # a variable, left over from a loop over them
-            continue
+        if key == "demo" or (key == "view" and "views" in content):
+            continue  # applied already, or not; a variable, left over from a loop over the views
         if key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
         elif is_slip(key, schema.arguments, given):

@@ -25,6 +25,7 @@ from densessl.settings.schema import REQUIRED, Argument, is_ours
 from densessl.settings.walk import Walk
 from densessl.signatures import arguments_of
 from densessl.weights.detector.stock import pretraining_model, stock_model
+from densessl.wording import nearest
 
 DETECTOR = Annotated[dict, Config(mmengine.MODELS)]
 # What a pretraining cannot do without, and the line of the shared base that has it.
@@ -103,13 +104,16 @@ def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
     if stock is None:
         return
     for name in options if isinstance(options, Mapping) else ():
-        *path, _ = str(name).split(".")
+        *path, last = str(name).split(".")
         node: Any = stock
         for part in path:
             node = node.get(part) if isinstance(node, Mapping) else None
         if not isinstance(node, Mapping):
             found.problem(f"model.options.{name}", f"the detector's config has no dict at {'.'.join(path)}")
             return
+        near = nearest(last, node) if last not in node and "type" not in node else []
+        if near:  # no class tells what a dict without type may hold: what is there does
+            found.problem(f"model.options.{name}", f"unknown; did you mean {' or '.join(near)}?")
     changed = found.attempt("model.detector", lambda: pretraining_model(stock, options))
     if changed is not None:
         problem = load_scope("mmdet")

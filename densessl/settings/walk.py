@@ -1,6 +1,7 @@
 """One walk over a config, by what is built from it: every setting, and every problem on the way."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -34,6 +35,7 @@ from densessl.settings.schema import (
 from densessl.wording import suggestion
 
 T = TypeVar("T")
+OWN_PATH = re.compile(r"^(objectives\.\w+|views)(: |(?=\.))\.?")  # that constructors begin messages with
 WRAPPERS = ("Albu",)  # beginnings of the names of classes whose parts have names of another library, Albumentations
 ALMOST = 0.85  # from this likeness on, a name is taken for a slip of another
 OUTSIDE = Argument(Any, None, "", False)  # of a dict that no annotation describes
@@ -172,7 +174,7 @@ class Walk:
         try:
             return build()
         except (DensesslError, ValueError, TypeError) as error:
-            self.problem(path, str(error))
+            self.problem(path, OWN_PATH.sub("", str(error)))
             return None
 
     def fill(
