@@ -13,7 +13,7 @@ from densessl.version import __version__
 # For each extra, the packages it brings by the names they are imported under.
 EXTRAS = {
     "det": ("mmcv", "mmdet", "pycocotools", "timm"),
-    "seg": ("mmseg", "ftfy", "regex"),
+    "seg": ("mmcv", "mmseg", "ftfy", "regex"),
     "cityscapes": ("cityscapesscripts",),
     "onnx": ("onnx", "onnxscript"),
     "regions": ("numba", "selectivesearch"),

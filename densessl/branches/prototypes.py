@@ -72,8 +72,8 @@ class DINOHead(nn.Module):
         self.mlp = MLP(dims=dims, act="gelu", norm=norm)
         for module in self.mlp.modules():
             if isinstance(module, nn.Linear):
-                # The official code truncates them at ±2, which is 100 deviations away. Before torch 2.12 or so,
-                # `trunc_normal_` gives a weight of -2 once in some 2^25, and other weights for the same seed.
+                # The official code truncates them at ±2, which is 100 deviations away. `trunc_normal_` of torch 2.11
+                # gives a weight of -2 once in some 2^25, and for one seed other weights than that of torch 2.14.
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.prototypes = Prototypes(dims[-1], prototypes, learn_gain)
