@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from densessl.compare import (
+from densessl.comparison import (
     Cell,
     CompareError,
     Failure,
@@ -35,8 +35,8 @@ from densessl.compare import (
     run_grid,
     write_results,
 )
-from densessl.compare.cells import RUN, read_record, record_path
-from densessl.compare.grid import cell_name, config_text, options_of
+from densessl.comparison.cells import RUN, read_record, record_path
+from densessl.comparison.grid import cell_name, config_text, options_of
 
 ROOT = Path(__file__).parents[1]
 OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere

@@ -1,14 +1,15 @@
 """The Python face: what a notebook or another program calls."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from densessl.compare import Grid, Results, run_grid, write_results
+from densessl.comparison import Grid, Results, run_grid, write_results
 from densessl.engine.export_hook import ExportHook
 from densessl.errors import SettingError
-from densessl.methods import method_config
+from densessl.methods import method_config, size_changes
 from densessl.run_settings import RunSettings
 from densessl.runs import build_run
 from densessl.weights.io.checkpoints import find_latest_checkpoint
@@ -18,7 +19,6 @@ from densessl.wording import suggestion
 SHORT = {
     "lr": "optim_wrapper.optimizer.lr",
     "weight_decay": "optim_wrapper.optimizer.weight_decay",
-    "size": "views.*.size",
     "workers": "train_dataloader.num_workers",
     "precision": "optim_wrapper.precision",
     "accumulate": "optim_wrapper.accumulative_counts",
@@ -45,15 +45,16 @@ class Pretrained:
 def pretrain(
     data: str | Path | None = None,
     method: str = "pixpro",
-    backbone: str | None = None,
+    backbone: str | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     *,
     epochs: int | str | None = None,
     batch_size: int | str | None = None,
     init: str | Path | None = None,
     seed: int | None = None,
+    size: int | None = None,
     demo: bool = False,
-    resume: bool | str = False,
+    resume: bool | str | Path = False,
     regions: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -64,39 +65,38 @@ def pretrain(
         data: folder of images (searched recursively), list file or COCO json, whose labels are ignored; not needed with
             ``demo``.
         method: name of a method (:func:`densessl.list_methods`) or of a config.
-        backbone: ``"resnet18"``, ``"resnet50"`` …, ``"timm.NAME"`` or ``"mmdet.NAME"``; by default the method's own.
+        backbone: ``"resnet18"``, ``"resnet50"`` …, ``"timm.NAME"`` or ``"mmdet.NAME"``, or a config,
+            ``dict(type="mmdet.ResNet", depth=18)``; by default the method's own.
         out: folder for logs, checkpoints and the exported weights; by default ``work_dirs/<name of the config>``.
         epochs, batch_size: numbers, or ``"auto"`` for what suits the number of images; by default the config's.
         init: file with weights to start from.
+        size: of the views, in pixels; local crops, which are smaller, keep their ratio to the others.
         seed, demo, resume, regions: see :class:`densessl.RunSettings`.
-        options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``.
-        settings: short names of common entries: ``lr``, ``weight_decay``, ``size`` (of the views, in pixels),
-            ``workers``, ``precision`` (``"fp32"``, ``"bf16"``, ``"auto"``), ``accumulate``, ``log_every``,
-            ``save_every``.
+        options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``; they have the last word.
+        settings: short names of common entries: ``lr``, ``weight_decay``, ``workers``, ``precision`` (``"fp32"``,
+            ``"bf16"``, ``"auto"``), ``accumulate``, ``log_every`` (iterations), ``save_every`` (epochs).
 
     Raises:
         DensesslError: settings, data or weights do not fit; nothing has been trained then.
     """
-    config, changes = method_config(method, backbone)
-    unknown = [
-        f"{name}: {suggestion(name, [*SHORT, *RunSettings.__dataclass_fields__])}" for name in settings.keys() - SHORT
-    ]
-    if unknown:
-        raise SettingError("pretrain has no setting " + "\n".join(sorted(unknown)))
+    _check_names(pretrain, settings, SHORT)
     if data is None and not demo:
         raise SettingError("data: found None, expected a folder of images, a list file or a COCO json (or demo=True)")
+    config, changes = method_config(method, backbone)
+    if size is not None:
+        changes |= size_changes(config, size)
     runner = build_run(
         RunSettings(
             config,
-            data_root=None if data is None else str(data),
+            data_root=_text(data),
             demo=demo,
-            work_dir=None if out is None else str(out),
-            resume=resume,
-            init=None if init is None else str(init),
+            work_dir=_text(out),
+            resume=resume if isinstance(resume, bool) else str(resume),
+            init=_text(init),
             seed=seed,
             batch_size=batch_size,
             epochs=epochs,
-            regions=None if regions is None else str(regions),
+            regions=_text(regions),
             options={**changes, **{SHORT[name]: value for name, value in settings.items()}, **(options or {})},
         )
     )
@@ -106,7 +106,7 @@ def pretrain(
 
 
 def compare(
-    config: str, inits: Mapping[str, str | None], out: str | Path, *, jobs: int = 1, **settings: Any
+    config: str, inits: Mapping[str, str | Path | None], out: str | Path, *, jobs: int = 1, **settings: Any
 ) -> Results:
     """Train one config from several starts and compare them: what ``densessl compare`` does.
 
@@ -115,14 +115,32 @@ def compare(
         inits: file by name, None for random numbers; the others are compared with the first.
         out: folder of all that is kept. The same call goes on where it was stopped.
         jobs: runs at once.
-        settings: further fields of :class:`densessl.compare.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
+        settings: further fields of :class:`densessl.comparison.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
 
     Returns:
-        The :class:`densessl.compare.Results`, also written to ``out``.
+        The :class:`densessl.comparison.Results`, also written to ``out``.
 
     Raises:
         DensesslError: something does not fit; nothing has been run then.
     """
-    results = run_grid(Grid(config, dict(inits), Path(out), **settings), jobs)
+    _check_names(compare, settings, [each.name for each in fields(Grid)])
+    files = {name: _text(file) for name, file in inits.items()}
+    results = run_grid(Grid(config, files, Path(out), **settings), jobs)
     write_results(results, Path(out))
     return results
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _check_names(function: Callable, settings: Iterable[str], known: Iterable[str]) -> None:
+    """Raise SettingError with all of ``settings`` that a function does not take, with the nearest names."""
+    named = [name for name, each in inspect.signature(function).parameters.items() if each.kind != each.VAR_KEYWORD]
+    wrong = [
+        f"{function.__name__} has no setting {name!r}; {suggestion(name, {*known, *named})}"
+        for name in settings
+        if name not in known
+    ]
+    if wrong:
+        raise SettingError("\n".join(wrong))

@@ -1,14 +1,20 @@
 """The methods that densessl ships: which config pretrains which backbone by which method."""
 
 import ast
+import logging
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+import torch
 
+from densessl.branches.backbone import build_backbone
+from densessl.branches.resnet import DEPTHS
 from densessl.configs import load_config, shipped_configs
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.wording import choose, suggestion
 
@@ -16,7 +22,8 @@ from densessl.wording import choose, suggestion
 BACKBONES = {"r18": "resnet18", "r50": "resnet50", "vit_tiny": "vit_tiny", "vit_s": "vit_s", "vit_b": "vit_b"}
 # Where a method is looked for, in this order: published recipes, small ones, mixtures.
 FOLDERS = ("", "small/", "mix/")
-_NAME = re.compile(rf"(?P<method>.+)_(?P<backbone>{'|'.join(BACKBONES)})")
+# A recipe on COCO stands for its method where there is none on ImageNet.
+_NAME = re.compile(rf"(?P<method>.+)_(?P<backbone>{'|'.join(BACKBONES)})(_coco)?")
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,13 @@ def _summary(file: Path) -> str:
     return " ".join(text.partition("\n\n")[0].split()).rstrip(".")
 
 
-def method_config(method: str, backbone: str | None = None) -> tuple[str, dict[str, Any]]:
+def method_config(method: str, backbone: str | Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
     """The config of a method with a backbone.
 
     Args:
         method: name of a method (``"pixpro"``), or of a config (``"pixpro_r50_400e"``, a file).
-        backbone: ``"resnet18"``, ``"resnet34"`` …, ``"vit_s"``, or any of ``"timm.NAME"`` and ``"mmdet.NAME"``; None
-            for the method's own.
+        backbone: ``"resnet18"``, ``"resnet34"`` …, ``"vit_s"``, any of ``"timm.NAME"`` and ``"mmdet.NAME"``, or a
+            backbone's config, ``dict(type="mmdet.ResNet", depth=18)``; None for the method's own.
 
     Returns:
         The config's name, and changes to it by dotted name.
@@ -76,26 +83,89 @@ def method_config(method: str, backbone: str | None = None) -> tuple[str, dict[s
     if method not in methods and (method in shipped_configs() or method.endswith(".py")):
         name, configs = method, {}
     else:
-        found = methods[choose("method", method, methods)]
-        configs = found.configs
-        name = configs.get(backbone or "", configs[default_backbone(found)])
-    if backbone is None or backbone in configs:
+        chosen = methods[choose("method", method, methods)]
+        configs = chosen.configs
+        name = configs[default_backbone(chosen)]
+    if backbone is None:
         return name, {}
-    return name, _with_backbone(load_config(name), name, backbone)
-
-
-def _with_backbone(cfg: Config, name: str, backbone: str) -> dict[str, Any]:
-    """Changes that give a config another backbone."""
-    today = cfg.model.get("online", {}).get("backbone")
-    if today is None:
+    if isinstance(backbone, str) and backbone in configs:
+        return configs[backbone], {}
+    online = load_config(name).model.get("online")
+    if online is None:
         raise SettingError(f"backbone: {name} pretrains a whole detector, whose backbone its `model.detector` names")
-    depth = re.fullmatch(r"resnet(18|34|50|101|152)", backbone)
-    if depth and today.type == "ResNet":
-        return {"model.online.backbone.depth": int(depth[1])}
-    library, dot, _ = backbone.partition(".")
-    if dot and library in ("timm", "mmdet"):
-        return {"model.online.backbone": {"_delete_": True, "type": backbone}}
-    known = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] if today.type == "ResNet" else []
-    raise SettingError(
-        f"backbone {backbone!r} does not go with {name}; {suggestion(backbone, [*known, 'timm.NAME', 'mmdet.NAME'])}"
-    )
+    return name, _with_backbone(online.backbone, name, backbone, configs)
+
+
+def _with_backbone(
+    own: Mapping[str, Any], name: str, backbone: str | Mapping[str, Any], configs: Iterable[str]
+) -> dict[str, Any]:
+    """Changes that give the config ``name``, whose backbone is ``own``, another one."""
+    if isinstance(backbone, str):
+        resnet = re.fullmatch(r"resnet(\d+)", backbone)
+        if own["type"] == "ResNet" and resnet and int(resnet[1]) in DEPTHS:
+            backbone = dict(type="ResNet", depth=int(resnet[1]))
+        elif backbone.partition(".")[0] in ("timm", "mmdet"):
+            backbone = dict(type=backbone)
+        else:
+            known = [f"resnet{depth}" for depth in DEPTHS] if own["type"] == "ResNet" else []
+            known = [*known, *configs, "timm.NAME", "mmdet.NAME"]
+            raise SettingError(f"backbone {backbone!r} does not go with {name}; {suggestion(backbone, set(known))}")
+    if backbone.get("type", own["type"]) == own["type"]:
+        return {f"model.online.backbone.{key}": value for key, value in backbone.items()}
+    return {"model.online.backbone": {"_delete_": True, **_in_place_of(own, name, backbone)}}
+
+
+def _in_place_of(own: Mapping[str, Any], name: str, backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a backbone of another type, in the place of ``own``.
+
+    Objectives name levels by their place among the maps, so ``out_indices`` becomes what gives maps of the same
+    strides; where only one is wanted and none has its stride, the last one. MMDetection's ResNet, made for fine-tuning,
+    does not train its batch norms by default; here it does.
+    """
+    kind, config = backbone["type"], dict(backbone)
+    try:
+        with torch.random.fork_rng(devices=[]), quiet():
+            wanted, built = build_backbone(own).out_strides, build_backbone(config)
+    except TypeError as error:
+        raise SettingError(f"backbone {kind}: {error}; give arguments by backbone=dict(type={kind!r}, …)") from error
+    except ValueError as error:
+        raise SettingError(str(error)) from error
+    if getattr(built, "norm_eval", False):
+        config.setdefault("norm_eval", False)
+    if "out_indices" in config or tuple(built.out_strides) == tuple(wanted):
+        return config
+    found = list(built.out_strides)
+    if len(wanted) == 1 and wanted[0] not in found:
+        wanted = found[-1:]
+    indices = getattr(getattr(built, "feature_info", built), "out_indices", None)
+    if indices is None or not set(wanted) <= set(found):
+        raise SettingError(
+            f"backbone {kind}: its maps have strides {found}, the objectives of {name} work on {list(wanted)}; say "
+            f"which maps to take: backbone=dict(type={kind!r}, out_indices=…)"
+        )
+    last = dict(zip(found, indices))
+    return {**config, "out_indices": tuple(last[stride] for stride in wanted)}
+
+
+def size_changes(name: str, size: int) -> dict[str, Any]:
+    """Changes that give the config ``name`` views of ``size`` pixels: the largest ones, and smaller ones (local crops)
+    in proportion.
+
+    Raises:
+        SettingError: it has no square views.
+    """
+    sizes = [view.get("size", ViewSpec.size) for view in load_config(name).get("views", ())]
+    if not sizes or not all(isinstance(each, int) for each in sizes):
+        raise SettingError(f"size: {name} has no square views; found {f'sizes {sizes}' if sizes else '`view`'}")
+    return {f"views.{number}.size": round(size * each / max(sizes)) for number, each in enumerate(sizes)}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MMEngine logs how each tensor was initialised; not of a backbone that is only looked at."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -11,6 +11,7 @@ from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD, OpConfig
 from densessl.constraints import Positive
 from densessl.data.batch import Batch
 from densessl.data.views import ViewConfig, ViewSpec, expand_views
+from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import MODELS
 
@@ -42,7 +43,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
             ValueError: when data set and preprocessor were given different views.
         """
         if len(data.views) != len(self.photometric):
-            raise ValueError(
+            raise SettingError(
                 f"the loader gives {len(data.views)} views, data_preprocessor.views describes {len(self.photometric)}: "
                 "both must be the config's `views`"
             )
@@ -54,7 +55,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
                 if "photometric" in draws:  # else the workers applied them
                     found = draws["photometric"].shape[1]
                     if found != ops.width:
-                        raise ValueError(
+                        raise SettingError(
                             f"view {number} comes with {found} photometric numbers, data_preprocessor.views[{number}] "
                             f"needs {ops.width}: both must be the config's `views`"
                         )
@@ -98,7 +99,7 @@ class RegionPreprocessor(BaseDataPreprocessor):
             regions = data.regions
             if regions is not None and regions.patches is not None:
                 if numbers.shape[1] != self.photometric.width:
-                    raise ValueError(
+                    raise SettingError(
                         f"patches come with {numbers.shape[1]} photometric numbers, data_preprocessor.photometric "
                         f"needs {self.photometric.width}: it must be that of the data set, `dataset.photometric`"
                     )

@@ -42,7 +42,8 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
     if settings.regions:
         cfg.regions.path = settings.regions
     if settings.batch_size is not None:
-        loader.largest_batch = loader.batch_size  # of "auto"; settle_sizes takes it out again
+        if settings.batch_size == AUTO:
+            loader.largest_batch = loader.batch_size  # settle_sizes takes it out again
         loader.batch_size = settings.batch_size
     if settings.epochs is not None:
         cfg.train_cfg.max_epochs = settings.epochs
@@ -101,5 +102,5 @@ def settle_sizes(cfg: Config) -> list[str]:
         lines.append(f"{objective.get('name', objective.type)}: length='auto': a queue of {objective.length} keys")
     if cfg.train_cfg.max_epochs == AUTO:
         cfg.train_cfg.max_epochs = fitting_epochs(images, step)
-        lines.append(f"max_epochs='auto': {cfg.train_cfg.max_epochs} epochs of {images // step} steps")
+        lines.append(f"max_epochs='auto': {cfg.train_cfg.max_epochs} epochs of {images // step} step(s)")
     return lines

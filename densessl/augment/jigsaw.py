@@ -7,6 +7,7 @@ Legend: N images, T = grid * grid tiles of each.
 import torch
 from torch import Tensor
 
+from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry, to_source
 
 
@@ -29,9 +30,9 @@ def jigsaw_corners(uniforms: Tensor, size: tuple[int, int], grid: int, tile: int
     """
     count, cell = grid * grid, (size[1] // grid, size[0] // grid)
     if tile > min(cell):
-        raise ValueError(f"jigsaw tile={tile}: the {grid}x{grid} cells of a {size[1]}x{size[0]} view are {cell}")
+        raise SettingError(f"jigsaw tile={tile}: the {grid}x{grid} cells of a {size[1]}x{size[0]} view are {cell}")
     if uniforms.shape[1] != 3 * count:
-        raise ValueError(
+        raise SettingError(
             f"jigsaw grid={grid} takes {3 * count} numbers a view (its `uniforms`), got {uniforms.shape[1]}"
         )
     room = uniforms.new_tensor([side - tile + 1 for side in cell])

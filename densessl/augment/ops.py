@@ -16,6 +16,7 @@ from torch import Tensor
 
 from densessl.augment.photometric import PhotometricOp, update_rows_
 from densessl.constraints import Ascending, Count, NonNegative, Positive, Range, Share
+from densessl.errors import SettingError
 from densessl.registry import AUGMENTATIONS
 
 # ORDERS[k, i] is the adjustment made i-th under order k: 0 brightness, 1 contrast, 2 saturation, 3 hue.
@@ -104,7 +105,9 @@ class ColorJitter(PhotometricOp):
         self.strengths = (brightness, contrast, saturation, hue)
         for name, strength in zip(("brightness", "contrast", "saturation", "hue"), self.strengths):
             if strength < 0 or (name == "hue" and strength > 0.5):
-                raise ValueError(f"ColorJitter: {name}={strength}, expected {'0 to 0.5' if name == 'hue' else '>= 0'}")
+                raise SettingError(
+                    f"ColorJitter: {name}={strength}, expected {'0 to 0.5' if name == 'hue' else '>= 0'}"
+                )
 
     def parameters(self, rng: np.random.Generator) -> Sequence[float]:
         *blends, hue = self.strengths
@@ -154,7 +157,7 @@ class Solarize(PhotometricOp):
     def __init__(self, threshold: Annotated[float, Range(0, 256)] = 128, *, p: Share):
         super().__init__(p)
         if not 0 <= threshold <= 256:
-            raise ValueError(f"Solarize: threshold={threshold}, expected units of 0..255")
+            raise SettingError(f"Solarize: threshold={threshold}, expected units of 0..255")
         self.threshold = threshold / 255
 
     def transform_(self, images: Tensor, parameters: Tensor) -> None:
@@ -199,7 +202,7 @@ class GaussianBlur(PhotometricOp):
     ):
         super().__init__(p)
         if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1]:
-            raise ValueError(f"GaussianBlur: sigma={sigma}, expected (low, high) with 0 < low <= high")
+            raise SettingError(f"GaussianBlur: sigma={sigma}, expected (low, high) with 0 < low <= high")
         self.sigma = tuple(sigma)
         self.radius = blur_radius(sigma[1]) if radius is None else radius
 
@@ -208,7 +211,7 @@ class GaussianBlur(PhotometricOp):
 
     def transform_(self, images: Tensor, parameters: Tensor) -> None:
         if min(images.shape[2:]) <= self.radius:
-            raise ValueError(
+            raise SettingError(
                 f"GaussianBlur: images of {tuple(images.shape[2:])} pixels, expected more than the kernel's radius "
                 f"{self.radius} (sigma up to {self.sigma[1]})"
             )

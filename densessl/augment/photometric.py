@@ -44,7 +44,7 @@ class PhotometricOp:
 
     def __init__(self, p: Share):
         if not 0 <= p <= 1:
-            raise ValueError(f"{type(self).__name__}: p={p} is not a probability in [0, 1]")
+            raise SettingError(f"{type(self).__name__}: p={p} is not a probability in [0, 1]")
         self.p = p
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -151,7 +151,7 @@ def _build(position: int, op: dict | PhotometricOp) -> PhotometricOp:
             raise SettingError(f"photometric[{position}].type {name!r} is unknown; {suggestion(name, known)}")
         op = AUGMENTATIONS.build(op)
     if not isinstance(op, PhotometricOp):
-        raise TypeError(f"ops[{position}] is a {type(op).__name__}, expected a PhotometricOp or its config")
+        raise SettingError(f"ops[{position}] is a {type(op).__name__}, expected a PhotometricOp or its config")
     return op
 
 
@@ -172,9 +172,9 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         ValueError: not three numbers each, a ``std`` that is not positive, or numbers in units of 0..1.
     """
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"expected three means and three positive deviations, found mean={mean}, std={std}")
+        raise SettingError(f"expected three means and three positive deviations, found mean={mean}, std={std}")
     if 0 < max(mean) <= 1 and max(std) <= 1:
-        raise ValueError(f"mean={mean}, std={std} look like units of 0..1, expected 0..255: multiply them by 255")
+        raise SettingError(f"mean={mean}, std={std} look like units of 0..1, expected 0..255: multiply them by 255")
     dtype = torch.promote_types(images.dtype, torch.float32)
     # Moved rather than made on the device, which would wait for it.
     offset, scale = (torch.tensor([mean, std], dtype=dtype) / 255).to(images.device, non_blocking=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densessl.constraints import Config
+from densessl.errors import SettingError
 from densessl.extras import import_extra
 from densessl.registry import MODELS, SCOPE
 from densessl.wording import suggestion
@@ -36,7 +37,7 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
     arguments = copy.deepcopy(dict(cfg))
     name = arguments.pop("type", None)
     for key, value in _pretrained(arguments):
-        raise ValueError(
+        raise SettingError(
             f"backbone {name}: {key}={value!r} would fetch weights and unpickle them. Leave it out, and give the "
             "file to densessl.weights.io.checkpoints.load_weights, which loads tensors only"
         )
@@ -73,7 +74,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
             from mmdet.registry import MODELS as MMDET_MODELS  # of the det extra
 
             names = [f"mmdet.{key}" for key in MMDET_MODELS.module_dict]
-        raise ValueError(f"backbone type {name!r} is unknown; {suggestion(name, names)}")
+        raise SettingError(f"backbone type {name!r} is unknown; {suggestion(name, names)}")
     # Names without a prefix are ours, whatever scope the process is in.
     scope = {} if "." in str(name) else {"_scope_": SCOPE}
     backbone = MODELS.build({"type": name, **scope, **arguments})
@@ -86,7 +87,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
 def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
     timm = import_extra("timm", f"backbone timm.{name}")
     if not timm.is_model(name):
-        raise ValueError(
+        raise SettingError(
             f"backbone type 'timm.{name}' is unknown; "
             + suggestion(f"timm.{name}", [f"timm.{known}" for known in timm.list_models()])
         )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from densessl.branches.backbone import BackboneConfig, build_backbone
 from densessl.constraints import Config
+from densessl.errors import SettingError
 from densessl.registry import MODELS, SCOPE
 from densessl.wording import choose
 
@@ -47,7 +48,7 @@ def look_up(table: Mapping[Level, T], level: Level) -> T:
     key = level + numbers if isinstance(level, int) and level < 0 else level
     if key not in table:
         names = ", ".join(repr(known) for known in table if isinstance(known, str)) or "none"
-        raise ValueError(
+        raise SettingError(
             f"level {level!r} is asked for, the backbone gives {numbers} (its out_indices); named levels: {names}"
         )
     return table[key]
@@ -160,7 +161,7 @@ class Branch(nn.Module):
         """
         sequences = hasattr(self.backbone, "maps")
         if parts_for(level)["tokens"] and not sequences:
-            raise ValueError(
+            raise SettingError(
                 f"level {level!r} is asked for, online.backbone {type(self.backbone).__name__} gives maps and no "
                 "sequences of tokens; expected dict(type='ViT', …)"
             )
@@ -185,10 +186,12 @@ def build_branch(online: Mapping[str, Any]) -> Branch:
     if online.get("neck"):
         neck = _build(online["neck"], list(backbone.out_channels))
         if not (hasattr(neck, "out_channels") and hasattr(neck, "num_outs")):
-            raise ValueError(f"online.neck: {type(neck).__name__} lacks the attributes out_channels and num_outs")
+            raise SettingError(f"online.neck: {type(neck).__name__} lacks the attributes out_channels and num_outs")
     if online.get("head"):
         if neck is None:
-            raise ValueError("online.head is given without online.neck; expected a neck, whose maps the head works on")
+            raise SettingError(
+                "online.head is given without online.neck; expected a neck, whose maps the head works on"
+            )
         head = _build(online["head"], neck.out_channels)
     return Branch(backbone, neck, {}, head)
 

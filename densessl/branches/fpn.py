@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from densessl.branches.norm import NormConfig, build_norm
 from densessl.constraints import Count, Whole
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 NORM_KEYS = {"BN": "bn", "SyncBN": "bn", "SplitBN": "bn", "GN": "gn", "LN": "ln"}
@@ -67,13 +68,15 @@ class FPN(nn.Module):
     ):
         super().__init__()
         if not 0 <= start_level < len(in_channels):
-            raise ValueError(f"neck.start_level is {start_level}, expected 0 to {len(in_channels) - 1}")
+            raise SettingError(f"neck.start_level is {start_level}, expected 0 to {len(in_channels) - 1}")
         used = in_channels[start_level:]
         num_outs = len(used) if num_outs is None else num_outs
         if num_outs < len(used):
-            raise ValueError(f"neck.num_outs is {num_outs}, expected at least {len(used)}: one for each stage used")
+            raise SettingError(f"neck.num_outs is {num_outs}, expected at least {len(used)}: one for each stage used")
         if add_extra_convs not in (False, "on_input", "on_output"):
-            raise ValueError(f"neck.add_extra_convs is {add_extra_convs!r}, expected False, 'on_input' or 'on_output'")
+            raise SettingError(
+                f"neck.add_extra_convs is {add_extra_convs!r}, expected False, 'on_input' or 'on_output'"
+            )
         self.in_channels, self.out_channels = tuple(in_channels), out_channels
         self.start_level, self.num_outs = start_level, num_outs
         self.add_extra_convs, self.relu_before_extra_convs = add_extra_convs, relu_before_extra_convs
@@ -98,7 +101,7 @@ class FPN(nn.Module):
             ValueError: other than one map for each of ``in_channels``.
         """
         if len(levels) != len(self.in_channels):
-            raise ValueError(
+            raise SettingError(
                 f"neck: found {len(levels)} maps, expected the {len(self.in_channels)} of neck.in_channels"
             )
         totals = [convolution(level) for convolution, level in zip(self.lateral_convs, levels[self.start_level :])]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from densessl.branches.norm import NormConfig, build_norm
 from densessl.branches.sync_bn import SyncBN
 from densessl.constraints import Count, Share
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -73,9 +74,9 @@ class MLP(nn.Sequential):
         activation = ACTIVATIONS[choose("MLP act", act, ACTIVATIONS)]
         initialise = INITS[choose("MLP init", init, INITS)]
         if len(dims) < 2 or not all(isinstance(dim, int) and dim > 0 for dim in dims):
-            raise ValueError(f"MLP dims={dims}, expected at least two channel numbers (in, hidden..., out)")
+            raise SettingError(f"MLP dims={dims}, expected at least two channel numbers (in, hidden..., out)")
         if last_norm and norm is None:
-            raise ValueError("MLP last_norm=True, but norm is None: there is no layer to put last")
+            raise SettingError("MLP last_norm=True, but norm is None: there is no layer to put last")
         last = len(dims) - 2
         for i, (inner, outer) in enumerate(pairwise(dims)):
             has_bias = last_bias if i == last else bias
@@ -105,7 +106,7 @@ class MLP(nn.Sequential):
             for name, module in self.named_children():
                 alone = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
                 if alone and not (isinstance(module, SyncBN) and get_world_size() > 1):
-                    raise ValueError(
+                    raise SettingError(
                         f"{self.label}.{name} is a batch norm and would see a single vector: give a step at least two "
                         "images (train_dataloader.batch_size), or the head another norm"
                     )

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
+from densessl.errors import SettingError
 from densessl.losses import pixel_propagation
 from densessl.registry import MODELS
 
@@ -38,7 +39,7 @@ class PixelPropagation(nn.Module):
         elif layers == 2:
             self.transform = MLP(kind="map", dims=(dim, hidden or dim, dim), norm=norm or dict(type="BN"))
         else:
-            raise ValueError(f"transform_layers is {layers}; 0, 1 and 2 are known")
+            raise SettingError(f"transform_layers is {layers}; 0, 1 and 2 are known")
         self.gamma = gamma
         self.clamp = clamp
 

@@ -55,8 +55,7 @@ class DINOHead(nn.Module):
     """DINO's projector: an MLP without norm, L2, :class:`Prototypes`.
 
     Args:
-        dims: channels (in, hidden..., bottleneck). Linear weights start as truncated normals of deviation 0.02,
-            biases at 0.
+        dims: channels (in, hidden..., bottleneck). Linear weights start as normals of deviation 0.02, biases at 0.
         prototypes: K.
         norm: config of norms between the layers; None, as published for ResNet-50.
         learn_gain: of the prototypes.
@@ -73,7 +72,9 @@ class DINOHead(nn.Module):
         self.mlp = MLP(dims=dims, act="gelu", norm=norm)
         for module in self.mlp.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                # The official code truncates them at ±2, which is 100 deviations away. Before torch 2.12 or so,
+                # `trunc_normal_` gives a weight of -2 once in some 2^25, and other weights for the same seed.
+                nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.prototypes = Prototypes(dims[-1], prototypes, learn_gain)
 

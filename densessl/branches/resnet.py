@@ -15,6 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
 from densessl.branches.norm import NormConfig, build_norm
 from densessl.branches.recompute import recomputed
 from densessl.constraints import Count, Range
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -63,11 +64,11 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         if depth not in DEPTHS:
-            raise ValueError(f"ResNet: depth={depth}, expected one of {sorted(DEPTHS)}")
+            raise SettingError(f"ResNet: depth={depth}, expected one of {sorted(DEPTHS)}")
         if not out_indices or list(out_indices) != sorted(set(out_indices) & {0, 1, 2, 3}):
-            raise ValueError(f"ResNet: out_indices={out_indices}, expected increasing stages from 0, 1, 2, 3")
+            raise SettingError(f"ResNet: out_indices={out_indices}, expected increasing stages from 0, 1, 2, 3")
         if not -1 <= frozen_stages <= 4:
-            raise ValueError(f"ResNet: frozen_stages={frozen_stages}, expected -1 to 4")
+            raise SettingError(f"ResNet: frozen_stages={frozen_stages}, expected -1 to 4")
         block, lengths = DEPTHS[depth]
         norm = partial(build_norm, norm_cfg or {"type": "BN"})
         self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages

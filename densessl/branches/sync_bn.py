@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 
@@ -143,7 +144,7 @@ class SplitBN(_AnyDimBatchNorm):
             return super().forward(x)
         self._check_input_dim(x)
         if len(x) % self.num_groups:
-            raise ValueError(
+            raise SettingError(
                 f"SplitBN: a batch of {len(x)} does not fall into num_groups={self.num_groups} equal groups"
             )
         parts = x.chunk(self.num_groups)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from densessl.errors import SettingError
 from densessl.schedules import Horizon, ScheduledShare, Step, scheduled
 from densessl.wording import choose
 
@@ -172,5 +173,5 @@ def build_target(
     choose("target buffers", buffers, ("params_only", "all"))
     choose("target norm", norm, ("train", "eval"))
     if not (isinstance(momentum, dict) or 0 <= momentum <= 1):
-        raise ValueError(f"target momentum={momentum}, expected a number from 0 to 1 or the config of a schedule")
+        raise SettingError(f"target momentum={momentum}, expected a number from 0 to 1 or the config of a schedule")
     return Target(online, kind, scheduled(momentum), timing, buffers, norm)

@@ -14,6 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from densessl.branches.norm import build_norm
 from densessl.branches.recompute import recomputed
+from densessl.errors import SettingError
 
 LN = dict(type="LN", eps=1e-6)
 
@@ -30,7 +31,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, qkv_bias: bool = True):
         super().__init__()
         if dim % heads:
-            raise ValueError(f"attention: dim={dim} is not a multiple of heads={heads}")
+            raise SettingError(f"attention: dim={dim} is not a multiple of heads={heads}")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from densessl.branches.positions import grid_points, point_embedding, resized_table
 from densessl.branches.transformer import LN, Block, init_linear_, run
 from densessl.constraints import Count, NonNegative, Positive, Share, Whole
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 
@@ -69,13 +70,13 @@ class ViT(nn.Module):
     ):
         super().__init__()
         if image_size % patch_size or dim % 4:
-            raise ValueError(
+            raise SettingError(
                 f"ViT: image_size={image_size} and dim={dim}, expected a multiple of patch_size={patch_size} and of 4"
             )
         self.patch_size = patch_size
         self.out_indices = (depth - 1,) if out_indices is None else tuple(out_indices)
         if list(self.out_indices) != sorted(set(self.out_indices)) or not set(self.out_indices) <= set(range(depth)):
-            raise ValueError(f"ViT: out_indices={self.out_indices}, expected ascending numbers from 0 to {depth - 1}")
+            raise SettingError(f"ViT: out_indices={self.out_indices}, expected ascending numbers from 0 to {depth - 1}")
         self.with_cp = with_cp
         self.out_channels = (dim,) * len(self.out_indices)
         self.out_strides = (patch_size,) * len(self.out_indices)
@@ -103,7 +104,7 @@ class ViT(nn.Module):
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
+            raise SettingError(
                 f"ViT: views of {width}x{height} pixels, expected multiples of patch_size={self.patch_size}"
             )
         return height // self.patch_size, width // self.patch_size

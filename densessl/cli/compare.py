@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
-from densessl.compare.cells import CompareError
-from densessl.compare.grid import ALL, Grid
-from densessl.compare.report import write_results
-from densessl.compare.run import read_results, run_grid
+from densessl.comparison.cells import CompareError
+from densessl.comparison.grid import ALL, Grid
+from densessl.comparison.report import write_results
+from densessl.comparison.run import read_results, run_grid
 from densessl.weights.read import NONE
 
 EVALUATIONS = 5

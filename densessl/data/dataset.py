@@ -24,6 +24,7 @@ from densessl.data.views import (
     draw_crop_of_regions,
     expand_views,
 )
+from densessl.errors import SettingError
 from densessl.registry import DATASETS, REGIONS
 from densessl.wording import choose
 
@@ -103,7 +104,7 @@ class UnlabelledImages(ImageDataset):
         self.scaled_decode = scaled_decode and resample == "fast"
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):
-            raise ValueError("a view asks for regions (views.regions), the data set has none: give dataset.regions")
+            raise SettingError("a view asks for regions (views.regions), the data set has none: give dataset.regions")
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of key (epoch, index).

@@ -27,6 +27,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from densessl.data.placed import Placed
+from densessl.errors import DensesslError, SettingError
 from densessl.geometry import affine
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -45,7 +46,7 @@ _UPRIGHT = {
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(DensesslError, ValueError):
     """A file that is not a whole image of a format read here. The message names the file and the reason.
 
     ``path`` is the file; it is empty when torch's DataLoader rebuilt the exception from the text of a worker's.
@@ -105,7 +106,7 @@ class EncodedImage:
 
     def _decode(self, denominator: int) -> Placed:
         if denominator not in DENOMINATORS:
-            raise ValueError(f"denominator={denominator!r}: expected one of {DENOMINATORS}")
+            raise SettingError(f"denominator={denominator!r}: expected one of {DENOMINATORS}")
         with _unreadable(self.path):
             image, self._opened = self._opened or _open(self._bytes), None
             if isinstance(image, JpegImageFile):

@@ -16,6 +16,7 @@ from densessl.data.decode import open_image
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.whole import WholeConfig, WholeSpec, cut_whole, draw_whole
+from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import DATASETS, REGIONS
 
@@ -61,7 +62,7 @@ class RegionImages(ImageDataset):
         super().__init__(source, **kwargs)
         for name, value, least in (("patch", patch, 1), ("at_least", at_least, 0), ("tries", tries, 1)):
             if value is not None and value < least:
-                raise ValueError(f"dataset.{name} is {value}, expected at least {least}")
+                raise SettingError(f"dataset.{name} is {value}, expected at least {least}")
         self.spec = view if isinstance(view, WholeSpec) else WholeSpec.parse(view or {})
         self.regions = REGIONS.build(regions)
         self.patch = patch
@@ -84,7 +85,7 @@ class RegionImages(ImageDataset):
             if sample is not None:
                 return sample._replace(draws=[{"replaced": np.array([found != index], np.float32)}])
             found = int(others.integers(len(self)))
-        raise ValueError(
+        raise SettingError(
             f"none of {self.tries} images drawn for {self.path(index)} has {self.at_least} regions (dataset.at_least)"
         )
 

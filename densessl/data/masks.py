@@ -11,6 +11,7 @@ from typing import Annotated, TypedDict
 import numpy as np
 
 from densessl.constraints import Config, Count, Range
+from densessl.errors import SettingError
 from densessl.wording import choose
 
 # Tries for a block that fits, before the rest is hidden cell by cell.
@@ -131,10 +132,12 @@ def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Ge
     choose("views: mask.type", kind, KINDS)
     known = {"patch_size", "hidden"} | ({"min_block", "max_block", "min_aspect"} if kind == "blocks" else set())
     if not {"patch_size", "hidden"} <= set(options) <= known:
-        raise ValueError(f"views: mask has keys {sorted(options)}, expected patch_size and hidden, of {sorted(known)}")
+        raise SettingError(
+            f"views: mask has keys {sorted(options)}, expected patch_size and hidden, of {sorted(known)}"
+        )
     patch, hidden = options.pop("patch_size"), options["hidden"]
     if patch < 1 or size[0] % patch or size[1] % patch:
-        raise ValueError(
+        raise SettingError(
             f"views: mask.patch_size is {patch}, expected a divisor of the view's {size[0]}x{size[1]} pixels"
         )
     grid = (size[1] // patch, size[0] // patch)
@@ -143,11 +146,11 @@ def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Ge
         smallest = options.setdefault("min_block", 16)
         bounds |= {"min_block": (1, hidden), "max_block": (smallest, hidden)}
         if not 0 < options.get("min_aspect", 0.3) <= 1:
-            raise ValueError(f"views: mask.min_aspect is {options['min_aspect']}, expected more than 0, at most 1")
+            raise SettingError(f"views: mask.min_aspect is {options['min_aspect']}, expected more than 0, at most 1")
     for key, (low, high) in bounds.items():
         value = options.get(key)
         if value is not None and not (isinstance(value, int) and low <= value <= high):
-            raise ValueError(
+            raise SettingError(
                 f"views: mask.{key} is {value}, expected a number from {low} to {high} of {grid[1]}x{grid[0]} cells"
             )
     return partial(draw_keep, draw=KINDS[kind], grid=grid, **options)

@@ -16,6 +16,7 @@ from densessl.constraints import Ascending, Config, Count, Positive, Share
 from densessl.data import placed as P
 from densessl.data.masks import MaskConfig, build_mask
 from densessl.data.placed import Placed
+from densessl.errors import SettingError
 from densessl.wording import choose
 
 
@@ -77,7 +78,7 @@ class ViewSpec:
         for key, known in (("within", ("image", "centre")), ("sampling", ("area", "side"))):
             choose(f"views: {key}", getattr(self, key), known)
         if self.regions is not None and set(self.regions) != {"kept", "at_least", "tries"}:
-            raise ValueError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
+            raise SettingError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
         if self.mask is not None:
             build_mask(self.mask, self.width_height)  # a wrong one is told here
 
@@ -102,11 +103,11 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
         if not isinstance(view, ViewSpec):
             unknown = sorted(set(view) - set(known))
             if unknown:
-                raise TypeError(f"views[{number}] has unknown keys {unknown}; known are {sorted(known)}")
+                raise SettingError(f"views[{number}] has unknown keys {unknown}; known are {sorted(known)}")
             view = ViewSpec(**view)
         for name, owner in (("photometric", "photometric draws"), ("keep", "mask's cells")):
             if name in view.uniforms:
-                raise ValueError(f"views[{number}].uniforms has {name!r}, the name of the {owner}: rename it")
+                raise SettingError(f"views[{number}].uniforms has {name!r}, the name of the {owner}: rename it")
         specs.extend([view] * view.repeat)
     return specs
 

@@ -9,6 +9,7 @@ import numpy as np
 from densessl.constraints import Ascending, Config, Count, Share
 from densessl.data import placed as P
 from densessl.data.placed import Placed
+from densessl.errors import SettingError
 
 
 class Flip(NamedTuple):
@@ -56,19 +57,19 @@ class WholeSpec:
         for name in ("short", "crop_short", "crop_sides"):
             values = getattr(self, name)
             if not isinstance(values, Sequence) or not values or min(values) < 1:
-                raise ValueError(f"view.{name} is {values!r}, expected pixels, a list of one or more")
+                raise SettingError(f"view.{name} is {values!r}, expected pixels, a list of one or more")
         if len(self.crop_sides) != 2 or self.crop_sides[0] > self.crop_sides[1]:
-            raise ValueError(f"view.crop_sides is {self.crop_sides!r}, expected (least, most)")
+            raise SettingError(f"view.crop_sides is {self.crop_sides!r}, expected (least, most)")
         for name in ("hflip", "crop"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"view.{name} is {getattr(self, name)!r}, expected a probability")
+                raise SettingError(f"view.{name} is {getattr(self, name)!r}, expected a probability")
 
     @classmethod
     def parse(cls, view: Mapping) -> "WholeSpec":
         """Of the ``view`` of a config. Raises TypeError: it has keys that are not known; the message names those."""
         unknown, known = sorted(set(view) - set(cls.__dataclass_fields__)), sorted(cls.__dataclass_fields__)
         if unknown:
-            raise TypeError(f"view has unknown keys {unknown}; known are {known}")
+            raise SettingError(f"view has unknown keys {unknown}; known are {known}")
         return cls(**view)
 
 

@@ -12,6 +12,7 @@ from densessl.data.batch import Batch
 from densessl.detectors.matches import RecordingAssigner, per_region
 from densessl.detectors.pretext import Pretext
 from densessl.detectors.samples import data_samples
+from densessl.errors import SettingError
 from densessl.registry import MODELS, PRETEXTS
 from densessl.schedules import Horizon
 from densessl.version import __version__
@@ -133,7 +134,7 @@ class DetectorPretraining(CountingModel):
         """
         super().begin(horizon, seed)
         if not (self.loaded or self.allow_random_backbone or trains(self.detector.backbone)):
-            raise ValueError(
+            raise SettingError(
                 "the detector's backbone is frozen and has no weights: start from a trained one (tools/train.py --init "
                 "FILE), or set model.allow_random_backbone=True to try the machinery with a random one"
             )

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from densessl.branches import build_backbone
+from densessl.errors import SettingError
 from densessl.weights.load import load_backbone
 
 
@@ -45,7 +46,7 @@ class Teacher:
         if self.loaded:
             return
         if not self.allow_random:
-            raise ValueError(
+            raise SettingError(
                 "the teacher has no weights, and no checkpoint holds them: start, and resume, from a trained backbone "
                 "(tools/train.py --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
                 "with a random one"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densessl.branches import MLP
 from densessl.constraints import NonNegative, Share
 from densessl.detectors.pretext import Pretext
+from densessl.errors import SettingError
 from densessl.losses import full_precision, global_count
 from densessl.registry import PRETEXTS
 
@@ -46,7 +47,7 @@ class UPDETR(Pretext):
     def attach(self, detector):
         kind = type(detector).__name__
         if kind not in ENTRIES or getattr(detector, "as_two_stage", False):
-            raise ValueError(
+            raise SettingError(
                 f"UPDETR: {kind} picks its queries from the encoder's output, or is not known; expected one of "
                 f"{sorted(ENTRIES)} in one stage. DETReg works on all"
             )
@@ -137,7 +138,7 @@ def patches_an_image(owner: Tensor, images: int) -> int:
     """
     counts = torch.bincount(owner, minlength=images).tolist()
     if set(counts) != {counts[0] or None}:
-        raise ValueError(
+        raise SettingError(
             f"UPDETR: images have {counts} regions, expected the same number for all, and at least one: set "
             "dataset.at_least to the number that is drawn"
         )

@@ -130,7 +130,7 @@ class LARS(Optimizer):
         }
         for name, value in options.items():
             if value is not None and value < 0:
-                raise ValueError(f"LARS: {name} is {value}, expected a number >= 0")
+                raise SettingError(f"LARS: {name} is {value}, expected a number >= 0")
         super().__init__(params, dict(options, trust=trust, form=form))
 
     def add_param_group(self, param_group: dict) -> None:
@@ -213,13 +213,13 @@ def split_parameters(
     lr_mult = dict(lr_mult or {})
     unknown = [rule for rule in exclude if rule not in EXCLUSIONS]
     if isinstance(exclude, str) or unknown:
-        raise ValueError(f"exclude={exclude!r}: expected a tuple of rules among {sorted(EXCLUSIONS)}")
+        raise SettingError(f"exclude={exclude!r}: expected a tuple of rules among {sorted(EXCLUSIONS)}")
     if isinstance(constant_lr, str):
-        raise ValueError(f"constant_lr={constant_lr!r}: expected a tuple of prefixes of parameter names")
+        raise SettingError(f"constant_lr={constant_lr!r}: expected a tuple of prefixes of parameter names")
 
     named = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
     if not named:
-        raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")
+        raise SettingError(f"{type(model).__name__} has no parameter that requires a gradient")
     for pattern in no_decay:
         if not any(fnmatchcase(name, pattern) for name, _ in named):
             raise _unmatched("no_decay pattern", pattern, named)
@@ -288,7 +288,7 @@ class DenseOptimWrapperConstructor:
         self.wrapper_cfg.setdefault("type", self.WRAPPER)
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer", None) or {})
         if "type" not in self.optimizer_cfg or "lr" not in self.optimizer_cfg:
-            raise ValueError("optim_wrapper.optimizer needs `type` and `lr`")
+            raise SettingError("optim_wrapper.optimizer needs `type` and `lr`")
         self.paramwise_cfg = dict(paramwise_cfg or {})
         for key in self.paramwise_cfg:
             choose("paramwise_cfg key", key, self.KEYS)

@@ -111,7 +111,7 @@ class LRHook(Hook):
         rule: Literal["linear", "sqrt", "none"] = "linear",
     ):
         if rule not in RULES:
-            raise ValueError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
+            raise SettingError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
         build_schedule(with_rate(schedule, 1.0))  # a wrong config is told before anything is set up
         self.shape = dict(schedule)
         self.reference_batch = reference_batch

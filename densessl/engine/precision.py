@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 
 from densessl.constraints import Config, Count, Positive
+from densessl.errors import SettingError
 from densessl.registry import OPTIM_WRAPPERS
 from densessl.wording import choose
 
@@ -49,7 +50,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """
     choose("precision", precision, PRECISIONS)
     if precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"precision='fp16' needs a CUDA device, found {device.type!r}: use 'bf16', 'fp32' or 'auto'")
+        raise SettingError(f"precision='fp16' needs a CUDA device, found {device.type!r}: use 'bf16', 'fp32' or 'auto'")
     if precision == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     return precision
@@ -123,7 +124,9 @@ class DenseOptimWrapper(OptimWrapper):
         if clip_type == "per_parameter":
             del clip_grad["type"]
             if set(clip_grad) != {"max_norm"}:
-                raise ValueError(f"clip_grad of type 'per_parameter' needs `max_norm` alone, found {sorted(clip_grad)}")
+                raise SettingError(
+                    f"clip_grad of type 'per_parameter' needs `max_norm` alone, found {sorted(clip_grad)}"
+                )
         super().__init__(optimizer, accumulative_counts, clip_grad)
         if clip_type == "per_parameter":
             self.clip_func = clip_each_grad_

@@ -197,7 +197,7 @@ class DenseRunner(Runner):
             TypeError: the state of the model or of a hook holds more than tensors and plain data.
         """
         if file_client_args is not None or backend_args is not None:
-            raise ValueError(
+            raise SettingError(
                 "CheckpointHook: file_client_args and backend_args must be None, checkpoints are local files"
             )
         meta = dict(meta or {})

@@ -9,6 +9,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 
+from densessl.errors import SettingError
 from densessl.registry import DATASETS
 
 
@@ -20,7 +21,7 @@ class _Named(COCO):
         ids = {category["name"]: category["id"] for category in self.dataset["categories"]}
         missing = [name for name in cat_names if name not in ids]
         if missing:
-            raise ValueError(f"metainfo.classes: the file has no categories {missing}; all it has: {','.join(ids)}")
+            raise SettingError(f"metainfo.classes: the file has no categories {missing}; all it has: {','.join(ids)}")
         return [ids[name] for name in cat_names]
 
 
@@ -56,7 +57,7 @@ class OneClassCocoDataset(CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         if len(self.metainfo["classes"]) != 1:
-            raise ValueError(f"OneClassCocoDataset: metainfo.classes={self.metainfo['classes']}, expected one name")
+            raise SettingError(f"OneClassCocoDataset: metainfo.classes={self.metainfo['classes']}, expected one name")
         images = super().load_data_list()
         for image in images:
             for instance in image["instances"]:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from densessl.data.sources import DataNotFound
+from densessl.errors import SettingError
 from densessl.files import written_whole
 
 # The classes with instances that are evaluated, by id; caravans (29) and trailers (30) are not.
@@ -88,7 +89,7 @@ def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
     from pycocotools import mask  # of the det extra
 
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.itemsize < 2:
-        raise ValueError(f"found an array {ids.shape} of {ids.dtype}, expected (H, W) of 16-bit instance ids")
+        raise SettingError(f"found an array {ids.shape} of {ids.dtype}, expected (H, W) of 16-bit instance ids")
     columns = np.asfortranarray(ids)  # run lengths go down columns: turned once, not for each instance
     annotations = []
     for value in np.flatnonzero(np.bincount(ids.ravel())).tolist():
@@ -164,4 +165,4 @@ def _convert(maps: Path, name: str) -> tuple[tuple[int, int], list[dict[str, Any
     try:
         return ids.shape, instances_of(ids)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise SettingError(f"{file}: {error}") from error

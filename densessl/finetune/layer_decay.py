@@ -7,6 +7,7 @@ from torch import nn
 
 from densessl.constraints import Range
 from densessl.engine.lars import DenseOptimWrapperConstructor
+from densessl.errors import SettingError
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from densessl.weights.state import bare_model
 
@@ -44,13 +45,13 @@ class LayerDecayConstructor(DenseOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.decay_rate = self.paramwise_cfg.get("decay_rate", 1.0)
         if not 0 < self.decay_rate <= 1:
-            raise ValueError(f"paramwise_cfg.decay_rate is {self.decay_rate}, expected a number in (0, 1]")
+            raise SettingError(f"paramwise_cfg.decay_rate is {self.decay_rate}, expected a number in (0, 1]")
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = bare_model(model)
         backbone = getattr(model, "backbone", None)
         if not hasattr(backbone, "layer_of"):
-            raise ValueError(
+            raise SettingError(
                 f"LayerDecayConstructor: found a backbone of the type {type(backbone).__name__}, expected one that "
                 "tells the layer of a parameter (layer_of), such as densessl.ViTDet"
             )

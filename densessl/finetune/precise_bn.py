@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
 
@@ -89,7 +90,7 @@ class PreciseBNHook(Hook):
 
     def __init__(self, batches: int = 200) -> None:
         if batches < 1:
-            raise ValueError(f"PreciseBNHook: batches={batches}, expected at least 1")
+            raise SettingError(f"PreciseBNHook: batches={batches}, expected at least 1")
         self.batches = batches
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:

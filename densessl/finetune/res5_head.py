@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 # What MMDetection gives such a head: He's normal for convolutions, and ones for norms. A pretrained file replaces it.
@@ -44,7 +45,7 @@ class Res5Head(BaseModule):
 
         super().__init__(init_cfg)
         if depth not in ResNet.arch_settings:
-            raise ValueError(f"Res5Head: depth={depth}, expected one of {list(ResNet.arch_settings)}")
+            raise SettingError(f"Res5Head: depth={depth}, expected one of {list(ResNet.arch_settings)}")
         block, stages = ResNet.arch_settings[depth]
         channels = 256 * block.expansion
         self.layer4 = ResLayer(block, channels, 512, stages[3], stride=2, style=style, norm_cfg=norm_cfg)

@@ -18,6 +18,7 @@ from torchvision.models.convnext import LayerNorm2d
 from densessl.branches.positions import resized_table
 from densessl.branches.transformer import LN, Attention, Block, init_linear_, run
 from densessl.branches.vit import PatchEmbed, ViT
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 
@@ -144,9 +145,9 @@ class ViTDet(BaseModule):
     ):
         super().__init__(init_cfg)
         if not set(window_block_indexes) <= set(range(depth)):
-            raise ValueError(f"ViTDet: window_block_indexes={window_block_indexes}, expected numbers below {depth}")
+            raise SettingError(f"ViTDet: window_block_indexes={window_block_indexes}, expected numbers below {depth}")
         if pretrain_img_size % patch_size:
-            raise ValueError(f"ViTDet: pretrain_img_size={pretrain_img_size}, expected a multiple of {patch_size}")
+            raise SettingError(f"ViTDet: pretrain_img_size={pretrain_img_size}, expected a multiple of {patch_size}")
         self.patch_size, self.window_size, self.with_cp = patch_size, window_size, with_cp
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.out_channels, self.out_strides = (embed_dim,), (patch_size,)
@@ -211,7 +212,7 @@ class SimpleFPN(BaseModule):
 
         super().__init__(init_cfg)
         if backbone_channel % 4 or not 0 <= start_level < 4 or num_outs < 4 - start_level:
-            raise ValueError(
+            raise SettingError(
                 f"SimpleFPN: backbone_channel={backbone_channel}, start_level={start_level}, num_outs={num_outs}, "
                 "expected a multiple of 4, one of 0 to 3, and at least 4 - start_level"
             )

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.errors import SettingError
+
 
 class Rectangle(NamedTuple):
     """Columns ``left`` to ``left + width`` and rows ``top`` to ``top + height``, the ends not included, of an image
@@ -56,7 +58,7 @@ def draw_rectangle(
     """
     cells = [side // cell for side in view]
     if not 0 < lower < upper <= min(cells):
-        raise ValueError(
+        raise SettingError(
             f"lower={lower} and upper={upper} cells of {cell} pixels: a rectangle has lower to upper - 1 cells a side, "
             f"at least 1 and less than the {cells[0]} x {cells[1]} cells of a view of {view[0]} x {view[1]} pixels"
         )
@@ -83,7 +85,7 @@ def place_rectangle(draws: RectangleDraws, view: tuple[int, int], cell: int, ali
     starts, sizes = [], [draws.width * cell, draws.height * cell]
     for start, size, side in zip((draws.left, draws.top), sizes, view):
         if size >= side:
-            raise ValueError(
+            raise SettingError(
                 f"a rectangle of {sizes[0]} x {sizes[1]} pixels is not smaller than its view of {view[0]} x {view[1]}"
             )
         last = side // cell * cell - size if aligned else side - 1 - size

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from densessl.errors import SettingError
 from densessl.figures import between_image_cosine, cell_vectors, channel_spread
 from densessl.losses import full_precision
 
@@ -14,7 +15,7 @@ def between_image_similarity(maps: Tensor) -> float:
         ValueError: fewer than two images.
     """
     if len(maps) < 2:
-        raise ValueError(f"between_image_similarity compares images: got {len(maps)}, expected at least 2")
+        raise SettingError(f"between_image_similarity compares images: got {len(maps)}, expected at least 2")
     return float(between_image_cosine(maps))
 
 

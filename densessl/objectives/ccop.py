@@ -170,7 +170,7 @@ class CCOP(Objective):
     ):
         super().__init__(**kwargs)
         if len(levels) != len(sizes) or list(sizes) != sorted(sizes):
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}: sizes={tuple(sizes)} for levels={tuple(levels)}, expected a number for "
                 "each level, in ascending order"
             )
@@ -191,7 +191,7 @@ class CCOP(Objective):
     def projectors(self, channels):
         widths = [channels(level) for level in self.levels]
         if len(set(widths)) > 1:
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}.levels={self.levels} have {widths} channels, expected one width, as levels "
                 "of a neck have"
             )
@@ -214,10 +214,12 @@ class CCOP(Objective):
         """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""
         found = batch.regions
         if found is None:
-            raise ValueError(f"objectives.{self.name} looks at regions, the batch has none: give the config `regions`")
+            raise SettingError(
+                f"objectives.{self.name} looks at regions, the batch has none: give the config `regions`"
+            )
         if found.draws.get("jitter") is None or found.draws["jitter"].shape[1] % 4:
             numbers = {name: value.shape[1] for name, value in found.draws.items()}
-            raise ValueError(
+            raise SettingError(
                 f"regions.uniforms is {numbers}; objectives.{self.name} expects jitter=4 * J for J jittered copies"
             )
         chosen = torch.ones_like(found.owner, dtype=torch.bool)

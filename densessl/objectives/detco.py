@@ -11,6 +11,7 @@ from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.constraints import AutoCount, Count, NonNegative, Positive
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.losses import info_nce, unit
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, View
 from densessl.registry import OBJECTIVES
@@ -65,11 +66,11 @@ class DetCo(Objective):
     ):
         super().__init__(views=views or ((0, 1, 2, 3) if local else (0, 1)), **kwargs)
         if len(self.views) != (4 if local else 2):
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}.views is {self.views}; with local={local} it takes {4 if local else 2} views"
             )
         if len(levels) != len(weights):
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}.weights is {weights}, expected one for each of the levels {levels}"
             )
         self.levels = tuple(levels)
@@ -109,7 +110,7 @@ class DetCo(Objective):
         patches in random slots, as in PIRL."""
         images, draws = batch.views[view], batch.draws[view]
         if "jigsaw" not in draws:
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}: view {view} comes with the draws {sorted(draws)}; "
                 f"give views[{view}] uniforms=dict(jigsaw={3 * self.grid**2})"
             )

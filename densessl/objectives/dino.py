@@ -11,6 +11,7 @@ from densessl.branches.prototypes import DINOHead
 from densessl.branches.queue import Centre
 from densessl.constraints import Count, Positive, Share
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.losses import centred_softmax, cross_view_entropy
 from densessl.objectives.base import Forward, Objective, View
 from densessl.registry import OBJECTIVES
@@ -51,7 +52,7 @@ class MultiCrop(Objective):
     ):
         super().__init__(**kwargs)
         if not views or not all(isinstance(group, list | tuple) for group in views) or len(views[0]) < 2:
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}.views is {views}; expected groups of crops, at least two global ones first, "
                 "such as ((0, 1), (2, 3, 4))"
             )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.geometry import (
     Rectangle,
     RectangleDraws,
@@ -113,7 +114,7 @@ class RegionSwap(Objective):
         try:
             return draw_rectangle(rng, view, self.cell, self.lower, self.upper, self.placement == "cells")
         except ValueError as error:
-            raise ValueError(f"objectives.{self.name}: {error}") from None
+            raise SettingError(f"objectives.{self.name}: {error}") from None
 
     def swap(self, images: Tensor, view: View, step: Step) -> Swap:
         """How the composites of ``images`` (N, C, H, W), the given view, are made in this step: always the same."""
@@ -147,7 +148,7 @@ class RegionSwap(Objective):
         images, features = batch.views[view], maps["online"][f"composite{view}"][self.level]
         for found, side in zip(features.shape[2:], images.shape[2:]):
             if found not in (side // self.cell, -(-side // self.cell)):
-                raise ValueError(
+                raise SettingError(
                     f"objectives.{self.name}.cell is {self.cell}, but level {self.level!r} has {found} cells for "
                     f"{side} pixels; expected the stride of that level, about {side / found:g}"
                 )

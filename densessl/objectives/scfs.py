@@ -10,6 +10,7 @@ from densessl.branches.prototypes import ShallowHead
 from densessl.branches.queue import Centre
 from densessl.constraints import Count
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.losses import cell_cosines, centred_softmax, cross_view_entropy, full_precision, soft_cross_entropy
 from densessl.objectives.dino import MultiCrop, target_figures
 from densessl.registry import OBJECTIVES
@@ -50,7 +51,7 @@ class SCFS(MultiCrop):
     ):
         super().__init__(**kwargs)
         if not self.locals or not levels:
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name} has views={self.groups} and levels={levels}; expected a group of local crops "
                 "and at least one level"
             )

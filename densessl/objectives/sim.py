@@ -14,6 +14,7 @@ from densessl.branches.norm import NormConfig
 from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
 from densessl.constraints import Count, NonNegative, Positive, Whole
+from densessl.errors import SettingError
 from densessl.figures import between_image_cosine, channel_spread
 from densessl.geometry import axis_aligned, relative_cells
 from densessl.losses import correlation, full_precision, unigrad_terms, valid_mean
@@ -81,9 +82,9 @@ class SIM(Objective):
         self.predict = choose(f"objectives.{self.name}.predict", predict, ("features", "pixels"))
         self.score = choose(f"objectives.{self.name}.score", score, ("all", "masked"))
         if score == "masked" and (self.views[0] != self.views[1] or not masked):
-            raise ValueError(f"objectives.{self.name}.score is 'masked', expected masked=True and views=(v, v)")
+            raise SettingError(f"objectives.{self.name}.score is 'masked', expected masked=True and views=(v, v)")
         if dim % 4:
-            raise ValueError(f"objectives.{self.name}.dim is {dim}, expected a multiple of 4")
+            raise SettingError(f"objectives.{self.name}.dim is {dim}, expected a multiple of 4")
         self.patch_size, self.dim = patch_size, dim
         block = dict(heads=heads, mlp_ratio=mlp_ratio, layer_scale=layer_scale, with_cp=with_cp)
         self.projector = dict(depth=projector_depth, norm=projector_norm, **block)
@@ -150,7 +151,7 @@ class SIM(Objective):
     def _cells(self, tokens: Tensor, cells: int) -> Tensor:
         """Tokens (N, [1 +] P, D) without the class token."""
         if tokens.shape[1] - cells not in (0, 1):
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}.patch_size is {self.patch_size}, which makes {cells} cells of view "
                 f"{self.views[1]}; the backbone gives {tokens.shape[1]} tokens, expected as many or one more"
             )
@@ -161,7 +162,7 @@ class SIM(Objective):
         first, second = (batch.geometry[view] for view in self.views)
         # Whether views are turned is a matter of the config: to look once is enough, and waits for the device once.
         if not self._checked and not axis_aligned(first, second).all():
-            raise ValueError(
+            raise SettingError(
                 f"objectives.{self.name}: views {self.views} are turned against each other, expected shifts, sizes and "
                 "flips only: leave `rotate` out of them"
             )

@@ -13,6 +13,7 @@ from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.constraints import Count, Positive, Range
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
@@ -103,11 +104,11 @@ class SwAV(Objective):
     ):
         refuse_renamed(SwAV, kwargs)
         if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
-            raise ValueError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
+            raise SettingError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
         self.groups = tuple(map(tuple, views))
         super().__init__(views=sum(self.groups, ()), **kwargs)
         if not assign or not set(assign) <= set(self.views):
-            raise ValueError(f"objectives.{self.name}.assign is {assign}; expected some of its views {self.views}")
+            raise SettingError(f"objectives.{self.name}.assign is {assign}; expected some of its views {self.views}")
         self.hidden = hidden
         self.dim = dim
         self.temperature = temperature

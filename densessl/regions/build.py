@@ -26,6 +26,7 @@ from densessl.data.decode import UnreadableImage, open_image
 from densessl.data.path_table import PathTable
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
+from densessl.errors import SettingError
 from densessl.regions.journal import Journal, image_record, refuse_other_plan, unreadable_record
 from densessl.regions.proposals import Proposals
 from densessl.regions.store import RegionStore
@@ -74,7 +75,7 @@ def build(
     """
     for name, value in (("per_image", per_image), ("draws", draws)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+            raise SettingError(f"{name} is {value}, expected at least 1")
     listed = list_images(source, root)
     images = _Images(listed.root, _each_once(listed.paths), generator, select, per_image, draws, seed)
     plan = json.loads(
@@ -137,7 +138,7 @@ class _Images(Dataset):
         except (ImportError, ValueError):
             raise
         except Exception as error:
-            raise ValueError(f"{self.generator} fails on a picture of 64 x 64: {error!r}") from error
+            raise SettingError(f"{self.generator} fails on a picture of 64 x 64: {error!r}") from error
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -9,6 +9,7 @@ import numpy as np
 
 from densessl.data.decode import UnreadableImage, read_image
 from densessl.data.sources import list_images
+from densessl.errors import SettingError
 from densessl.regions.draw import Shown, draw_regions
 from densessl.regions.import_formats import Images, list_of, read_json
 from densessl.regions.match import match_paths
@@ -74,7 +75,7 @@ def check(
         ValueError: no annotated image is in the store, none of the store's in ``data``, or a picture wanted without.
     """
     if picture is not None and data is None:
-        raise ValueError(f"a picture, {picture}, needs data: the images")
+        raise SettingError(f"a picture, {picture}, needs data: the images")
     store = RegionStore(out)
     store.verify()
     found = statistics(store)
@@ -120,7 +121,7 @@ class _Truth(NamedTuple):
                 rows[images.with_id(one["image_id"])].append((x, y, x + width, y + height, area))
         meant = match_paths(rows, store.paths())
         if not meant:
-            raise ValueError(
+            raise SettingError(
                 f"none of the {len(rows)} images of {place}, such as {next(iter(rows), None)!r}, is among the "
                 f"{len(store)} of {store.path}, such as {next(store.paths())!r}"
             )
@@ -135,10 +136,11 @@ class _Truth(NamedTuple):
 
 def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
     """Evenly spaced images of the data that have regions, and objects where these are known."""
-    root, paths = list_images(data)
+    listed = list_images(data)
+    root, paths = listed.root, listed.paths
     places = match_paths(store.paths(), paths, root)
     if not places:
-        raise ValueError(
+        raise SettingError(
             f"no image of {data}, such as {paths[0]!r}, is in {store.path}, such as {next(store.paths())!r}"
         )
     wanted = [path for path in places if truth is None or len(truth.objects.get(path, [()])[0])]
@@ -153,5 +155,5 @@ def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -
         if pixels.shape[1::-1] == size:
             shown.append(Shown(path, pixels, found, None if truth is None else truth.objects[path][0]))
     if not shown:
-        raise ValueError(f"no image of {data} can be read and has the size that {store.path} was made of")
+        raise SettingError(f"no image of {data} can be read and has the size that {store.path} was made of")
     return shown

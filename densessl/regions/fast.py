@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
+from densessl.errors import SettingError
 from densessl.extras import import_extra
 from densessl.regions.generators import shrunk
 from densessl.regions.proposals import Proposals
@@ -59,23 +60,23 @@ class FastSelectiveSearch:
         for key in ("colours", "scales", "similarities"):
             values = getattr(self, key)
             if not isinstance(values, (list, tuple)) or not values:
-                raise ValueError(f"{name}.{key} is {values!r}, expected a list of one or more")
+                raise SettingError(f"{name}.{key} is {values!r}, expected a list of one or more")
         spaces = sorted(_kernels()[0].SPACES)
         for value in self.colours:
             if value not in spaces:
-                raise ValueError(f"{name}.colours has {value!r}, expected some of {spaces}")
+                raise SettingError(f"{name}.colours has {value!r}, expected some of {spaces}")
         for value in self.similarities:
             if not value or set(value) - set(PARTS) or len(set(value)) < len(value):
-                raise ValueError(f"{name}.similarities has {value!r}, expected each letter of {PARTS!r} at most once")
+                raise SettingError(f"{name}.similarities has {value!r}, expected each letter of {PARTS!r} at most once")
         if min(self.scales) < 0:
-            raise ValueError(f"{name}.scales is {self.scales!r}, expected none below 0")
+            raise SettingError(f"{name}.scales is {self.scales!r}, expected none below 0")
         if self.sigma < 0 or self.min_size < 1 or not 0 < self.near <= 1:
-            raise ValueError(
+            raise SettingError(
                 f"{name} has sigma={self.sigma}, min_size={self.min_size}, near={self.near}, expected sigma >= 0, "
                 "min_size >= 1 and 0 < near <= 1"
             )
         if self.max_side is not None and self.max_side < 1:
-            raise ValueError(f"{name}.max_side is {self.max_side}, expected a positive number, or None")
+            raise SettingError(f"{name}.max_side is {self.max_side}, expected a positive number, or None")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         """Proposals of one image.

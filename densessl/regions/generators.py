@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from densessl.errors import SettingError
 from densessl.extras import import_extra
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS
@@ -39,11 +40,11 @@ class Grid:
 
     def __post_init__(self):
         if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"Grid.scales is {self.scales}, expected numbers above 0, up to 1")
+            raise SettingError(f"Grid.scales is {self.scales}, expected numbers above 0, up to 1")
         if not self.aspects or min(self.aspects) <= 0:
-            raise ValueError(f"Grid.aspects is {self.aspects}, expected positive numbers")
+            raise SettingError(f"Grid.aspects is {self.aspects}, expected positive numbers")
         if not 0 <= self.overlap < 1:
-            raise ValueError(f"Grid.overlap is {self.overlap}, expected at least 0 and below 1")
+            raise SettingError(f"Grid.overlap is {self.overlap}, expected at least 0 and below 1")
 
     @property
     def count(self) -> int:
@@ -86,10 +87,10 @@ class RandomBoxes:
 
     def __post_init__(self):
         if self.count < 1:
-            raise ValueError(f"RandomBoxes.count is {self.count}, expected a positive number")
+            raise SettingError(f"RandomBoxes.count is {self.count}, expected a positive number")
         for name, (low, high), top in (("area", self.area, 1), ("aspect", self.aspect, math.inf)):
             if not 0 < low <= high <= top:
-                raise ValueError(f"RandomBoxes.{name} is {(low, high)}, expected 0 < low <= high <= {top}")
+                raise SettingError(f"RandomBoxes.{name} is {(low, high)}, expected 0 < low <= high <= {top}")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         size = np.array(image.shape[1::-1], np.float64)
@@ -121,7 +122,7 @@ class RandomPatches:
     def __post_init__(self):
         for name in ("count", "min_side"):
             if getattr(self, name) < 1:
-                raise ValueError(f"RandomPatches.{name} is {getattr(self, name)}, expected a positive number")
+                raise SettingError(f"RandomPatches.{name} is {getattr(self, name)}, expected a positive number")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         height, width = image.shape[:2]
@@ -182,9 +183,9 @@ class OpenCVSelectiveSearch:
 
     def __post_init__(self):
         if self.mode not in ("fast", "quality"):
-            raise ValueError(f"OpenCVSelectiveSearch.mode is {self.mode!r}, expected 'fast' or 'quality'")
+            raise SettingError(f"OpenCVSelectiveSearch.mode is {self.mode!r}, expected 'fast' or 'quality'")
         if self.resize is not None and self.max_side is not None:
-            raise ValueError("OpenCVSelectiveSearch has resize and max_side, expected one of them")
+            raise SettingError("OpenCVSelectiveSearch has resize and max_side, expected one of them")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         cv2 = _opencv()

@@ -15,6 +15,7 @@ import numpy as np
 
 from densessl.data.decode import open_image
 from densessl.data.sources import ImageList, list_images
+from densessl.errors import SettingError
 from densessl.weights.io.array_pickles import Held, load_arrays
 
 _PACKED = {"paths", "boxes", "offsets"}
@@ -87,7 +88,7 @@ class Images:
         if self._by_id is None:
             self._by_id = {Path(path).stem: path for path in self.paths}
         if str(number) not in self._by_id:
-            raise ValueError(
+            raise SettingError(
                 f"{self.source} has no image with the id {number!r}. Give the COCO json that the regions were made with"
             )
         return self._by_id[str(number)]
@@ -126,7 +127,9 @@ def read_npz(place: Path, images: Images | None) -> Entries:
     if not set(arrays.files) >= _PACKED:
         return {name: lambda name=name: _with_scores(arrays[name], f"{place}: {name}") for name in arrays.files}
     if unknown := set(arrays.files) - _PACKED - _PACKED_TOO:
-        raise ValueError(f"{place} has arrays {sorted(unknown)}, expected {sorted(_PACKED)} and {sorted(_PACKED_TOO)}")
+        raise SettingError(
+            f"{place} has arrays {sorted(unknown)}, expected {sorted(_PACKED)} and {sorted(_PACKED_TOO)}"
+        )
     packed = {name: arrays[name] for name in arrays.files}
     offsets, count = packed["offsets"], len(packed["boxes"])
     if (
@@ -135,10 +138,10 @@ def read_npz(place: Path, images: Images | None) -> Entries:
         or offsets[-1] != count
         or (np.diff(offsets) < 0).any()
     ):
-        raise ValueError(f"{place}: offsets have to rise from 0 to {count}, one more than there are paths")
+        raise SettingError(f"{place}: offsets have to rise from 0 to {count}, one more than there are paths")
     for name, length in (("levels", count), ("scores", count), ("sizes", len(packed["paths"]))):
         if len(packed.get(name, range(length))) != length:
-            raise ValueError(f"{place}: {len(packed[name])} {name}, expected {length}")
+            raise SettingError(f"{place}: {len(packed[name])} {name}, expected {length}")
 
     def read(number: int) -> Found:
         part = slice(*offsets[number : number + 2])
@@ -161,12 +164,12 @@ def read_pickle(place: Path, images: Images | None) -> Entries:
     if isinstance(content, dict):
         return {name: lambda name=name: _mmdet(content[name], f"{place}: {name}") for name in content}
     if not isinstance(content, list):
-        raise ValueError(
+        raise SettingError(
             f"{place} holds a {type(content).__name__}, expected the dict or list of proposals of a detector"
         )
     _needs(images, place, "a list of proposals", "the list or COCO json of its images, in the order of the list")
     if len(content) != len(images.paths):
-        raise ValueError(f"{place} has proposals of {len(content)} images, {images.source} has {len(images.paths)}")
+        raise SettingError(f"{place} has proposals of {len(content)} images, {images.source} has {len(images.paths)}")
     return {
         path: lambda one=one, path=path: _mmdet(one, f"{place}: {path}") for path, one in zip(images.paths, content)
     }
@@ -177,9 +180,9 @@ def _detectron2(content: dict, place: Path, images: Images | None) -> Entries:
     scores = content.get("objectness_logits", content.get("scores"))
     mode = int(content.get("bbox_mode", 0))  # detectron2.structures.BoxMode
     if ids is None or len(ids) != len(content["boxes"]) or len(ids) != len(ids if scores is None else scores):
-        raise ValueError(f"{place}: expected as many ids and objectness_logits as boxes, found {sorted(content)}")
+        raise SettingError(f"{place}: expected as many ids and objectness_logits as boxes, found {sorted(content)}")
     if mode not in (0, 1):
-        raise ValueError(f"{place}: bbox_mode is {mode}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
+        raise SettingError(f"{place}: bbox_mode is {mode}, expected 0 (XYXY_ABS) or 1 (XYWH_ABS)")
     _needs(images, place, "Detectron2's proposals", "the COCO json with the images that its ids mean")
 
     def read(number: int) -> Found:
@@ -197,7 +200,7 @@ def _mmdet(one: Any, where: str) -> Found:
     if not isinstance(fields, dict):
         return _with_scores(one, where)
     if "bboxes" not in fields:
-        raise ValueError(f"{where}: expected bboxes and scores, found {sorted(map(str, fields))}")
+        raise SettingError(f"{where}: expected bboxes and scores, found {sorted(map(str, fields))}")
     scores = fields.get("scores")
     return _with_scores(fields["bboxes"], where)._replace(scores=None if scores is None else np.asarray(scores))
 
@@ -208,7 +211,7 @@ def _with_scores(array: Any, where: str) -> Found:
     if boxes.size == 0:
         return Found(np.zeros((0, 4)))
     if boxes.ndim != 2 or boxes.shape[1] not in (4, 5) or boxes.dtype.kind not in "iuf":
-        raise ValueError(
+        raise SettingError(
             f"{where}: boxes of shape {boxes.shape} and type {boxes.dtype}, expected (B, 4) or (B, 5) numbers"
         )
     return Found(boxes[:, :4], boxes[:, 4] if boxes.shape[1] == 5 else None)
@@ -216,23 +219,23 @@ def _with_scores(array: Any, where: str) -> Found:
 
 def _needs(images: Images | None, place: Path, what: str, wanted: str) -> None:
     if images is None:
-        raise ValueError(f"{place} is {what}: give --data, {wanted}")
+        raise SettingError(f"{place} is {what}: give --data, {wanted}")
 
 
 def read_json(place: Path) -> Any:
     try:
         return json.loads(place.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{place} is not JSON: {error}") from error
+        raise SettingError(f"{place} is not JSON: {error}") from error
 
 
 def list_of(content: Any, name: str, place: Path, keys: Iterable[str]) -> list[dict]:
     """A list of dicts that all have ``keys``."""
     found = content.get(name) if isinstance(content, dict) else None
     if not isinstance(found, list):
-        raise ValueError(f"{place} is not in COCO format: expected a list under {name!r}")
+        raise SettingError(f"{place} is not in COCO format: expected a list under {name!r}")
     for number, one in enumerate(found):
         for key in keys:
             if not isinstance(one, dict) or key not in one:
-                raise ValueError(f"{place}: {name}[{number}] has no {key!r}")
+                raise SettingError(f"{place}: {name}[{number}] has no {key!r}")
     return found

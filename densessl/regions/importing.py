@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from densessl.data.decode import UnreadableImage
+from densessl.errors import SettingError
 from densessl.regions.import_formats import Found, Images, read_coco, read_npz, read_pickle
 from densessl.regions.match import match_paths
 from densessl.regions.proposals import Proposals
@@ -91,7 +92,7 @@ def import_regions(
     place = Path(source)
     read = _READERS[_format(place, format)]
     if top is not None and top < 1:
-        raise ValueError(f"top is {top}, expected a positive number, or None for all")
+        raise SettingError(f"top is {top}, expected a positive number, or None for all")
     images = None if data is None else Images(data)
     entries = read(place, images)
     report = ImportReport(place.name)
@@ -102,7 +103,7 @@ def import_regions(
         report.unmatched = [name for name in entries if name not in paths]
         report.without = len(images.paths) - len(paths)
         if entries and not paths:
-            raise ValueError(
+            raise SettingError(
                 f"no name in {place} means an image of {images.source}: it has {next(iter(entries))!r}, the data has "
                 f"{images.paths[0]!r}"
             )
@@ -111,7 +112,7 @@ def import_regions(
         for name, path in paths.items():
             found = entries[name]()
             if found.size is None and images is None:
-                raise ValueError(
+                raise SettingError(
                     f"{place} does not say the sizes of its images: give --data, their folder or COCO json"
                 )
             try:
@@ -133,9 +134,9 @@ def _format(place: Path, format: str) -> str:
         return format
     by_extension = {extension: name for name, extensions in FORMATS.items() for extension in extensions}
     if format != "auto":
-        raise ValueError(f"format is {format!r}, expected one of {['auto', *FORMATS]}")
+        raise SettingError(f"format is {format!r}, expected one of {['auto', *FORMATS]}")
     if place.suffix.lower() not in by_extension:
-        raise ValueError(
+        raise SettingError(
             f"{place}: expected {', '.join(by_extension)}; or say which it is: --format {'|'.join(FORMATS)}"
         )
     return by_extension[place.suffix.lower()]
@@ -148,7 +149,7 @@ def _fit(found: Found, size: tuple[int, int], top: int | None, where: str, repor
     levels = np.ones(count, np.int64) if found.levels is None else np.asarray(found.levels, np.int64)
     if found.scores is not None:
         if len(found.scores) != count:
-            raise ValueError(f"{where}: {len(found.scores)} scores for {count} boxes")
+            raise SettingError(f"{where}: {len(found.scores)} scores for {count} boxes")
         order = np.argsort(-np.asarray(found.scores, np.float64), kind="stable")
         boxes, levels = boxes[order], levels[order]
     inside = boxes.clip(0, np.array(size * 2))

@@ -12,6 +12,7 @@ import torch
 from torchvision.ops import nms
 
 from densessl.constraints import Count, NonNegative, Share
+from densessl.errors import SettingError
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_SELECTIONS
 
@@ -47,9 +48,9 @@ class TopK:
 
     def __post_init__(self):
         if self.ranking not in RANKINGS:
-            raise ValueError(f"TopK.ranking is {self.ranking!r}, expected one of {RANKINGS}")
+            raise SettingError(f"TopK.ranking is {self.ranking!r}, expected one of {RANKINGS}")
         if self.k is not None and self.k < 1:
-            raise ValueError(f"TopK.k is {self.k}, expected a positive number, or None for all")
+            raise SettingError(f"TopK.k is {self.k}, expected a positive number, or None for all")
 
     def __call__(self, found: Proposals, size: tuple[int, int], rng: np.random.Generator) -> Proposals:
         if self.ranking == "random":

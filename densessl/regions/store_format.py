@@ -25,7 +25,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from densessl.errors import DensesslError
+from densessl.errors import DensesslError, SettingError
 from densessl.files import sha256
 from densessl.regions.proposals import Proposals
 
@@ -72,7 +72,7 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
     """
     width, height = (int(side) for side in size)
     if min(width, height) < 1 or max(width, height) >= 2**32:
-        raise ValueError(f"{path}: the image has size {size}, expected a positive width and height")
+        raise SettingError(f"{path}: the image has size {size}, expected a positive width and height")
     if not draws:
         raise ValueError(f"{path}: no draw of regions, expected at least one (it may be without boxes)")
     boxes = np.concatenate([np.asarray(draw.boxes, np.float64).reshape(-1, 4) for draw in draws])
@@ -83,11 +83,11 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
     inside = (boxes >= -_SLACK) & (boxes <= sides + _SLACK)
     good = inside.all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
     if not good.all():
-        raise ValueError(
+        raise SettingError(
             f"{path}: box {boxes[~good][0].tolist()} is empty, not finite or leaves the image of {width} x {height}"
         )
     if not ((levels >= 1) & (levels <= QUANTA)).all():
-        raise ValueError(f"{path}: levels from {levels.min()} to {levels.max()}, expected 1 to {QUANTA}")
+        raise SettingError(f"{path}: levels from {levels.min()} to {levels.max()}, expected 1 to {QUANTA}")
     rows = np.empty((len(boxes), 5), "<u2")
     rows[:, :4] = np.rint(boxes * QUANTA / sides).clip(0, QUANTA)
     rows[:, 4] = levels
@@ -186,9 +186,9 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
         if draws is None:
             draws = len(packed.counts)
         if "\0" in path:
-            raise ValueError(f"{path!r} has a zero byte, which no path can have")
+            raise SettingError(f"{path!r} has a zero byte, which no path can have")
         if len(packed.counts) != draws:
-            raise ValueError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
+            raise SettingError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
         rows.append((path_hash(path), place, first, *packed.size, packed.exact, packed.counts))
         if len(rows) == _ROWS:
             chunks.append(np.array(rows, entry_type(draws)))
@@ -197,7 +197,7 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
         boxes.write(packed.rows.tobytes())
         first += len(packed.rows)
     if draws is None:
-        raise ValueError("no image, and a store needs at least one")
+        raise SettingError("no image, and a store needs at least one")
     chunks.append(np.array(rows, entry_type(draws)))
     return np.concatenate(chunks)
 
@@ -211,7 +211,7 @@ def _refuse_twins(entries: np.ndarray, paths: Path) -> None:
             file.seek(place)
             path = b"".join(iter(lambda: file.read(1), b"\0"))
             if path in seen:
-                raise ValueError(f"{path.decode('utf-8', 'surrogateescape')!r} comes twice, expected each image once")
+                raise SettingError(f"{path.decode('utf-8', 'surrogateescape')!r} comes twice, expected each image once")
             seen.add(path)
 
 

@@ -112,7 +112,7 @@ def test_ops_are_built_from_configs():
     assert [type(op) for op in recipe.ops] == [Solarize, Grayscale, ColorJitter]
     with pytest.raises(SettingError, match=r"photometric\[1\]\.type 'GausianBlur' is unknown; .* GaussianBlur"):
         Photometric([VIEW_1[0], {"type": "GausianBlur", "p": 0.2}])
-    with pytest.raises(TypeError, match=r"ops\[0\] is a str"):
+    with pytest.raises(SettingError, match=r"ops\[0\] is a str"):
         Photometric(["Grayscale"])
 
 

@@ -50,7 +50,7 @@ def options(**changes):
 
 
 def train(photos, work_dir, *arguments, **changes):
-    changes.setdefault("experiment_name", f"{Path(work_dir).name}{len(arguments)}")
+    changes.setdefault("experiment_name", f"run_{Path(work_dir).name}{len(arguments)}")
     return main(
         [
             CONFIG,

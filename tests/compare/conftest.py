@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from densessl.compare import Grid
+from densessl.comparison import Grid
 
 CONFIG = """
 name = "{{$COMPARED:toy}}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from densessl.compare.cells import Cell, CompareError, Failure, command_text, run_cells
+from densessl.comparison.cells import Cell, CompareError, Failure, command_text, run_cells
 from densessl.files import sha256
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densessl.cli import compare as cli
-from densessl.compare import Grid
+from densessl.comparison import Grid
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from densessl.compare.cells import CompareError
-from densessl.compare.results import choose_metrics, read_curve, read_loads, read_run, read_step_seconds, value
+from densessl.comparison.cells import CompareError
+from densessl.comparison.results import choose_metrics, read_curve, read_loads, read_run, read_step_seconds, value
 
 # An epoch's end of a stock MMDetection run, whose evaluation counts epochs.
 BY_EPOCH = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from densessl.compare import CompareError, read_results, run_grid
+from densessl.comparison import CompareError, read_results, run_grid
 
 
 def quiet(line):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from densessl.compare.statistics import ERRORS, RULE, paired, spread, standard_error
+from densessl.comparison.statistics import ERRORS, RULE, paired, spread, standard_error
 
 RNG = np.random.default_rng(0)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from densessl.compare import Results, report, summary
-from densessl.compare.curve import draw_curves, draw_fractions, places_of, save
+from densessl.comparison import Results, report, summary
+from densessl.comparison.curve import draw_curves, draw_fractions, places_of, save
 
 AP, MIOU = "coco/bbox_mAP", "mIoU"
 

@@ -65,8 +65,9 @@ def shrink(config, width: int = 32):
 def build(name: str) -> nn.Module:
     """The named detector with random weights, in training mode; the same weights for each call."""
     torch.manual_seed(0)
-    # Conditional DETR's decoder encodes positions in 256 channels whatever its config says.
-    width = 256 if name == "Conditional DETR" else 32
+    # Conditional DETR's decoder, and that of DINO in MMDetection 3.3, encode positions in 256 channels whatever their
+    # configs say.
+    width = 256 if name in ("Conditional DETR", "DINO") else 32
     config = ConfigDict(shrink(get_config(f"mmdet::{CONFIGS[name]}").model.to_dict(), width))
     with DefaultScope.overwrite_default_scope("mmdet"):
         model = MODELS.build(config)

@@ -11,6 +11,7 @@ from densessl.data import KeySampler, RegionImages, collate_views
 from densessl.data.decode import EncodedImage
 from densessl.data.detection import cut_patches
 from densessl.data.placed import Placed
+from densessl.errors import SettingError
 from densessl.geometry import affine
 from densessl.preprocessor import RegionPreprocessor
 from densessl.regions import Proposals, RegionSource, StoreError, write_store
@@ -234,7 +235,7 @@ def test_the_preprocessor_names_the_setting_that_differs(folder):
 
 
 def test_errors_name_the_key(folder):
-    with pytest.raises(TypeError, match=r"view has unknown keys \['shorter'\]"):
+    with pytest.raises(SettingError, match=r"view has unknown keys \['shorter'\]"):
         data_set(folder, dict(shorter=3))
     for wrong in (dict(patch=0), dict(at_least=-1), dict(tries=0)):
         name, value = next(iter(wrong.items()))

@@ -49,7 +49,7 @@ def test_a_block_is_a_rectangle_of_the_drawn_size_and_shape():
     for rng in streams(3000):
         mask = np.zeros((100, 120), bool)
         added = add_block(rng, mask, 200, 600, 0.3)
-        (rows, columns) = ndimage.find_objects(mask)[0]
+        (rows, columns) = ndimage.find_objects(mask.astype(np.int64))[0]
         assert mask[rows, columns].all() and mask.sum() == added
         shapes.append((rows.stop - rows.start, columns.stop - columns.start))
         corners.append((rows.start / (100 - shapes[-1][0]), columns.start / (120 - shapes[-1][1])))

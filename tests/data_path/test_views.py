@@ -9,6 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.views import CropDraw, ViewSpec, cut_view, decode_denominator, draw_crop, expand_views
+from densessl.errors import SettingError
 from densessl.geometry import affine
 
 
@@ -78,6 +79,6 @@ def test_a_view_of_a_reduced_image_tells_its_own_box():
 
 
 def test_unknown_view_keys_are_named_and_repeats_written_out():
-    with pytest.raises(TypeError, match=r"views\[1\] has unknown keys \['scales'\]"):
+    with pytest.raises(SettingError, match=r"views\[1\] has unknown keys \['scales'\]"):
         expand_views([dict(size=8), dict(scales=(0, 1))])
     assert [spec.size for spec in expand_views([dict(size=8, repeat=2), dict(size=4)])] == [8, 8, 4]

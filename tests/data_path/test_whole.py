@@ -7,6 +7,7 @@ from torchvision.transforms.functional import _compute_resized_output_size
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.whole import Crop, Flip, Resize, WholeSpec, by_short_side, cut_whole, draw_whole
+from densessl.errors import SettingError
 from densessl.geometry import affine
 
 SPEC = WholeSpec(short=(60, 70), longest=100, crop_short=(90, 110), crop_sides=(80, 120))
@@ -101,5 +102,5 @@ def test_what_cannot_be_is_told(wrong, message):
 
 
 def test_unknown_keys_are_told():
-    with pytest.raises(TypeError, match=r"view has unknown keys \['shortest'\]; known are .*'short'"):
+    with pytest.raises(SettingError, match=r"view has unknown keys \['shortest'\]; known are .*'short'"):
         WholeSpec.parse(dict(shortest=480))

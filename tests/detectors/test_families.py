@@ -1,13 +1,15 @@
 """Every family, pretrained, exported, and fine-tuned as the stock detector of eighty classes it becomes."""
 
 import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from densessl.detectors import DINO33
+from densessl.detectors import DINO33, DetectorPretraining
 from densessl.detectors.dino import RefPointHead
 from densessl.errors import LoadError
 from densessl.registry import MODELS
@@ -20,6 +22,9 @@ pytestmark = pytest.mark.det
 
 UPDETR = dict(type="UPDETR")
 SHAPES_OF_33 = {"type": "densessl.DINO33"}
+# Inputs of the first layer of DINO's `ref_point_head` in either line of MMDetection; and whose is installed.
+WIDTHS = {"mmdet-3.3": 512, "onedl-3.5.1": 1024}
+STOCK_SHAPES = "onedl-3.5.1" if "onedl-mmdetection" in packages_distributions()["mmdet"] else "mmdet-3.3"
 RUNS = [(family, DETREG, {}) for family in FAMILIES]
 RUNS += [("dino", DETREG, SHAPES_OF_33), *((family, UPDETR, {}) for family in ONE_STAGE)]
 NAMES = [f"{family}{'-33' * bool(options)}-{pretext['type']}" for family, pretext, options in RUNS]
@@ -53,6 +58,13 @@ def _states(detector: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         maps = detector.extract_feat(images)
         samples = _samples([(64, 64), (64, 40)], [0, 0])
         return detector.forward_transformer(maps, samples)["hidden_states"]
+
+
+def export_dino(model: DetectorPretraining, out: Path) -> dict:
+    """Export a pretraining. Returns what the file says of the detector."""
+    model.data_preprocessor = MODELS.build(dict(type="RegionPreprocessor"))
+    export_detector(dict(state_dict=model.state_dict(), meta=dict(densessl=model.describe())), out)
+    return torch.load(out.with_suffix(".pth"), weights_only=True)["meta"]["detector"]
 
 
 @pytest.mark.parametrize(("family", "pretext", "options"), RUNS, ids=NAMES)
@@ -105,22 +117,30 @@ def test_pretrained_exported_loaded_and_fine_tuned(tmp_path, family, pretext, op
     assert all(parameters[key].grad.any() for key in learnt if key in parameters)
 
 
-@pytest.mark.parametrize("pretrained", [{}, SHAPES_OF_33], ids=["onedl", "33"])
-def test_dinos_of_two_distributions_do_not_take_each_others_weights(tmp_path, pretrained):
-    model = small("dino", DETREG, **pretrained)
-    model.data_preprocessor = MODELS.build(dict(type="RegionPreprocessor"))
-    export_detector(dict(state_dict=model.state_dict(), meta=dict(densessl=model.describe())), tmp_path / "det")
-    told = torch.load(tmp_path / "det.pth", weights_only=True)["meta"]["detector"]
-    width = model.detector.decoder.ref_point_head.layers[0].in_features
-    assert (told["shapes"], width) == (("mmdet-3.3", 512) if pretrained else ("onedl-3.5.1", 1024))
-    assert told["type"] == "DINO"
-    text = (tmp_path / "det.py").read_text()
-    kind = 'type="densessl.DINO33"'
-    changed = text.replace(kind, 'type="DINO"') if pretrained else text.replace("num_queries", f"{kind}, num_queries")
-    (tmp_path / "other.py").write_text(changed)
-    other = build_detector(str(tmp_path / "other.py"))
-    with pytest.raises(LoadError, match=r"shapes: found .*, expected .*decoder\.ref_point_head\.layers\.0") as caught:
-        load_detector(other, tmp_path / "det.pth")
+@pytest.mark.parametrize(("options", "shapes"), [({}, STOCK_SHAPES), (SHAPES_OF_33, "mmdet-3.3")], ids=["stock", "33"])
+def test_an_exported_dino_says_whose_shapes_it_has(tmp_path, options, shapes):
+    model = small("dino", DETREG, **options)
+    told = export_dino(model, tmp_path / "det")
+    assert (told["shapes"], told["type"]) == (shapes, "DINO")
+    assert model.detector.decoder.ref_point_head.layers[0].in_features == WIDTHS[shapes]
+    assert ('type="densessl.DINO33"' in (tmp_path / "det.py").read_text()) == bool(options)
+
+
+@pytest.mark.parametrize(("found", "expected"), [("onedl-3.5.1", "mmdet-3.3"), ("mmdet-3.3", "onedl-3.5.1")])
+def test_dinos_of_two_distributions_do_not_take_each_others_weights(tmp_path, found, expected):
+    """Only one of the two distributions is installed, so the other's layer is put into the file, or the detector."""
+    from mmdet.models.layers.transformer.utils import MLP  # once densessl stands in for mmcv's operators
+
+    export_dino(small("dino", DETREG, **SHAPES_OF_33), tmp_path / "det")
+    content = torch.load(tmp_path / "det.pth", weights_only=True)
+    content["state_dict"]["decoder.ref_point_head.layers.0.weight"] = torch.zeros(256, WIDTHS[expected])
+    content["meta"]["detector"]["shapes"] = expected
+    torch.save(content, tmp_path / "det.pth")
+    detector = build_detector(str(tmp_path / "det.py"))
+    detector.decoder.ref_point_head = MLP(WIDTHS[found], 256, 256, 2)
+    told = rf"shapes: found {found}, expected {expected}: its decoder\.ref_point_head\.layers\.0"
+    with pytest.raises(LoadError, match=told) as caught:
+        load_detector(detector, tmp_path / "det.pth")
     assert "DINO33" in str(caught.value)
 
 

@@ -16,8 +16,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from densessl.errors import CheckpointError
 
-class RefusedPickle(ValueError):
+
+class RefusedPickle(CheckpointError):
     """The file is no pickle, or names something that is not needed to hold arrays. The message says what."""
 
 

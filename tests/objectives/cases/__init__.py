@@ -31,6 +31,7 @@ class Case:
         single_image: "finite", or "refused" where a head's batch norm cannot do with one image.
         collapsed: name of the logged figure and the value constant features drive it to (within .02).
         bf16: largest deviation of the loss under autocast, relative to max(1, loss).
+        bf16_draws: of the weights, over which that deviation is averaged.
     """
 
     objectives: list[dict]
@@ -49,6 +50,7 @@ class Case:
     single_image: str = "finite"
     collapsed: tuple[str, float] | None = None
     bf16: float = 0.05
+    bf16_draws: int = 1
 
 
 def all_cases() -> dict[str, Case]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from densessl.compare.cells import CHECKPOINTS, RUN, Cell, CompareError
-from densessl.compare.results import read_run, read_step_seconds
+from densessl.comparison.cells import CHECKPOINTS, RUN, Cell, CompareError
+from densessl.comparison.results import read_run, read_step_seconds
 from densessl.configs import load_config
 from densessl.errors import SettingError
 from densessl.files import sha256

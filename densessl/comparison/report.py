@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from densessl.compare.cells import write_json
-from densessl.compare.curve import draw_curves, draw_fractions, save
-from densessl.compare.run import Results
-from densessl.compare.table import report, summary
+from densessl.comparison.cells import write_json
+from densessl.comparison.curve import draw_curves, draw_fractions, save
+from densessl.comparison.run import Results
+from densessl.comparison.table import report, summary
 from densessl.files import written_whole
 
 

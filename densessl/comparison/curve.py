@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from densessl.compare.grid import ALL
-from densessl.compare.results import label, value
-from densessl.compare.run import Results
-from densessl.compare.statistics import spread, standard_error
-from densessl.compare.table import heading
+from densessl.comparison.grid import ALL
+from densessl.comparison.results import label, value
+from densessl.comparison.run import Results
+from densessl.comparison.statistics import spread, standard_error
+from densessl.comparison.table import heading
 from densessl.files import written_whole
 from densessl.finetune.config.label_fractions import parse_labels
 

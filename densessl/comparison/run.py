@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from densessl.compare.cells import Cell, CompareError, Failure, read_record, run_cells, write_json
-from densessl.compare.grid import (
+from densessl.comparison.cells import Cell, CompareError, Failure, read_record, run_cells, write_json
+from densessl.comparison.grid import (
     Grid,
     cell_name,
     cells,
@@ -19,7 +19,7 @@ from densessl.compare.grid import (
     shared_identity,
     timing_cell,
 )
-from densessl.compare.results import choose_metrics, label, value
+from densessl.comparison.results import choose_metrics, label, value
 
 GRID = "grid.json"  # what the last command asked for
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from densessl.compare.grid import ALL
-from densessl.compare.results import is_percent, label
-from densessl.compare.run import Results
-from densessl.compare.statistics import RULE, Difference, Spread, paired, spread
+from densessl.comparison.grid import ALL
+from densessl.comparison.results import is_percent, label
+from densessl.comparison.run import Results
+from densessl.comparison.statistics import RULE, Difference, Spread, paired, spread
 
 UNKNOWN = "–"
 

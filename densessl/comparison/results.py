@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from densessl.compare.cells import OUTPUT, CompareError
+from densessl.comparison.cells import OUTPUT, CompareError
 from densessl.engine.vis_backends import to_json
 from densessl.finetune.config.notes import NOTE
 from densessl.wording import nearest

@@ -3,11 +3,11 @@
 :func:`run_grid` runs a :class:`Grid`; :func:`run_cells` whatever else an experiment is made of.
 """
 
-from densessl.compare.cells import Cell, CompareError, Failure, run_cells
-from densessl.compare.grid import Grid
-from densessl.compare.report import write_results
-from densessl.compare.run import Results, read_results, run_grid
-from densessl.compare.table import report, summary
+from densessl.comparison.cells import Cell, CompareError, Failure, run_cells
+from densessl.comparison.grid import Grid
+from densessl.comparison.report import write_results
+from densessl.comparison.run import Results, read_results, run_grid
+from densessl.comparison.table import report, summary
 
 __all__ = [
     "Cell",
