@@ -1,4 +1,4 @@
-"""How every command ends: an exit code, and a line or two for what its user can mend."""
+"""How every command ends: an exit code, and for an error that the user can fix, one to a few lines."""
 
 import argparse
 import errno
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from densessl.errors import DISK, DONE, SETTINGS, DensesslError
 
-INTERRUPTED = 130  # after Ctrl-C, as of shells
+INTERRUPTED = 130  # after Ctrl-C, as shells do
 EXIT_CODES = """exit codes:
   0    done
   1    a fault of the program (please report the traceback), or a run of a comparison failed
@@ -30,13 +30,13 @@ def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt:
     """Run a command.
 
     Args:
-        run: gives the exit code; None counts as 0.
-        debug: let errors through with their tracebacks.
-        after_interrupt: what to say of how to go on after Ctrl-C.
+        run: returns the exit code; None counts as 0.
+        debug: raise errors with their tracebacks.
+        after_interrupt: how to continue after Ctrl-C, appended to the message.
 
     Returns:
-        The exit code. What a user can mend is told on standard error, in a line or a few. A fault of the program is
-        raised, with its traceback.
+        The exit code. An error that the user can fix is printed to standard error, in one to a few lines. A fault of
+        the program is raised, with its traceback.
     """
     try:
         return run() or DONE
@@ -52,13 +52,13 @@ def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt:
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The exit code for an error that a user can mend; None for a fault of the program."""
+    """The exit code of an error that the user can fix; None for a fault of the program."""
     if isinstance(error, DensesslError):
         return error.exit_code
     if isinstance(error, OSError):
         return DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else SETTINGS
-    # Constructors and readers of densessl refuse what does not fit by a ValueError that says so. One that arises
-    # further inside, in a library that densessl called, is a fault of the program.
+    # Constructors and readers of densessl raise a ValueError with a clear message for arguments that do not fit. One
+    # raised further inside, in a library that densessl called, is a fault of the program.
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and frames and frames[-1].filename.startswith(_HOME):
         return SETTINGS
@@ -66,7 +66,7 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says. Of one that a loader's worker raised, without the worker's traceback."""
+    """The message of an error; if a loader's worker raised it, without the worker's traceback."""
     text = str(error) or type(error).__name__
     if text.startswith("Caught ") and "Original Traceback" in text:
         last = text.strip().splitlines()[-1]
