@@ -8,10 +8,10 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def settle_workers(cfg: Config) -> None:
-    """Resolve the workers of all loaders of a config, in place.
+    """Set the number of workers of all loaders of a config, in place.
 
-    ``num_workers="auto"`` becomes a number. Without workers (``num_workers=0``, as in a debugger), what only
-    workers have is switched off, because PyTorch refuses it: ``persistent_workers``, ``prefetch_factor``, ``timeout``.
+    ``num_workers="auto"`` becomes a number. Without workers (``num_workers=0``, as in a debugger), the settings that
+    PyTorch allows with workers only are removed: ``persistent_workers``, ``prefetch_factor``, ``timeout``.
     """
     for name in LOADERS:
         loader = cfg.get(name)
@@ -25,7 +25,8 @@ def settle_workers(cfg: Config) -> None:
 
 
 def workers(number: int | str) -> int:
-    """Loader workers per process: ``"auto"`` is the cores of this machine over its processes, at most 16."""
+    """Loader workers per process. ``"auto"`` is the number of cores divided by the processes on this machine, at most
+    16."""
     if number != "auto":
         return int(number)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
