@@ -39,7 +39,9 @@ def read_config(name: str | Path) -> Config:
     if Path(path).suffix not in SUFFIXES:
         raise SettingError(f"{name} is no config: expected a Python file")
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        cfg.to_dict()  # what a config imports by Python's own `import`, MMEngine imports when it is looked at
+        return cfg
     except DensesslError:
         raise
     except ImportError as error:
@@ -57,6 +59,8 @@ def unreadable(name: str | Path, error: Exception) -> SettingError:
     text = f"no file {error.filename}" if isinstance(error, FileNotFoundError) and error.filename else str(error)
     kind = "" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: "
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename.endswith(Path(name).name)]
+    if isinstance(error, AttributeError) and Path(name).suffix != ".py":
+        kind, text = "", "expected a dict of settings"
     if isinstance(error, SyntaxError):
         text, lines = str(error.msg), [error.lineno]
     where = f" (line {lines[-1]})" if lines else ""
