@@ -29,7 +29,7 @@ from densessl.schedules import Step
 from densessl.wording import choose
 
 Reader = Callable[[Tensor], Tensor]
-CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES)]  # dict(type="RandomPoints", count=49)
+CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES, trial=True)]  # dict(type="RandomPoints", count=49)
 
 
 class Pairs(NamedTuple):

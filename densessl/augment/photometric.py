@@ -26,7 +26,7 @@ CPU_ROWS = 1
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-OpConfig = Annotated[dict, Config(AUGMENTATIONS)]  # dict(type="Grayscale", p=0.2)
+OpConfig = Annotated[dict, Config(AUGMENTATIONS, trial=True)]  # dict(type="Grayscale", p=0.2)
 
 
 class PhotometricOp:

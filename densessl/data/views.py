@@ -87,7 +87,7 @@ class ViewSpec:
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
 
 
-ViewConfig = Annotated[dict, Config(ViewSpec)]  # an entry of `views`
+ViewConfig = Annotated[dict, Config(ViewSpec, trial=True)]  # an entry of `views`
 
 
 def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:

@@ -73,7 +73,7 @@ class WholeSpec:
         return cls(**view)
 
 
-WholeConfig = Annotated[dict, Config(WholeSpec)]  # the `view` of a config
+WholeConfig = Annotated[dict, Config(WholeSpec, trial=True)]  # the `view` of a config
 
 
 def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The interface every objective has: what it needs from the branches, and what it makes of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from densessl.branches.branch import Branch, Features, Level
 from densessl.constraints import Config
 from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
@@ -185,6 +186,15 @@ class Objective(nn.Module):
     def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:
         """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""
         return {}
+
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        """What the objective needs of the settings of views and regions and does not find, a sentence each.
+
+        Args:
+            views: of an image, in order.
+            regions: config of their source, None without one.
+        """
+        return []
 
     def derive(self, batch: Batch, step: Step) -> dict[str, DerivedView]:
         """New inputs made after preprocessing, by name, which :meth:`plan` may ask for."""

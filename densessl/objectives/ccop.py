@@ -1,7 +1,7 @@
 """CCOP's region terms (Yang, Huang & Crowley, arXiv 2111.13651). The method is MoCo v2 and these."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from densessl.branches.queue import Queue
 from densessl.branches.roi import align_regions, assign_levels
 from densessl.constraints import AutoCount, Count, NonNegative, Positive, Share
 from densessl.data.batch import Batch, Regions
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
@@ -183,6 +184,14 @@ class CCOP(Objective):
         self.region_weight, self.intra_weight = region_weight, intra_weight
         self.truncate, self.chunk, self.mean = truncate, chunk, mean
         self.queue = Queue({"regions": dim}, length)
+
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        if not regions:
+            return ["looks at regions, and the config has no `regions`"]
+        count = (regions.get("uniforms") or {}).get("jitter", 0)
+        if count < 1 or count % 4:
+            return [f"expected regions.uniforms.jitter=4 * J for J jittered copies of a region, found {count}"]
+        return []
 
     def plan(self) -> list[Forward]:
         first, second = self.views

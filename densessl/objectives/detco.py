@@ -1,7 +1,8 @@
 """DetCo (Xie et al., ICCV 2021, arXiv 2102.04803). Its pretraining code was never released: this follows the paper, and
 for what the paper does not say its unofficial port."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.constraints import AutoCount, Count, NonNegative, Positive
 from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.losses import info_nce, unit
 from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, View
@@ -84,6 +86,17 @@ class DetCo(Objective):
         self.tile = tile
         kinds = ("global", "local") if local else ("global",)
         self.queue = Queue({f"{kind}{i}": dim for kind in kinds for i in range(len(self.levels))}, length)
+
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        reasons, numbers = [], 3 * self.grid**2
+        for view in self.views[2:]:
+            count = views[view].uniforms.get("jigsaw", 0)
+            if count != numbers:
+                reasons.append(f"view {view} needs uniforms=dict(jigsaw={numbers}), found jigsaw={count}")
+            cell = min(views[view].width_height) // self.grid
+            if self.tile > cell:
+                reasons.append(f"tile is {self.tile}, and cells of the {self.grid}x{self.grid} grid have {cell} pixels")
+        return reasons
 
     def plan(self) -> list[Forward]:
         branches = ("online", "target")

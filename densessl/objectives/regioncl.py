@@ -1,7 +1,7 @@
 """RegionCL (Xu et al., ECCV 2022, arXiv 2111.12309): contrast of the two parts of composite images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import (
     Rectangle,
@@ -108,6 +109,15 @@ class RegionSwap(Objective):
     def plan(self) -> list[Forward]:
         """The method's own passes, and one for each composite, with batch-norm statistics of its own."""
         return super().plan() + [Forward("online", (f"composite{view}",), (self.level,)) for view in self.swapped()]
+
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        reasons = []
+        for view in self.swapped():
+            try:
+                self.draw(np.random.default_rng(0), views[view].width_height)
+            except ValueError as error:
+                reasons.append(f"view {view}: {error}")
+        return reasons
 
     def draw(self, rng: np.random.Generator, view: tuple[int, int]) -> RectangleDraws:
         """The numbers of a step's rectangle in a view of (width, height) pixels."""

@@ -4,6 +4,7 @@ The released code is followed, which has one dense loss. The global term of the 
 that no released code confirms. Predicting pixels, or the view itself, are the ablations on the way from MAE to SIM.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from densessl.branches.norm import NormConfig
 from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
 from densessl.constraints import Count, NonNegative, Positive, Whole
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.figures import between_image_cosine, channel_spread
 from densessl.geometry import axis_aligned, relative_cells
@@ -94,6 +96,15 @@ class SIM(Objective):
         self.norm_predictions, self.global_weight = norm_predictions, global_weight
         self.keep = "keep" if masked else None
         self._checked = False
+
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        turned = [view for view in self.views if any(views[view].rotate)]
+        reasons = [f"view {view} is rotated; expected shifts, sizes and flips only" for view in turned]
+        for view in self.views:
+            if any(side % self.patch_size for side in views[view].width_height):
+                size = "x".join(map(str, views[view].width_height))
+                reasons.append(f"patch_size is {self.patch_size}, expected a divisor of view {view}'s {size} pixels")
+        return list(dict.fromkeys(reasons))
 
     def plan(self):
         given, asked = self.views

@@ -6,15 +6,21 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
 
+from densessl.configs import is_pretraining
 from densessl.errors import SettingError
 from densessl.extras import missing
 from densessl.settings import lookup
 from densessl.settings.loops import LINKED
+from densessl.settings.pretraining import check_together
 from densessl.settings.run import top_level
 from densessl.settings.walk import Walk
 
+# MMEngine's hooks, which a run has unless it says otherwise.
+DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 ALMOST = 0.88  # from this likeness on, a name at the top of a file is taken for a slip and not for a variable
 
 
@@ -50,20 +56,43 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     content = without_copies(cfg.to_dict())
     found = Walk(content.get("default_scope") or "mmengine")
     problem = lookup.load_scope(found.scope)
-    if problem:
+    if problem:  # no class is known then
         found.problem("default_scope", problem)
+        return found
     import_modules(found, content.get("custom_imports"))
     schema = top_level()
     for key, value in content.items():
-        if key == "view" and "views" in content:  # a variable, left over from a loop over them
-            continue
+        if key == "demo" or (key == "view" and "views" in content):
+            continue  # applied already, or not; a variable, left over from a loop over the views
         if key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
         elif is_slip(key, schema.arguments, given):
             found.problem(key, schema.unknown(key))
     if "model" not in content:
         found.problem("model", "missing, expected the config of a model")
+    if is_pretraining(cfg):
+        check_together(found, content)
+    check_hook_names(found, content.get("default_hooks"))
+    check_optimiser(found, content.get("optim_wrapper"))
     return found
+
+
+def check_hook_names(found: Walk, hooks: Any) -> None:
+    """Note names of ``default_hooks`` that leave out a hook which there is not."""
+    for name, hook in hooks.items() if isinstance(hooks, Mapping) else ():
+        path = f"default_hooks.{name}"
+        if hook is None and name not in DEFAULT_HOOKS and not found.has_problem(path):
+            found.problem(path, f"found None, which leaves out hooks of MMEngine: {', '.join(DEFAULT_HOOKS)}")
+
+
+def check_optimiser(found: Walk, wrapper: Any) -> None:
+    """Note what an optimiser's own constructor refuses, of one parameter."""
+    config = wrapper.get("optimizer") if isinstance(wrapper, Mapping) else None
+    if not isinstance(config, Mapping) or found.has_problem("optim_wrapper.optimizer"):
+        return
+    arguments = {key: value for key, value in config.items() if key not in ("type", "_scope_")}
+    kind = lookup.find(OPTIMIZERS, config["type"], config.get("_scope_", found.scope))
+    found.attempt("optim_wrapper.optimizer", lambda: kind([torch.zeros(1, requires_grad=True)], **arguments))
 
 
 def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
@@ -83,14 +112,14 @@ def import_modules(found: Walk, settings: Any) -> None:
             importlib.import_module(name)
         except ImportError as error:
             if not settings.get("allow_failed_imports"):
-                found.problem(path, f"found {name!r}, which cannot be imported: {reason(error)}")
+                found.problem(path, f"found {name!r}, which cannot be imported: {reason(error, name)}")
 
 
-def reason(error: ImportError) -> str:
-    """Why something cannot be imported."""
+def reason(error: ImportError, name: str) -> str:
+    """Why a module cannot be imported."""
     package = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package and find_spec(package) is None:
-        return str(missing(package, "it"))
+        return "there is no such module" if name.partition(".")[0] == package else str(missing(package, "it"))
     return str(error)
 
 

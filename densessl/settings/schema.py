@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypedDict, get_type_hints
 
 from densessl.constraints import Config
 from densessl.settings.docstrings import meanings_of, summary_of
+from densessl.settings.lookup import MANY
 from densessl.signatures import named_arguments
 from densessl.wording import nearest
 
@@ -65,9 +66,12 @@ class Schema:
             if key in getattr(kind, "RENAMED", {}):
                 return f"is no longer taken; write {kind.RENAMED[key].format(value)}"
         near = " or ".join(nearest(key, self.arguments))
+        hint = f"; did you mean {near}?" if near else ""
+        if near and len(self.arguments) > MANY:
+            return f"unknown{hint}"
         valid = f"valid for {self.title}" if self.title else "valid"
         names = ", ".join(sorted(name for name in self.arguments if not name.startswith("_")))
-        return f"unknown{f'; did you mean {near}?' if near else ''} ({valid}: {names or 'none'})"
+        return f"unknown{hint} ({valid}: {names or 'none'})"
 
 
 class LayerKeys(TypedDict, total=False):
@@ -120,14 +124,12 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     )
 
 
-def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema | None:
-    """Of a dict that one of several classes of one name is built from; None where there is nothing to go by.
+def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema:
+    """Of a dict that one of several classes of one name is built from.
 
     Their annotations are not to be trusted, nor does a missing argument tell anything: what builds them may pass it.
     """
     schemas = [schema_of(kind, Config(kind)) for kind in kinds]
-    if not schemas:
-        return None
     arguments = {name: each for schema in reversed(schemas) for name, each in schema.arguments.items()}
     takes_any = any(schema.takes_any for schema in schemas)
     every = tuple(kind for schema in schemas for kind in schema.kinds)
