@@ -16,6 +16,7 @@ from densessl.engine.runner import DenseRunner
 from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
+from densessl.preflight import check_folder, check_inputs
 from densessl.run_settings import RunSettings
 from densessl.settings import require
 from densessl.weights.read import NONE, open_init
@@ -62,12 +63,16 @@ def build_run(settings: RunSettings) -> DenseRunner:
         DensesslError: settings, data or weights do not fit.
     """
     cfg = run_config(settings)
+    check_folder(cfg.work_dir)
     if is_pretraining(cfg):
+        if settings.demo:
+            pretraining.write_demo(cfg)
         lines = pretraining.settle_sizes(cfg)
         if settings.init and settings.init != NONE:
             open_init(settings.init)  # report a damaged file before anything is built
     else:
         lines = finetuning.read_data(cfg, settings)
+    check_inputs(cfg)
     _init_gloo(settings.launcher)
     runner = DenseRunner.from_cfg(cfg)
     for line in lines:
