@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from densessl.branches.projector import MLP
 from densessl.branches.queue import Queue
 from densessl.data.batch import Batch
+from densessl.errors import SettingError
 from densessl.losses import cross_view_entropy, full_precision, global_count, sinkhorn, unit
 from densessl.objectives.base import Forward, Objective
 from densessl.registry import OBJECTIVES
@@ -17,12 +18,13 @@ from densessl.schedules import Step
 
 
 def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:
-    """Every crop predicts the codes of the *other* crops that have one (section 3.2):
+    """Every crop predicts the codes of the *other* crops that have codes (section 3.2):
     ``mean_i mean_{v != i} mean_n -sum_k code_i log softmax(scores_v / T)``.
 
     Args:
-        scores: by view, (N, K) each, of at least two views.
-        codes: by view, (N, K) each, rows that sum to 1; of some of these views.
+        scores: scores (N, K) by view, of at least two views.
+        codes: codes (N, K) by view, rows that sum to 1, of some of these views.
+        temperature: softmax temperature.
 
     Returns:
         Scalar.
@@ -33,8 +35,8 @@ def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor]
 
 
 def code_figures(codes: Tensor) -> dict[str, Tensor]:
-    """What to watch of codes (M, K): entropy of the mean code over all ranks (ln K where all prototypes are used alike)
-    and its largest entry, and mean entropy of a code, which is ln K where all images look the same."""
+    """Figures of codes (M, K): the entropy of the mean code over all ranks (ln K where all prototypes are used
+    equally), its largest entry, and the mean entropy of a code, which is ln K where all images look the same."""
     usage = global_count(codes.mean(0))
     return {
         "prototype_entropy": torch.special.entr(usage).sum(),
@@ -47,31 +49,36 @@ def code_figures(codes: Tensor) -> dict[str, Tensor]:
 class SwAV(Objective):
     """Swapped prediction of cluster assignments, with multi-crop and a queue.
 
-    Crops score their projections against prototypes; Sinkhorn makes of the scores of the ``assign`` crops, in the
-    *target* branch, codes that use all prototypes alike; each crop predicts the codes of the others. All crops go
-    through the projector as one batch, in both branches, so that its batch norm mixes large and small ones as in the
-    official code: a target of another kind than ``stop_gradient`` therefore runs the small crops too.
+    The projections of all crops are scored against prototypes. From the scores of the ``assign`` crops in the *target*
+    branch, Sinkhorn computes codes that use all prototypes equally; each crop predicts the codes of the other crops. In
+    both branches all crops pass the projector as one batch, so that its batch norm mixes large and small crops as in
+    the
+    official code: any target but ``stop_gradient`` therefore runs the small crops too.
 
-    Prototypes are normalised in place before each training forward, as officially. Until ``freeze_steps`` their
-    gradient is zero, not None as in the official code: data parallelism wants one. LARS in its LARC form leaves a
-    tensor with zero gradient alone; other weight decay only shortens prototypes, which the next forward undoes.
+    As officially, prototypes are normalised in place before each training forward. Until ``freeze_steps`` their
+    gradient is zero, not None as in the official code, since data parallelism requires a gradient. LARS in its LARC
+    form does not change a tensor with zero gradient; other weight decay only shortens prototypes, which the next
+    forward undoes.
 
-    Under gradient accumulation codes are those of one iteration's images (and the queue).
+    Under gradient accumulation, codes are computed from the images of one iteration (and the queue).
 
     Args:
         hidden: width of the projector's hidden layer, which has batch norm; None for a single linear layer.
-        dim: of the projections.
-        prototypes: how many. Images of a step and queue together should not be much fewer.
-        temperature: of the predictions.
-        epsilon, iterations: of :func:`densessl.losses.sinkhorn`.
+        dim: width of the projections.
+        prototypes: number of prototypes. A step and the queue together should not have many fewer images.
+        temperature: softmax temperature of the predictions.
+        epsilon, iterations: see :func:`densessl.losses.sinkhorn`.
         views: groups of views of equal size, each group one forward of the backbone; by default two large crops and six
             small ones.
         assign: the views that get codes.
-        queue_length: earlier projections of each assigned view that codes are made with, over all ranks; 0 for none.
-            They join when the queue is full.
-        queue_from_epoch: when the queue begins to fill.
-        freeze_steps: optimiser steps during which the prototypes stay as initialised.
-        norm: of the projector.
+        queue_length: number of earlier projections of each assigned view, over all ranks, that take part in Sinkhorn
+            once the queue is full; 0 for none.
+        queue_from_epoch: epoch from which on the queue is filled.
+        freeze_steps: number of optimiser steps during which the prototypes are not trained.
+        norm: norm config of the projector.
+
+    Raises:
+        SettingError: ``views`` are no groups, or ``assign`` has other views.
     """
 
     def __init__(
@@ -91,11 +98,11 @@ class SwAV(Objective):
         **kwargs,
     ):
         if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
-            raise ValueError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
+            raise SettingError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
         self.groups = tuple(map(tuple, views))
         super().__init__(views=sum(self.groups, ()), **kwargs)
         if not assign or not set(assign) <= set(self.views):
-            raise ValueError(f"objectives.{self.name}.assign is {assign}; expected some of its views {self.views}")
+            raise SettingError(f"objectives.{self.name}.assign is {assign}; expected some of its views {self.views}")
         self.hidden = hidden
         self.dim = dim
         self.temperature = temperature
@@ -116,14 +123,14 @@ class SwAV(Objective):
         return {"projector": MLP(dims=(channels(self.level), *inner, self.dim), norm=self.norm)}
 
     def scores(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Similarity of vectors (M, dim) with prototypes (K, dim): (M, K), at least fp32."""
+        """Similarities (M, K) of vectors (M, dim) and prototypes (K, dim), in at least fp32."""
         vectors, weight = full_precision(vectors, weight)
         with torch.autocast(vectors.device.type, enabled=False):
             return vectors @ weight.T
 
     @torch.no_grad()
     def codes(self, vectors: Mapping[int, Tensor], step: Step) -> dict[int, Tensor]:
-        """Codes (N, K) of the images by view, of normalised vectors (N, dim); these are queued after it was read."""
+        """Codes (N, K) by view, from normalised vectors (N, dim), which enter the queue after it was read."""
         active = self.queue is not None
         if active and self.queue_from_epoch:
             horizon = step.horizon_for(f"objectives.{self.name}.queue_from_epoch")
@@ -132,7 +139,8 @@ class SwAV(Objective):
         rank, world = get_dist_info()
         codes = {}
         for view, rows in vectors.items():
-            # Sinkhorn is over the samples of all ranks, and all hold the same queue: each brings its share of it.
+            # Sinkhorn runs over the samples of all ranks, which hold the same queue: each rank contributes a share of
+            # it.
             share = self.queue.keys(f"view{view}")[rank::world] if ready else rows[:0]
             samples = self.scores(torch.cat([share, rows]), self.prototypes.weight)
             codes[view] = sinkhorn(samples, self.epsilon, self.iterations)[len(share) :]
@@ -141,7 +149,7 @@ class SwAV(Objective):
         return codes
 
     def vectors(self, maps) -> dict[int, Tensor]:
-        """Normalised projections (N, dim) of one branch by view."""
+        """Normalised projections (N, dim) of one branch, by view."""
         projected = maps.project("projector", self.views, self.level, pool=True)
         return dict(zip(self.views, unit(projected).chunk(len(self.views))))
 
