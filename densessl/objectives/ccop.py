@@ -223,13 +223,11 @@ class CCOP(Objective):
 
     def surviving(self, batch: Batch) -> Regions:
         """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""
-        found = batch.regions
-        if found is None:
-            raise SettingError(
-                f"objectives.{self.name} looks at regions, the batch has none: give the config `regions`"
-            )
-        if found.draws.get("jitter") is None or found.draws["jitter"].shape[1] % 4:
-            numbers = {name: value.shape[1] for name, value in found.draws.items()}
+        regions = batch.regions
+        if regions is None:
+            raise SettingError(f"objectives.{self.name} needs regions, the batch has none: set `regions` in the config")
+        if regions.draws.get("jitter") is None or regions.draws["jitter"].shape[1] % 4:
+            numbers = {name: value.shape[1] for name, value in regions.draws.items()}
             raise SettingError(
                 f"regions.uniforms is {numbers}; objectives.{self.name} expects jitter=4 * J for J jittered copies"
             )
