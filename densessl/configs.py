@@ -40,7 +40,8 @@ def read_config(name: str | Path) -> Config:
         raise SettingError(f"{name} is no config: expected a Python file")
     try:
         cfg = Config.fromfile(path)
-        cfg.to_dict()  # what a config imports by Python's own `import`, MMEngine imports when it is looked at
+        for key in cfg:
+            cfg[key]  # what a config imports by Python's own `import`, MMEngine imports when it is looked at
         return cfg
     except DensesslError:
         raise

@@ -11,8 +11,9 @@ import torch.distributed as dist
 
 from densessl.cli.guard import add_debug, guarded
 from densessl.cli.options import Options
+from densessl.insight.checkpoints import usable_device
 from densessl.insight.clustering import match, scores
-from densessl.insight.segmentation import count_pixels, load_model
+from densessl.insight.segmentation import count_pixels, load_model, read_mapping
 from densessl.insight.tables import print_table
 
 
@@ -55,15 +56,13 @@ def _segment(args: argparse.Namespace) -> None:
     if started:
         dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
     model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
-    mapping = None
-    if args.mapping:
-        mapping = {int(old): int(new) for old, new in json.loads(Path(args.mapping).read_text()).items()}
+    mapping = read_mapping(args.mapping) if args.mapping else None
     counts, labelled = count_pixels(
-        model.to(args.device),
+        model.to(usable_device(args.device)),
         objective,
         args.images,
         args.labels,
-        args.size or size,
+        size if args.size is None else args.size,
         args.ignore,
         mapping,
         args.batch_size,

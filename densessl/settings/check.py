@@ -110,13 +110,15 @@ def import_modules(found: Walk, settings: Any) -> None:
         path = "custom_imports.imports" + ("" if isinstance(imports, str) else f".{number}")
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            if not settings.get("allow_failed_imports"):
+        except Exception as error:  # a module of the user's: anything may go wrong in it
+            if not (isinstance(error, ImportError) and settings.get("allow_failed_imports")):
                 found.problem(path, f"found {name!r}, which cannot be imported: {reason(error, name)}")
 
 
-def reason(error: ImportError, name: str) -> str:
+def reason(error: Exception, name: str) -> str:
     """Why a module cannot be imported."""
+    if not isinstance(error, ImportError):
+        return f"{type(error).__name__}: {error}"
     package = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package and find_spec(package) is None:
         return "there is no such module" if name.partition(".")[0] == package else str(missing(package, "it"))
