@@ -1,6 +1,6 @@
-"""What settings change in a pretraining config."""
+"""Apply the settings of a run to a pretraining config."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,17 +10,18 @@ from densessl.data.demo import write_demo_photos
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
 from densessl.run_settings import RunSettings
-from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue
+from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue, processes
 from densessl.weights.read import NONE
 
 AUTO = "auto"
+LENGTHS = ("train_cfg", "optim_wrapper")
 
 
 def change_config(cfg: Config, settings: RunSettings) -> None:
-    """Change a pretraining config, in place, by all settings but ``options``.
+    """Apply all settings except ``options`` to a pretraining config, in place.
 
     Raises:
-        SettingError: a setting is for other configs.
+        SettingError: a setting is for other kinds of config.
     """
     for name in ("labels", "labels_seed", "steps", "evaluations"):
         if getattr(settings, name) is not None:
@@ -31,11 +32,12 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         raise SettingError(
             f"--regions is for configs whose method looks at regions; {settings.config} has no `regions`"
         )
+    require_parts(cfg)
     if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
-    loader = cfg.train_dataloader  # after the merge, which replaces entries
+    loader = cfg.train_dataloader  # read after the merge, which replaces entries
     if settings.demo:
-        loader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
+        loader.dataset.source = str(demo_photos(cfg))
         loader.dataset.pop("root", None)
     if settings.data_root:
         loader.dataset.source = settings.data_root
@@ -51,8 +53,40 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         cfg.merge_from_dict({"default_hooks.init": dict(type="InitHook", checkpoint=settings.init)})
 
 
+def require_parts(cfg: Config) -> None:
+    """Nothing, if a pretraining config has the dicts that settings are written into.
+
+    Raises:
+        SettingError: some are missing, or something else; the message has a line for each.
+    """
+    wrong = []
+    for name in ("model", "model.data_preprocessor", "train_dataloader", "train_dataloader.dataset", *LENGTHS):
+        *path, last = name.split(".")
+        holder = cfg
+        for part in path:
+            holder = holder.get(part) if isinstance(holder, Mapping | Config) else None
+        value = holder.get(last) if isinstance(holder, Mapping | Config) else None
+        if not isinstance(value, Mapping) and not any(name.startswith(f"{line.split(':')[0]}.") for line in wrong):
+            found = "missing" if value is None else f"found {value!r}"
+            wrong.append(f"{name}: {found}, expected a dict: a pretraining needs it")
+    if wrong:
+        raise SettingError("\n".join(wrong))
+
+
+def demo_photos(cfg: Config) -> Path:
+    """The folder of the photos of a demo."""
+    return Path(cfg.work_dir, "demo_photos")
+
+
+def write_demo(cfg: Config) -> None:
+    """Write the photos of a demo, where its data set is still theirs."""
+    if cfg.train_dataloader.dataset.source == str(demo_photos(cfg)):
+        write_demo_photos(demo_photos(cfg))
+
+
 def complete_config(cfg: Config) -> None:
-    """What follows from other entries of a pretraining config, once all settings are in it."""
+    """Fill in the entries of a pretraining config that follow from others, in place, after all settings are applied."""
+    require_parts(cfg)
     link_views(cfg)
     workers = cfg.train_dataloader.get("num_workers", AUTO)
     cfg.train_dataloader.num_workers = workers
@@ -61,8 +95,8 @@ def complete_config(cfg: Config) -> None:
 
 
 def link_views(cfg: Config) -> None:
-    """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches,
-    and the data set its ``regions``."""
+    """Copy the config's ``views``, or its ``view`` and the ``photometric`` operations of patches, into data set and
+    preprocessor, and its ``regions`` into the data set."""
     dataset, preprocessor = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     if "regions" in cfg:
         dataset.regions = cfg.regions
@@ -74,29 +108,27 @@ def link_views(cfg: Config) -> None:
 
 
 def settle_sizes(cfg: Config) -> list[str]:
-    """Resolve every ``"auto"`` that depends on how many images there are, in place: batch, queues, epochs.
+    """Replace every ``"auto"`` that depends on the number of images, in place: batch size, queue lengths, epochs.
 
     Returns:
-        A line for the log for each.
+        One log line for each.
 
     Raises:
-        DensesslError: the images are not found, or are too few for any batch.
+        DensesslError: the images are not found, or there are too few for any batch.
     """
     loader, lines = cfg.train_dataloader, []
     largest = loader.pop("largest_batch", None)
-    queues = [item for item in cfg.model.get("objectives", ()) if item.get("length") == AUTO]
+    queues = [objective for objective in cfg.model.get("objectives", ()) if objective.get("length") == AUTO]
     if AUTO not in (loader.batch_size, cfg.train_cfg.max_epochs) and not queues:
         return lines
     dataset = loader.dataset
     images = min(len(list_images(dataset.source, dataset.get("root")).paths), dataset.get("limit") or 2**62)
-    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher", "none") == "pytorch" else 1
+    count = processes(cfg.get("launcher", "none"))
     accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
     if loader.batch_size == AUTO:
-        loader.batch_size = fitting_batch(
-            images, processes * accumulated, largest if isinstance(largest, int) else None
-        )
+        loader.batch_size = fitting_batch(images, count * accumulated, largest if isinstance(largest, int) else None)
         lines.append(f"batch_size='auto': {loader.batch_size} images per process, of {images} in all")
-    step = loader.batch_size * processes * accumulated
+    step = loader.batch_size * count * accumulated
     for objective in queues:
         objective.length = fitting_queue(images, step)
         lines.append(f"{objective.get('name', objective.type)}: length='auto': a queue of {objective.length} keys")

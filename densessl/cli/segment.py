@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmengine.config import DictAction
 
 from densessl.cli.guard import add_debug, guarded
+from densessl.cli.options import Options
 from densessl.insight.clustering import match, scores
 from densessl.insight.segmentation import count_pixels, load_model
 from densessl.insight.tables import print_table
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="write the figures to this JSON file")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    parser.add_argument("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE")
     add_debug(parser)
     return parser
 

@@ -26,6 +26,7 @@ from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
 from densessl.registry import RUNNERS
+from densessl.sizes import few_images
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
     find_latest_checkpoint,
@@ -78,14 +79,8 @@ class DenseRunner(Runner):
         """
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if len(loader) == 0:
-            images, processes = len(loader.dataset), get_world_size()
             batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-            raise SettingError(
-                f"train_dataloader.batch_size: found {images} images for a batch of {batch}"
-                + f" on each of {processes} processes" * (processes > 1)
-                + ": not one full batch. Add images, or take a smaller batch: --batch-size N, or --batch-size auto for "
-                "what fits; the learning rate follows it"
-            )
+            raise few_images(len(loader.dataset), batch, get_world_size())
         return loader
 
     def _log_env(self, env_cfg: dict) -> None:
