@@ -1,4 +1,4 @@
-"""Install densessl into fresh virtual environments, as the README says, and do in each what it promises.
+"""Install densessl into fresh virtual environments, as docs/install.md says, and do in each what is promised.
 
     python tools/check_versions.py                       # minimal and original
     python tools/check_versions.py torch-2.6 torch-2.14 --python python3.12
@@ -124,7 +124,7 @@ def build_wheel(python: Path, folder: Path) -> Path:
 
 
 def try_out(python: Path, folder: Path, say: Callable[[str, str], None]) -> None:
-    """Do what the README promises, and tell of each step what it gave.
+    """Do what is promised, and tell of each step what it gave.
 
     Raises:
         Failed: a step does not do what it should; those after it are not tried.

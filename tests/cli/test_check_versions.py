@@ -21,7 +21,7 @@ def script():
 
 
 def test_environments_are_those_of_the_documentation(script):
-    """Each row's name is one that can be made; the page's command for the original line is what is installed."""
+    """Each row's name is one that can be made; the commands for the original line are those that were tried."""
     page = (ROOT / "docs/install.md").read_text()
     rows = re.findall(r"^\| ([\w.-]+) \| 3\.1\d", page, re.M)
     assert rows and set(script.DEFAULT) <= set(rows) <= set(script.ENVIRONMENTS)
