@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.branches.norm import build_norm
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 
 NORM_KEYS = {"BN": "bn", "SyncBN": "bn", "SplitBN": "bn", "GN": "gn", "LN": "ln"}
@@ -34,24 +35,25 @@ def conv_block(
 
 @MODELS.register_module()
 class FPN(nn.Module):
-    """A pyramid of maps of equal width, each of which has seen all coarser stages: MMDetection's ``FPN``.
+    """MMDetection's ``FPN``: a pyramid of maps of equal width, each of which includes all coarser stages.
 
-    Keys: ``lateral_convs.{i}.conv.*`` and ``fpn_convs.{i}.conv.*``, with i from 0 at ``start_level``; the further
-    ``fpn_convs`` are those of the extra levels. Computes the same, bit for bit.
+    Keys: ``lateral_convs.{i}.conv.*`` and ``fpn_convs.{i}.conv.*``, where i counts from ``start_level``; the last
+    ``fpn_convs`` belong to the extra levels. Outputs equal MMDetection's bit for bit.
 
     Args:
-        in_channels: of the stages, fine to coarse; the model fills in those of its backbone.
-        out_channels: of every output.
-        start_level: the first stage used. A RetinaNet's pyramid starts at stride 8: 1, with all four stages.
-        num_outs: outputs, fine to coarse; by default one for each stage used. Further ones are extra levels.
-        add_extra_convs: where extra levels come from: False for every second cell of the last output (Faster R-CNN),
-            ``"on_input"`` for convolutions of stride 2 that start from the last stage (RetinaNet), ``"on_output"``
-            for such that start from the last output (FCOS).
-        relu_before_extra_convs: whether a ReLU precedes them, but for the first.
-        norm_cfg: of all convolutions, see ``build_norm``; None for none.
+        in_channels: channels of the stages, fine to coarse; the model fills in those of its backbone.
+        out_channels: channels of every output.
+        start_level: the first stage used. The pyramid of RetinaNet starts at stride 8: 1, with all four stages.
+        num_outs: number of outputs, fine to coarse; by default one for each stage used. Further outputs are extra
+            levels.
+        add_extra_convs: source of the extra levels: False for every second cell of the last output (Faster R-CNN),
+            ``"on_input"`` for convolutions of stride 2 on the last stage (RetinaNet), ``"on_output"`` for convolutions
+            on the last output (FCOS).
+        relu_before_extra_convs: whether a ReLU precedes each extra convolution but the first.
+        norm_cfg: config of the norms of all convolutions, see ``build_norm``; None for none.
 
     Raises:
-        ValueError: an argument is out of its range.
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -66,13 +68,15 @@ class FPN(nn.Module):
     ):
         super().__init__()
         if not 0 <= start_level < len(in_channels):
-            raise ValueError(f"neck.start_level is {start_level}, expected 0 to {len(in_channels) - 1}")
+            raise SettingError(f"neck.start_level is {start_level}, expected 0 to {len(in_channels) - 1}")
         used = in_channels[start_level:]
         num_outs = len(used) if num_outs is None else num_outs
         if num_outs < len(used):
-            raise ValueError(f"neck.num_outs is {num_outs}, expected at least {len(used)}: one for each stage used")
+            raise SettingError(f"neck.num_outs is {num_outs}, expected at least {len(used)}: one for each stage used")
         if add_extra_convs not in (False, "on_input", "on_output"):
-            raise ValueError(f"neck.add_extra_convs is {add_extra_convs!r}, expected False, 'on_input' or 'on_output'")
+            raise SettingError(
+                f"neck.add_extra_convs is {add_extra_convs!r}, expected False, 'on_input' or 'on_output'"
+            )
         self.in_channels, self.out_channels = tuple(in_channels), out_channels
         self.start_level, self.num_outs = start_level, num_outs
         self.add_extra_convs, self.relu_before_extra_convs = add_extra_convs, relu_before_extra_convs
@@ -91,10 +95,10 @@ class FPN(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (N, C_l, H_l, W_l) of the stages, fine to coarse, to ``num_outs`` maps (N, out_channels, h, w): the
-        first ones as large as the stages used, each extra one half as large as the one before, rounded up.
+        first ones have the sizes of the stages used, each extra one half the size of the one before, rounded up.
 
         Raises:
-            ValueError: other than one map for each of ``in_channels``.
+            ValueError: not one map for each of ``in_channels``.
         """
         if len(levels) != len(self.in_channels):
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from densessl.branches.norm import build_norm
 from densessl.branches.sync_bn import SyncBN
+from densessl.errors import SettingError
 from densessl.registry import MODELS
 from densessl.wording import choose
 
@@ -26,8 +27,9 @@ INITS: dict[str, Callable[[Tensor], Any] | None] = {
 class MLP(nn.Sequential):
     """Linear layers with norm, dropout and activation between them; on maps they are 1x1 convolutions.
 
-    Each layer but the last is linear, norm, dropout, activation; the last is linear, and a norm if ``last_norm``. Keys:
-    ``linear{i}.weight``, ``linear{i}.bias``, ``norm{i}.*``, with i from 0. The heads of the methods:
+    Each layer but the last is linear, norm, dropout, activation; the last is linear, followed by a norm if
+    ``last_norm``. Keys: ``linear{i}.weight``, ``linear{i}.bias``, ``norm{i}.*``, with i from 0. The heads of the
+    methods:
 
     - DenseCL, MoCo v2, RegionCL, DetCo: ``dims=(2048, 2048, 128), init="kaiming"`` (dense head: ``init="torch"``)
     - PixPro: ``kind="map", dims=(2048, 4096, 256), norm=dict(type="SyncBN")``; BYOL the same on vectors
@@ -41,14 +43,17 @@ class MLP(nn.Sequential):
         kind: ``"vec"`` for (N, C), ``"map"`` for (N, C, H, W).
         dims: channels (in, hidden..., out).
         norm: config of the norm layers, see ``build_norm``; None for none.
-        act: ``"relu"`` or ``"gelu"``.
-        bias: of the layers but the last.
-        last_bias: of the last layer.
+        act: activation, ``"relu"`` or ``"gelu"``.
+        bias: whether all layers but the last have a bias.
+        last_bias: whether the last layer has a bias.
         last_norm: whether a norm follows the last layer.
         last_affine: whether that norm has weight and bias.
-        dropout: probability between linear (and norm) and activation.
-        init: ``"torch"`` leaves PyTorch's default, ``"kaiming"`` is normal for ReLU by fan in, ``"normal"`` has
-            standard deviation 0.01; the latter two with biases zero.
+        dropout: dropout probability, applied before the activation.
+        init: ``"torch"`` for PyTorch's default, ``"kaiming"`` for a normal distribution by fan-in for ReLU,
+            ``"normal"`` for one of standard deviation 0.01; the latter two with zero biases.
+
+    Raises:
+        SettingError: a value is unknown, or the values do not fit together.
     """
 
     def __init__(
@@ -69,9 +74,9 @@ class MLP(nn.Sequential):
         activation = ACTIVATIONS[choose("MLP act", act, ACTIVATIONS)]
         initialise = INITS[choose("MLP init", init, INITS)]
         if len(dims) < 2 or not all(isinstance(dim, int) and dim > 0 for dim in dims):
-            raise ValueError(f"MLP dims={dims}, expected at least two channel numbers (in, hidden..., out)")
+            raise SettingError(f"MLP dims={dims}, expected at least two channel numbers (in, hidden..., out)")
         if last_norm and norm is None:
-            raise ValueError("MLP last_norm=True, but norm is None: there is no layer to put last")
+            raise SettingError("MLP last_norm=True, but norm is None: there is no layer to put last")
         last = len(dims) - 2
         for i, (inner, outer) in enumerate(pairwise(dims)):
             has_bias = last_bias if i == last else bias
@@ -92,16 +97,16 @@ class MLP(nn.Sequential):
         self.label = "MLP"  # the model replaces it by the path of this head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C) or (N, C, H, W) to the same with ``dims[-1]`` channels.
+        """Vectors (N, C) or maps (N, C, H, W) to the same shape with ``dims[-1]`` channels.
 
         Raises:
-            ValueError: a batch norm in training mode would see one vector, whose deviation from its own mean is zero.
+            SettingError: a batch norm in training mode would see a single vector, which it would map to zero.
         """
         if self.training and inputs.numel() == inputs.shape[1]:
             for name, module in self.named_children():
                 alone = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
                 if alone and not (isinstance(module, SyncBN) and get_world_size() > 1):
-                    raise ValueError(
+                    raise SettingError(
                         f"{self.label}.{name} is a batch norm and would see a single vector: give a step at least two "
                         "images (train_dataloader.batch_size), or the head another norm"
                     )

@@ -3,22 +3,23 @@
 from torch import Tensor, nn
 
 from densessl.branches.projector import MLP
+from densessl.errors import SettingError
 from densessl.losses import pixel_propagation
 from densessl.registry import MODELS
 
 
 @MODELS.register_module()
 class PixelPropagation(nn.Module):
-    """Each cell becomes the similarity-weighted sum of transformed cells of its map (PixPro, section 3.2).
+    """Replaces each cell by the similarity-weighted sum of all transformed cells of the map (PixPro, section 3.2).
 
     Args:
         dim: channels of the map.
         layers: depth of the value transform g: 0 identity, 1 a 1x1 convolution, 2 convolution, norm, ReLU, convolution.
         gamma: exponent of the similarity.
         clamp: lower bound of the similarity.
-        norm: norm config of the two-layer transform; the official code leaves it a plain BN where all else is
-            synchronised.
-        hidden: channels inside a two-layer transform; ``dim`` by default.
+        norm: norm config of the two-layer transform; by default a plain BN, as in the official code, where all other
+            norms are synchronised.
+        hidden: hidden channels of a two-layer transform; ``dim`` by default.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class PixelPropagation(nn.Module):
         elif layers == 2:
             self.transform = MLP(kind="map", dims=(dim, hidden or dim, dim), norm=norm or dict(type="BN"))
         else:
-            raise ValueError(f"transform_layers is {layers}; 0, 1 and 2 are known")
+            raise SettingError(f"transform_layers is {layers}, expected 0, 1 or 2")
         self.gamma = gamma
         self.clamp = clamp
 
