@@ -34,7 +34,7 @@ class ResNet(nn.Module):
         depth: 18, 34, 50 or 101.
         out_indices: stages to return, 0 to 3, of strides 4, 8, 16 and 32. All stages exist; those above the last
             one asked for are not run.
-        norm_cfg: see ``build_norm``.
+        norm_cfg: config of all norms, see ``build_norm``; plain batch norms by default.
         frozen_stages: as in MMDetection: -1 nothing, 0 the stem, n the stem and the first n stages are kept in
             evaluation mode and without gradients.
         norm_eval: keep all BatchNorms in evaluation mode.

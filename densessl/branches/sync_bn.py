@@ -99,6 +99,10 @@ class SyncBN(_AnyDimBatchNorm):
     Args:
         num_features: C.
         process_group: ranks to join; None means all.
+        eps: added to the variance.
+        momentum: share of a batch's statistics in the running ones; None for their plain average.
+        affine: whether there are a weight and a bias.
+        track_running_stats: whether there are running statistics, for testing.
     """
 
     def __init__(self, num_features: int, *args, process_group: dist.ProcessGroup | None = None, **kwargs):
@@ -131,6 +135,10 @@ class SplitBN(_AnyDimBatchNorm):
     Args:
         num_features: C.
         num_groups: must divide the batch size.
+        eps: added to the variance.
+        momentum: share of a batch's statistics in the running ones; None for their plain average.
+        affine: whether there are a weight and a bias.
+        track_running_stats: whether there are running statistics, for testing.
     """
 
     def __init__(self, num_features: int, *args, num_groups: int, **kwargs):

@@ -65,7 +65,8 @@ class RegionObjective(Objective):
 
     Args:
         hidden: width of the hidden layers of all heads, and of the region heads' outputs.
-        depth: hidden layers of the dense projectors; region_depth, of the region projector.
+        depth: hidden layers of the dense projectors.
+        region_depth: hidden layers of the region projector.
         region_weight: of the region term; a number or a schedule. With the number 0 there are no region heads.
         temperature: of the region term.
         region_predictor, region_last_norm: whether the region head has a predictor, and its projector a last norm.
