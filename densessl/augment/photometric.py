@@ -36,6 +36,9 @@ class PhotometricOp:
     ``transform_``. The first column of its draws is 1 where the operation is applied and 0 elsewhere; the other columns
     are drawn in either case, so that one operation's coin does not shift the random numbers of the next.
 
+    Args:
+        p: probability that a sample is changed.
+
     Raises:
         ValueError: ``p`` is outside [0, 1].
     """

@@ -34,7 +34,7 @@ NormConfig = Annotated[  # of :func:`build_norm`
     dict,
     Config(
         {name: layers[1] for name, layers in NORMS.items()},
-        given=("num_features", "num_channels", "normalized_shape"),
+        given=("num_features", "num_channels", "normalized_shape", "process_group", "device", "dtype"),
         also=NormKeys,
     ),
 ]

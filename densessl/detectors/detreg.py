@@ -27,7 +27,8 @@ class DETReg(Pretext):
     Args:
         teacher: config of the backbone that embeds patches, see :class:`densessl.detectors.teacher.Teacher`.
         weight: of the embedding loss.
-        teacher_checkpoint, allow_random_teacher: see there.
+        teacher_checkpoint: file of the teacher's weights; None for those that the detector's backbone starts from.
+        allow_random_teacher: go on with a teacher without weights, as a test of the machinery.
     """
 
     def __init__(

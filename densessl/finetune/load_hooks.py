@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from mmengine.hooks import Hook
 
+from densessl.constraints import Share
 from densessl.registry import HOOKS
 from densessl.weights.detector.load import load_detector
 from densessl.weights.load import load_parts
@@ -22,9 +23,10 @@ class LoadBackboneHook(Hook):
 
     Args:
         checkpoint: The file, or None for a backbone from scratch, which the log then says.
-        min_coverage, strict_fingerprint: See :func:`load_parts`.
-        parts: See there; ``["backbone"]`` leaves neck and head alone.
-        allow_unexpected: See :func:`load_backbone`.
+        min_coverage: The least share of each part's tensors that the file has to fill, or such shares by part.
+        strict_fingerprint: Whether a backbone of another architecture than the file's is refused.
+        parts: Those to load, of "backbone", "neck" and "head"; by default all that the file has.
+        allow_unexpected: Whether the file may have tensors that the backbone lacks; see :func:`load_backbone`.
 
     Attributes:
         reports: Of the parts, by name; ``report`` is the backbone's.
@@ -35,7 +37,7 @@ class LoadBackboneHook(Hook):
     def __init__(
         self,
         checkpoint: str | None = None,
-        min_coverage: float | Mapping[str, float] = 1.0,
+        min_coverage: Share | Mapping[str, Share] = 1.0,
         strict_fingerprint: bool = True,
         parts: Collection[str] | None = None,
         allow_unexpected: bool = False,
@@ -79,7 +81,7 @@ class LoadDetectorHook(Hook):
 
     Args:
         checkpoint: The file, or None for a detector from scratch, which the log then says.
-        strict_fingerprint: See :func:`load_detector`.
+        strict_fingerprint: Whether a detector of another architecture than the file's is refused.
 
     Attributes:
         report: Of the load, None before it.

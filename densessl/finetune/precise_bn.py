@@ -88,7 +88,7 @@ class PreciseBNHook(Hook):
 
     priority = "LOW"  # after the step and averaged weights, before the checkpoint (VERY_LOW)
 
-    def __init__(self, batches: int = 200) -> None:
+    def __init__(self, batches: Count = 200) -> None:
         if batches < 1:
             raise SettingError(f"PreciseBNHook: batches={batches}, expected at least 1")
         self.batches = batches

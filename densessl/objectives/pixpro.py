@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
-from densessl.constraints import Count, NonNegative, Range
+from densessl.constraints import Count, NonNegative, Positive, Range
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
 from densessl.geometry import FRAMES, ViewGeometry, distance_mask
 from densessl.losses import cosine_regression, pixel_consistency, pixel_contrast, unit
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import OBJECTIVES
 from densessl.wording import choose
@@ -126,7 +127,7 @@ class PixContrast(PixelObjective):
         mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
-    def __init__(self, temperature: float = 0.3, mean: str = "global", **kwargs):
+    def __init__(self, temperature: Positive = 0.3, mean: Mean = "global", **kwargs):
         super().__init__(**kwargs)
         self.temperature = temperature
         self.mean = mean

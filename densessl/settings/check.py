@@ -17,7 +17,7 @@ from densessl.settings import lookup
 from densessl.settings.loops import LINKED
 from densessl.settings.pretraining import check_together
 from densessl.settings.run import top_level
-from densessl.settings.walk import Walk
+from densessl.settings.walk import Setting, Walk
 
 # MMEngine's hooks, which a run has unless it says otherwise.
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
@@ -54,7 +54,8 @@ def check_config(cfg: Config, given: Collection[str] = ()) -> list[str]:
 def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     """All settings of a run, and all that is wrong with them; arguments as of :func:`check_config`."""
     content = without_copies(cfg.to_dict())
-    found = Walk(content.get("default_scope") or "mmengine")
+    scope = content.get("default_scope")
+    found = Walk(scope if scope and isinstance(scope, str) else "mmengine")
     problem = lookup.load_scope(found.scope)
     if problem:  # no class is known then
         found.problem("default_scope", problem)
@@ -62,9 +63,11 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     import_modules(found, content.get("custom_imports"))
     schema = top_level()
     for key, value in content.items():
-        if key == "demo" or (key == "view" and "views" in content):
-            continue  # applied already, or not; a variable, left over from a loop over the views
-        if key in schema.arguments:
+        if key == "view" and "views" in content:
+            continue  # a variable, left over from a loop over them
+        if key == "demo":  # what it changes is checked where it was applied
+            found.settings.append(Setting(key, value, schema.arguments[key]))
+        elif key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
         elif is_slip(key, schema.arguments, given):
             found.problem(key, schema.unknown(key))
@@ -106,7 +109,10 @@ def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
 def import_modules(found: Walk, settings: Any) -> None:
     """Import what a config names first, so that its classes are known."""
     imports = settings.get("imports") if isinstance(settings, Mapping) else None
-    for number, name in enumerate([imports] if isinstance(imports, str) else imports or ()):
+    names = [imports] if isinstance(imports, str) else imports if isinstance(imports, list | tuple) else ()
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            continue  # told by the walk
         path = "custom_imports.imports" + ("" if isinstance(imports, str) else f".{number}")
         try:
             importlib.import_module(name)

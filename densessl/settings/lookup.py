@@ -21,7 +21,13 @@ MANY = 30  # names that no message lists
 
 
 class UnknownType(ValueError):
-    """No class has this name. The message is the rest of a line that begins with a key path."""
+    """No class has this name. The message is the rest of a line that begins with a key path.
+
+    Attributes:
+        key: of a dict, which names the class.
+    """
+
+    key = "type"
 
 
 def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..., Any]:

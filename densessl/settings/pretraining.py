@@ -154,6 +154,8 @@ def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], r
         names: set[str] = set()
         for number, config in enumerate(model["objectives"]):
             path = f"model.objectives.{number}"
+            if not isinstance(config, Mapping):
+                continue
             config = {key: 1 if value == AUTO else value for key, value in config.items()}
             objective = found.attempt(path, lambda config=config: OBJECTIVES.build(config))
             if objective is None:
@@ -192,10 +194,11 @@ def check_objective(
             f"{path}.views", f"view {absent[0]} is asked for; `views` gives {len(views)}, from 0, `repeat` counted"
         )
         return
-    for reason in objective.unmet([view.spec for view in views], regions):
-        found.problem(path, reason)
     for forward in plan:
         check_forward(found, path, forward, branch, views)
+    if not found.has_problem("regions"):
+        for reason in objective.unmet([view.spec for view in views], regions):
+            found.problem(path, reason)
     if branch is not None and found.attempt(path, lambda: checked_plan(objective, branch)) is not None:
         found.attempt(path, lambda: objective.projectors(branch.channels))
 

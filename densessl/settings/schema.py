@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import cache
 from inspect import Parameter
 from typing import Any, NamedTuple, TypedDict, get_type_hints
@@ -17,6 +17,7 @@ from densessl.signatures import named_arguments
 from densessl.wording import nearest
 
 REQUIRED = Parameter.empty
+UNSET = object()  # of a key that may be left out, and has no default then
 QUOTED = re.compile(r"""['"](\w+)['"]""")
 
 
@@ -25,7 +26,7 @@ class Argument(NamedTuple):
 
     Attributes:
         annotation: of its type.
-        default: ``REQUIRED`` where there is none.
+        default: ``REQUIRED`` where there is none, ``UNSET`` where none is needed.
         meaning: the first sentence about it in the docstring.
         is_ours: whether its annotation holds to the letter, as it does in this library and not in every other.
     """
@@ -93,7 +94,7 @@ def schema_of_dict(structure: type) -> Schema:
     """Of a TypedDict, whose docstring tells what its keys mean."""
     required, meanings = structure.__required_keys__, meanings_of(structure)
     arguments = {
-        name: Argument(hint, REQUIRED if name in required else None, meanings.get(name, ""), True)
+        name: Argument(hint, REQUIRED if name in required else UNSET, meanings.get(name, ""), True)
         for name, hint in get_type_hints(structure, include_extras=True).items()
     }
     return Schema("", arguments, summary=summary_of(structure))
@@ -108,7 +109,7 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     ours, meanings = is_ours(kind), meanings_of(kind)
     named, takes_any = named_arguments(kind) if ours else all_arguments(kind)
     arguments = {
-        name: Argument(parameter.annotation, parameter.default, meanings.get(name, ""), ours)
+        name: Argument(parameter.annotation, _default(kind, parameter), meanings.get(name, ""), ours)
         for name, parameter in named.items()
         if name not in config.given and name not in config.moved
     }
@@ -122,6 +123,14 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     return Schema(
         title, arguments, takes_any and kind not in config.closed, summary_of(kind), ours, (kind,), config.moved
     )
+
+
+def _default(kind: Callable[..., Any], parameter: Parameter) -> Any:
+    """The default of an argument; of a dataclass whose field makes a new one each time, such a one."""
+    field_of = getattr(kind, "__dataclass_fields__", {}).get(parameter.name)
+    if field_of is not None and field_of.default_factory is not MISSING:
+        return field_of.default_factory()
+    return parameter.default
 
 
 def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema:

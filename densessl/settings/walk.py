@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, is_typeddict
 
 from mmengine.registry import Registry
 
-from densessl.constraints import Config, Name, Range
+from densessl.constraints import Config, Depends, Name, Range
 from densessl.errors import DensesslError
 from densessl.settings import lookup
 from densessl.settings.annotations import (
@@ -25,6 +25,7 @@ from densessl.settings.annotations import (
 from densessl.settings.schema import (
     LAYER_KEYS,
     REQUIRED,
+    UNSET,
     Argument,
     Schema,
     quoted_words,
@@ -124,7 +125,7 @@ class Walk:
         for kind, markers in options:
             rule, config = depends(markers), marker(markers, Config)
             if rule is not None:
-                return self.visit(path, value, argument._replace(annotation=rule.on(value, self.scope)), values)
+                return self._visit_dependent(path, value, argument, rule, values)
             if config is not None:
                 return self._build(path, value, config, argument, values)
             if is_typeddict(kind):
@@ -135,6 +136,15 @@ class Walk:
             if is_dict(kind):
                 return self._visit_entries(path, value, argument, get_args(kind)[1] if get_args(kind) else Any)
         return self.problem(path, f"found {shown(value)}, expected {expected(argument.annotation, values)}")
+
+    def _visit_dependent(
+        self, path: str, value: Mapping, argument: Argument, rule: Depends, values: Range | None
+    ) -> None:
+        try:
+            annotation = rule.on(value, self.scope)
+        except lookup.UnknownType as error:
+            return self.problem(f"{path}.{error.key}", str(error))
+        return self.visit(path, value, argument._replace(annotation=annotation), values)
 
     def _visit_entries(self, path: str, value: Mapping, argument: Argument, inner: Any) -> None:
         """A dict with names of its own, and entries of one kind. One without ``type`` that needs it is a misspelt name:
@@ -158,9 +168,7 @@ class Walk:
             except lookup.UnknownType as error:
                 return self.problem(f"{path}.type", str(error))
         schema = schema_of(kind, config)
-        if "type" in value:
-            about = argument._replace(meaning=schema.summary or argument.meaning)
-            self.settings.append(Setting(f"{path}.type", value["type"], about))
+        self._note_type(path, value, schema, argument)
         before = len(self.problems)
         self.fill(path, value, schema, config.filled, config.values or values)
         if config.trial and schema.is_ours and len(self.problems) == before:
@@ -168,6 +176,11 @@ class Walk:
             arguments = {key: entry for key, entry in value.items() if key not in ("type", "_scope_", *extra)}
             self.attempt(path, lambda: kind(**arguments))
         return None
+
+    def _note_type(self, path: str, value: Mapping, schema: Schema, argument: Argument) -> None:
+        if "type" in value:
+            meaning = schema.summary or argument.meaning
+            self.settings.append(Setting(f"{path}.type", value["type"], Argument(str, UNSET, meaning, True)))
 
     def attempt(self, path: str, build: Callable[[], T]) -> T | None:
         """Build something; what its constructor refuses is a problem."""
@@ -196,9 +209,11 @@ class Walk:
                 self.visit(f"{prefix}{key}", entry, OUTSIDE)
         self._around.pop()
         for key, argument in schema.arguments.items():
-            if key not in value and argument.default is not REQUIRED:
+            if key in value or argument.default is UNSET:
+                continue
+            if argument.default is not REQUIRED:
                 self.settings.append(Setting(f"{prefix}{key}", argument.default, argument, is_default=True))
-            elif key not in value and schema.is_ours and key not in filled:
+            elif schema.is_ours and key not in filled:
                 self.problem(f"{prefix}{key}", f"missing, expected {expected(argument.annotation) or argument.meaning}")
 
     def _is_mistake(self, key: str, schema: Schema) -> bool:
@@ -227,7 +242,9 @@ class Walk:
                 if not self._is_elsewhere(name):
                     self.problem(f"{path}.type", str(error))
             else:
-                return self.fill(path, value, schema_of_any(kinds))
+                schema = schema_of_any(kinds)
+                self._note_type(path, value, schema, argument)
+                return self.fill(path, value, schema)
         for key, entry in value.items():
             self.visit(f"{path}.{key}", entry, OUTSIDE._replace(meaning=argument.meaning))
         return None
