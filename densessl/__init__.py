@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from densessl import compat  # installs the stand-in for mmcv's compiled operators; imports nothing heavy
 from densessl.version import __version__
 
-# The Python face: names by the module that has them. docs/python.md shows them at work.
+# The Python interface: public names by module. docs/python.md shows how to use them.
 _NAMES = {
     "api": ("Pretrained", "compare", "pretrain"),
     "data": ("Batch",),

@@ -1,4 +1,4 @@
-"""The Python face: what a notebook or another program calls."""
+"""The Python interface: what a notebook or another program calls."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ from densessl.runs import build_run
 from densessl.weights.io.checkpoints import find_latest_checkpoint
 from densessl.wording import suggestion
 
-# Short names of settings, and where configs have them.
+# Short names of settings, and their places in configs.
 SHORT = {
     "lr": "optim_wrapper.optimizer.lr",
     "weight_decay": "optim_wrapper.optimizer.weight_decay",
@@ -29,12 +29,12 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a pretraining has left.
+    """The files that a pretraining wrote.
 
     Attributes:
-        work_dir: its folder, with logs, ``metrics.jsonl`` and checkpoints.
+        work_dir: work folder, with logs, ``metrics.jsonl`` and checkpoints.
         weights: the exported backbone (or detector), which :func:`densessl.load_backbone` (``load_detector``) loads.
-        checkpoint: the last checkpoint, from which the run can be resumed.
+        checkpoint: the last checkpoint; the run can be resumed from it.
     """
 
     work_dir: Path
@@ -68,16 +68,17 @@ def pretrain(
         backbone: ``"resnet18"``, ``"resnet50"`` …, ``"timm.NAME"`` or ``"mmdet.NAME"``, or a config,
             ``dict(type="mmdet.ResNet", depth=18)``; by default the method's own.
         out: folder for logs, checkpoints and the exported weights; by default ``work_dirs/<name of the config>``.
-        epochs, batch_size: numbers, or ``"auto"`` for what suits the number of images; by default the config's.
+        epochs, batch_size: a number, or ``"auto"`` to derive it from the number of images; by default the config's.
         init: file with weights to start from.
-        size: of the views, in pixels; local crops, which are smaller, keep their ratio to the others.
+        size: side of the views in pixels; smaller views (local crops) are scaled in proportion.
         seed, demo, resume, regions: see :class:`densessl.RunSettings`.
-        options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``; they have the last word.
+        options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``; they override everything
+            else.
         settings: short names of common entries: ``lr``, ``weight_decay``, ``workers``, ``precision`` (``"fp32"``,
             ``"bf16"``, ``"auto"``), ``accumulate``, ``log_every`` (iterations), ``save_every`` (epochs).
 
     Raises:
-        DensesslError: settings, data or weights do not fit; nothing has been trained then.
+        DensesslError: settings, data or weights do not fit; nothing was trained.
     """
     _check_names(pretrain, settings, SHORT)
     if data is None and not demo:
@@ -111,17 +112,17 @@ def compare(
     """Train one config from several starts and compare them: what ``densessl compare`` does.
 
     Args:
-        config: of the detector or segmentor: a file, a shipped config's name or ``mmdet::NAME``.
-        inits: file by name, None for random numbers; the others are compared with the first.
-        out: folder of all that is kept. The same call goes on where it was stopped.
-        jobs: runs at once.
+        config: config of the detector or segmentor: a file, a shipped config's name or ``mmdet::NAME``.
+        inits: weights file of each start by name, None for random weights; the others are compared with the first.
+        out: folder for all results. After an interruption, the same call continues.
+        jobs: number of simultaneous runs.
         settings: further fields of :class:`densessl.comparison.Grid`: ``seeds``, ``labels``, ``steps``, ``data_root`` …
 
     Returns:
         The :class:`densessl.comparison.Results`, also written to ``out``.
 
     Raises:
-        DensesslError: something does not fit; nothing has been run then.
+        DensesslError: something does not fit; nothing was run.
     """
     _check_names(compare, settings, [each.name for each in fields(Grid)])
     files = {name: _text(file) for name, file in inits.items()}
@@ -135,7 +136,7 @@ def _text(path: str | Path | None) -> str | None:
 
 
 def _check_names(function: Callable, settings: Iterable[str], known: Iterable[str]) -> None:
-    """Raise SettingError with all of ``settings`` that a function does not take, with the nearest names."""
+    """Raise a SettingError that lists all ``settings`` that a function does not take, with the nearest names."""
     named = [name for name, each in inspect.signature(function).parameters.items() if each.kind != each.VAR_KEYWORD]
     wrong = [
         f"{function.__name__} has no setting {name!r}; {suggestion(name, {*known, *named})}"

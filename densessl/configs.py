@@ -1,8 +1,8 @@
-"""Configs by name: files, those that densessl ships, and those that mmdet and mmseg carry.
+"""Find and read configs by name: files, shipped configs, and the stock configs of mmdet and mmseg.
 
-``pixpro_r18`` is a shipped config, ``mmseg::fcn/fcn_r50-d8_…`` one of a package, by its import name. MMEngine looks
-mmseg up as the distribution ``mmsegmentation``, and installs that where it is called otherwise. Here it is the import
-package that counts, whoever installed it, and nothing is ever installed.
+``pixpro_r18`` is a shipped config; ``mmseg::fcn/fcn_r50-d8_…`` is a config of an import package. MMEngine looks mmseg
+up as the distribution ``mmsegmentation``, and installs that one if it is absent. This module looks for the import
+package, under whatever distribution it was installed, and never installs anything.
 """
 
 import os
@@ -17,20 +17,20 @@ from densessl import extras
 from densessl.errors import DensesslError, FileMissing, MissingPackage, SettingError
 from densessl.wording import nearest
 
-# In a checkout a link to the folder of that name beside the package; in an installed wheel that folder's files.
+# In a checkout, a link to the folder configs/ beside the package; in an installed wheel, a copy of its files.
 SHIPPED = Path(__file__).parent / "shipped"
-STOCK = ("mmdet", "mmseg")  # import packages that carry configs
+STOCK = ("mmdet", "mmseg")  # import packages that contain configs
 SUFFIXES = (".py", ".json", ".yaml", ".yml")  # that MMEngine reads
 
 
 def read_config(name: str | Path) -> Config:
-    """A config by file name, or ``package::path`` for one that an installed package carries. In its ``_base_`` it may
-    name stock configs in the same way. What its ``custom_imports`` name is imported.
+    """Read a config by file name, or by ``package::path`` for a stock config of an installed package. Its ``_base_``
+    may name stock configs in the same way. The modules in its ``custom_imports`` are imported.
 
     Raises:
-        MissingPackage: it is a stock config, has one as ``_base_``, or imports something, of a package that is not
-            installed.
-        FileMissing: the package has no such config; the message has the nearest names.
+        MissingPackage: the config, its ``_base_`` or its imports need a package that is not installed.
+        FileMissing: the package has no such config; the message names the nearest ones.
+        SettingError: the file cannot be read as a config.
     """
     from mmengine.config.utils import MODULE2PACKAGE  # private to MMEngine, and only read_config needs it
 
@@ -46,7 +46,8 @@ def read_config(name: str | Path) -> Config:
     except DensesslError:
         raise
     except ImportError as error:
-        base = re.match(rf"({'|'.join(STOCK)}) is not installed", str(error))  # MMEngine, of the package of a `_base_`
+        # MMEngine's message about the package of a `_base_`
+        base = re.match(rf"({'|'.join(STOCK)}) is not installed", str(error))
         package = base[1] if base else extras.missing_package(error)
         if package is None:
             raise unreadable(name, error) from error
@@ -69,47 +70,47 @@ def unreadable(name: str | Path, error: Exception) -> SettingError:
 
 
 def stock_config(name: str) -> Path:
-    """The file of ``package::path``; the path may do without ``.py``.
+    """Return the file of ``package::path``; the path may omit ``.py``.
 
     Raises:
         MissingPackage, FileMissing: as :func:`read_config`.
     """
     package, _, path = name.partition("::")
     if package not in STOCK:
-        told = f"{name} is no stock config: the package {package!r} is none of {list(STOCK)}"
-        raise MissingPackage(told, name=package)
+        message = f"{name} is no stock config: the package {package!r} is none of {list(STOCK)}"
+        raise MissingPackage(message, name=package)
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise extras.missing(package, name)
     folder = Path(spec.origin).parent / ".mim" / "configs"
     file = folder / f"{path.removesuffix('.py')}.py"
     if not file.is_file():
-        stems = {found.stem: found.relative_to(folder).as_posix() for found in sorted(folder.glob("[!_]*/*.py"))}
+        stems = {path.stem: path.relative_to(folder).as_posix() for path in sorted(folder.glob("[!_]*/*.py"))}
         near = [f"{package}::{stems[stem]}" for stem in nearest(file.stem, stems)]
         raise FileMissing(f"{package} has no config {name}; the nearest names are {near or sorted(stems)[:3]}")
     return file
 
 
 def load_config(name: str) -> Config:
-    """A config by its name, see :func:`config_path`.
+    """Read a config by its name; see :func:`config_path`.
 
     Raises:
-        FileMissing: there is none; the message has the nearest names.
-        MissingPackage: as :func:`read_config`.
-        SettingError: the file is no config that can be read.
+        FileMissing: there is no such config; the message names the nearest ones.
+        MissingPackage, SettingError: as :func:`read_config`.
     """
     return read_config(config_path(name))
 
 
 def config_path(name: str | Path) -> str:
-    """The file of a config, or the name of a stock one as it is.
+    """Return the file of a config; the name of a stock config is returned unchanged.
 
     Args:
-        name: a file; ``package::path`` of a config that mmdet or mmseg carries; or the name of a shipped config:
-            ``pixpro_r18``, ``transfer/coco/mask-rcnn_r50_fpn_1x``, also with ``configs/`` before it or ``.py`` behind.
+        name: a file, ``package::path`` of a stock config of mmdet or mmseg, or the name of a shipped config:
+            ``pixpro_r18``, ``transfer/coco/mask-rcnn_r50_fpn_1x``, with or without ``configs/`` before it and ``.py``
+            after it.
 
     Raises:
-        FileMissing: there is none of that name; the message has the nearest names.
+        FileMissing: there is no config of that name; the message names the nearest ones.
     """
     name = str(name)
     if "::" in name or Path(name).is_file():
@@ -126,7 +127,7 @@ def config_path(name: str | Path) -> str:
         if beside:
             near = nearest(Path(name).name, beside, cutoff=0)
             raise FileMissing(f"no config at {name}; near it {folder} has {', '.join(near)}")
-    last = {each.rpartition("/")[2]: each for each in known}  # a name without its folder is near, too
+    last = {each.rpartition("/")[2]: each for each in known}  # a name without its folder counts as near, too
     near = nearest(stem, known) or [last[each] for each in nearest(stem.rpartition("/")[2], last, cutoff=0)]
     raise FileMissing(
         f"no config {name!r}: no such file, and no shipped config of that name; did you mean {' or '.join(near)}?"
@@ -134,12 +135,12 @@ def config_path(name: str | Path) -> str:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that densessl ships, by name, in the order of their names: ``pixpro_r18``, ``small/densecl_r18`` …"""
+    """The configs that densessl ships, by name, in alphabetical order: ``pixpro_r18``, ``small/densecl_r18`` …"""
     files = [Path(folder, name) for folder, _, names in os.walk(SHIPPED) for name in names if name.endswith(".py")]
     names = {file.relative_to(SHIPPED).with_suffix("").as_posix(): file for file in files}
     return {name: names[name] for name in sorted(names) if "_base_" not in name}
 
 
 def is_pretraining(cfg: Config) -> bool:
-    """Whether a config is one of ours: it says what ``views`` of images it wants, or what ``view`` a detector."""
+    """Whether a config pretrains: it defines ``views`` of images, or the ``view`` of a whole detector."""
     return "views" in cfg or "view" in cfg

@@ -1,6 +1,7 @@
-"""What users are told in a line or two: errors whose cause lies in settings, data or files, not in densessl.
+"""Errors that a user can fix, because their cause is in settings, data or files, not in densessl.
 
-Each has the exit code that a command ends with. Everything else is a fault of the program, and keeps its traceback.
+A command prints their message in one to a few lines and ends with their exit code. Every other error is a fault of the
+program, and keeps its traceback.
 """
 
 from typing import Any
@@ -9,44 +10,44 @@ DONE, SETTINGS, DISK = 0, 2, 5  # exit codes of every command
 
 
 class DensesslError(Exception):
-    """Base of what a user can cause, and mend. The message says all there is to know.
+    """Base class of errors that a user can cause and fix. The message alone must say how.
 
     Attributes:
-        exit_code: of the command that it ends.
+        exit_code: exit code of a command that ends with this error.
     """
 
     exit_code = SETTINGS
 
 
 class SettingError(DensesslError, ValueError):
-    """Words of the command line, or entries of the config, do not fit."""
+    """Options of the command line, or entries of the config, do not fit."""
 
 
 class MissingPackage(DensesslError, ModuleNotFoundError):
-    """Something is asked for that needs a package that is not installed; the message names the extra that has it."""
+    """A feature needs a package that is not installed; the message names the extra that installs it."""
 
 
 class FileMissing(DensesslError, FileNotFoundError):
-    """There is no file or folder of a name that was given."""
+    """A given file or folder does not exist."""
 
 
 class CheckpointError(DensesslError, ValueError):
-    """A file is no checkpoint, is damaged, or does not fit what it is for."""
+    """A file is no checkpoint, is damaged, or does not fit its purpose."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file would have to execute code to be read, and was not."""
+    """Reading a file would execute code, so it was not read."""
 
 
 class ExportError(DensesslError, ValueError):
-    """A checkpoint does not hold what was asked for, or the format cannot express it."""
+    """A checkpoint does not hold what should be exported, or the format cannot express it."""
 
 
 class LoadError(DensesslError, RuntimeError):
-    """Weights do not fit the model they were meant for. The model is left untouched.
+    """Weights do not fit the model that should load them. The model is unchanged.
 
     Attributes:
-        report: the :class:`densessl.weights.load_report.LoadReport` of the load, where there is one.
+        report: the :class:`densessl.weights.load_report.LoadReport` of the load, or None.
     """
 
     def __init__(self, message: str, report: Any = None) -> None:

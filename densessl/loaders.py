@@ -9,10 +9,10 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
 def settle_workers(cfg: Config) -> None:
-    """Resolve the workers of all loaders of a config, in place.
+    """Set the number of workers of all loaders of a config, in place.
 
-    ``num_workers="auto"`` becomes a number. Without workers (``num_workers=0``, as in a debugger), what only
-    workers have is switched off, because PyTorch refuses it: ``persistent_workers``, ``prefetch_factor``, ``timeout``.
+    ``num_workers="auto"`` becomes a number. Without workers (``num_workers=0``, as in a debugger), the settings that
+    PyTorch allows with workers only are removed: ``persistent_workers``, ``prefetch_factor``, ``timeout``.
     """
     for name in LOADERS:
         loader = cfg.get(name)
@@ -27,6 +27,6 @@ def settle_workers(cfg: Config) -> None:
 
 
 def workers() -> int:
-    """What ``"auto"`` stands for: the cores of this machine over its processes, at most 16."""
+    """What ``"auto"`` stands for: the number of cores divided by the processes on this machine, at most 16."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(1, min(16, len(os.sched_getaffinity(0)) // local))

@@ -1,4 +1,4 @@
-"""The methods that densessl ships: which config pretrains which backbone by which method."""
+"""The methods that densessl ships: which config pretrains which backbone with which method."""
 
 import ast
 import logging
@@ -18,22 +18,22 @@ from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.wording import choose, suggestion
 
-# How names of configs end, and the backbones these stand for.
+# Endings of config names, and the backbones that they stand for.
 BACKBONES = {"r18": "resnet18", "r50": "resnet50", "vit_tiny": "vit_tiny", "vit_s": "vit_s", "vit_b": "vit_b"}
-# Where a method is looked for, in this order: published recipes, small ones, mixtures.
+# Folders to search for a method, in this order: published recipes, small ones, mixtures.
 FOLDERS = ("", "small/", "mix/")
-# A recipe on COCO stands for its method where there is none on ImageNet.
+# A recipe on COCO represents its method if there is none on ImageNet.
 _NAME = re.compile(rf"(?P<method>.+)_(?P<backbone>{'|'.join(BACKBONES)})(_coco)?")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A pretraining that densessl ships.
+    """A pretraining method that densessl ships.
 
     Attributes:
-        name: of the method, as :func:`densessl.pretrain` takes it.
-        summary: first line of its config.
-        configs: by backbone, the names of its configs.
+        name: name of the method, for :func:`densessl.pretrain`.
+        summary: first paragraph of its config's docstring.
+        configs: names of its configs by backbone.
     """
 
     name: str
@@ -42,15 +42,15 @@ class Method:
 
 
 def list_methods() -> dict[str, Method]:
-    """All methods by name, in the order of their names."""
+    """All methods by name, in alphabetical order."""
     methods: dict[str, Method] = {}
     for folder in FOLDERS:
         for name, file in shipped_configs().items():
             where, _, stem = name.rpartition("/")
-            found = _NAME.fullmatch(stem)
-            if found and where == folder.rstrip("/"):
-                method = methods.setdefault(found["method"], Method(found["method"], _summary(file)))
-                method.configs.setdefault(BACKBONES[found["backbone"]], name)
+            match = _NAME.fullmatch(stem)
+            if match and where == folder.rstrip("/"):
+                method = methods.setdefault(match["method"], Method(match["method"], _summary(file)))
+                method.configs.setdefault(BACKBONES[match["backbone"]], name)
     return {name: methods[name] for name in sorted(methods)}
 
 
@@ -66,7 +66,7 @@ def _summary(file: Path) -> str:
 
 
 def method_config(method: str, backbone: str | Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-    """The config of a method with a backbone.
+    """Find the config of a method with a given backbone.
 
     Args:
         method: name of a method (``"pixpro"``), or of a config (``"pixpro_r50_400e"``, a file).
@@ -77,7 +77,7 @@ def method_config(method: str, backbone: str | Mapping[str, Any] | None = None) 
         The config's name, and changes to it by dotted name.
 
     Raises:
-        SettingError: no such method, or it cannot have that backbone.
+        SettingError: there is no such method, or it does not work with that backbone.
     """
     methods = list_methods()
     if method not in methods and (method in shipped_configs() or method.endswith(".py")):
@@ -99,7 +99,7 @@ def method_config(method: str, backbone: str | Mapping[str, Any] | None = None) 
 def _with_backbone(
     own: Mapping[str, Any], name: str, backbone: str | Mapping[str, Any], configs: Iterable[str]
 ) -> dict[str, Any]:
-    """Changes that give the config ``name``, whose backbone is ``own``, another one."""
+    """Return the changes that replace the backbone ``own`` of the config ``name``."""
     if isinstance(backbone, str):
         resnet = re.fullmatch(r"resnet(\d+)", backbone)
         if own["type"] == "ResNet" and resnet and int(resnet[1]) in DEPTHS:
@@ -116,10 +116,10 @@ def _with_backbone(
 
 
 def _in_place_of(own: Mapping[str, Any], name: str, backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a backbone of another type, in the place of ``own``.
+    """Return the config of a backbone of another type that replaces ``own``.
 
-    Objectives name levels by their place among the maps, so ``out_indices`` becomes what gives maps of the same
-    strides; where only one is wanted and none has its stride, the last one. MMDetection's ResNet, made for fine-tuning,
+    Objectives name levels by their index among the maps, so ``out_indices`` is set to give maps of the same strides; if
+    only one map is needed and none has its stride, the last map is used. MMDetection's ResNet, made for fine-tuning,
     does not train its batch norms by default; here it does.
     """
     kind, config = backbone["type"], dict(backbone)
@@ -148,11 +148,11 @@ def _in_place_of(own: Mapping[str, Any], name: str, backbone: Mapping[str, Any])
 
 
 def size_changes(name: str, size: int) -> dict[str, Any]:
-    """Changes that give the config ``name`` views of ``size`` pixels: the largest ones, and smaller ones (local crops)
-    in proportion.
+    """Return the changes that set the largest views of the config ``name`` to ``size`` pixels, and smaller views (local
+    crops) in proportion.
 
     Raises:
-        SettingError: it has no square views.
+        SettingError: the config has no square views.
     """
     sizes = [view.get("size", ViewSpec.size) for view in load_config(name).get("views", ())]
     if not sizes or not all(isinstance(each, int) for each in sizes):
@@ -162,7 +162,7 @@ def size_changes(name: str, size: int) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """MMEngine logs how each tensor was initialised; not of a backbone that is only looked at."""
+    """Silence MMEngine's log of how each tensor was initialised, for a backbone that is built only to inspect it."""
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:

@@ -1,4 +1,4 @@
-"""What ``--cfg-options KEY=VALUE`` changes in a config."""
+"""Apply ``--set KEY=VALUE`` to a config."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from densessl.wording import suggestion
 
 EVERY = "*"
 
-# Settings of pretraining configs that were entries of custom_hooks, and where they are now; the first that fits.
+# Former entries of custom_hooks in pretraining configs, and where they are now; the first match counts.
 MOVED = {
     "schedule.base": "the learning rate is optim_wrapper.optimizer.lr",
     "schedule.value": "the learning rate is optim_wrapper.optimizer.lr",
@@ -26,12 +26,12 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """Override entries of ``cfg``, in place and in order, as ``cfg.merge_from_dict`` does.
 
     A key is a path of names and, in lists and tuples, of indices from 0; ``*`` stands for every entry:
-    ``views.*.size``. A dict is merged into the dict that is there, or takes its place with ``_delete_=True`` in it. Any
-    other value replaces what is there. A name that a dict does not have yet is added to it.
+    ``views.*.size``. A dict is merged into the existing dict, or replaces it with ``_delete_=True`` in it. Any other
+    value replaces the existing one. A name that a dict lacks is added to it.
 
     Raises:
-        SettingError: an index that a list does not have, an entry of what is neither list nor dict, or ``*`` where
-            there is no entry. All such options are told, a line each, and ``cfg`` is left as it was.
+        SettingError: a key names an index that a list lacks, an entry of a value that is neither list nor dict, or
+            ``*`` of an empty list or dict. The message has one line for each such key, and ``cfg`` is unchanged.
     """
     tree: Any = {key: cfg[key] for key in cfg}
     problems = []
@@ -48,7 +48,7 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _with(tree: Any, path: list[str], depth: int, value: Any) -> Any:
-    """A copy of ``tree``, which lies at ``path[:depth]``, in which ``value`` overrides what lies at ``path``."""
+    """Return a copy of ``tree``, which is at ``path[:depth]`` in the config, with ``value`` merged in at ``path``."""
     if depth == len(path):
         return _merged(tree, value, path)
     places = _places(tree, path, depth)
@@ -62,7 +62,7 @@ def _with(tree: Any, path: list[str], depth: int, value: Any) -> Any:
 
 
 def _places(tree: Any, path: list[str], depth: int) -> Iterable[str | int]:
-    """The keys of the dict ``tree``, or indices of the list, that ``path[depth]`` stands for."""
+    """Return the keys of the dict ``tree``, or the indices of the list, that ``path[depth]`` stands for."""
     key, here = path[depth], ".".join(path[:depth]) or "the config"
     if not isinstance(tree, dict | list | tuple):
         raise SettingError(f"{here} is {tree!r} and has no entries")
@@ -82,7 +82,7 @@ def _counts(key: str) -> bool:
 
 
 def _refuse_missing_list(path: list[str], tree: dict) -> None:
-    if path == ["custom_hooks"]:  # a config without the key has none of them
+    if path == ["custom_hooks"]:  # a config without the key has no such entries
         raise SettingError("custom_hooks has 0 entries")
     raise SettingError(f"there is no {'.'.join(path)}; {suggestion(path[-1], tree)}")
 
@@ -96,8 +96,8 @@ def _index(entries: list | tuple, key: str, here: str) -> int:
 
 
 def _merged(tree: Any, value: Any, path: list[str]) -> Any:
-    """``value`` in the place of ``tree``, which lies at ``path``; a dict is merged into a dict, and by index into a
-    list."""
+    """Return ``value`` merged into ``tree``, which is at ``path``: a dict is merged into a dict, and by index into a
+    list; any other value replaces it."""
     if not isinstance(value, Mapping):
         return value
     value = dict(value)

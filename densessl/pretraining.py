@@ -1,4 +1,4 @@
-"""What settings change in a pretraining config."""
+"""Apply the settings of a run to a pretraining config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ LENGTHS = ("train_cfg", "optim_wrapper")
 
 
 def change_config(cfg: Config, settings: RunSettings) -> None:
-    """Change a pretraining config, in place, by all settings but ``options``.
+    """Apply all settings except ``options`` to a pretraining config, in place.
 
     Raises:
-        SettingError: a setting is for other configs.
+        SettingError: a setting is for other kinds of config.
     """
     for name in ("labels", "labels_seed", "steps", "evaluations"):
         if getattr(settings, name) is not None:
@@ -35,7 +35,7 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
     require_parts(cfg)
     if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
-    loader = cfg.train_dataloader  # after the merge, which replaces entries
+    loader = cfg.train_dataloader  # read after the merge, which replaces entries
     if settings.demo:
         loader.dataset.source = str(demo_photos(cfg))
         loader.dataset.pop("root", None)
@@ -85,7 +85,7 @@ def write_demo(cfg: Config) -> None:
 
 
 def complete_config(cfg: Config) -> None:
-    """What follows from other entries of a pretraining config, once all settings are in it."""
+    """Fill in the entries of a pretraining config that follow from others, in place, after all settings are applied."""
     require_parts(cfg)
     link_views(cfg)
     workers = cfg.train_dataloader.get("num_workers", AUTO)
@@ -95,8 +95,8 @@ def complete_config(cfg: Config) -> None:
 
 
 def link_views(cfg: Config) -> None:
-    """Give data set and preprocessor the config's ``views``, or its ``view`` and the ``photometric`` ops of patches,
-    and the data set its ``regions``."""
+    """Copy the config's ``views``, or its ``view`` and the ``photometric`` operations of patches, into data set and
+    preprocessor, and its ``regions`` into the data set."""
     dataset, preprocessor = cfg.train_dataloader.dataset, cfg.model.data_preprocessor
     if "regions" in cfg:
         dataset.regions = cfg.regions
@@ -108,17 +108,17 @@ def link_views(cfg: Config) -> None:
 
 
 def settle_sizes(cfg: Config) -> list[str]:
-    """Resolve every ``"auto"`` that depends on how many images there are, in place: batch, queues, epochs.
+    """Replace every ``"auto"`` that depends on the number of images, in place: batch size, queue lengths, epochs.
 
     Returns:
-        A line for the log for each.
+        One log line for each.
 
     Raises:
-        DensesslError: the images are not found, or are too few for any batch.
+        DensesslError: the images are not found, or there are too few for any batch.
     """
     loader, lines = cfg.train_dataloader, []
     largest = loader.pop("largest_batch", None)
-    queues = [item for item in cfg.model.get("objectives", ()) if item.get("length") == AUTO]
+    queues = [objective for objective in cfg.model.get("objectives", ()) if objective.get("length") == AUTO]
     if AUTO not in (loader.batch_size, cfg.train_cfg.max_epochs) and not queues:
         return lines
     dataset = loader.dataset

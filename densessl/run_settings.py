@@ -1,4 +1,4 @@
-"""What one run is asked for, by the command line, a notebook or a comparison."""
+"""The settings of one run, from the command line, a notebook or a comparison."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,24 +9,24 @@ from densessl.errors import SettingError
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What one run is asked for: a config, and what the user changes in it.
+    """The settings of one run: a config, and what the user changes in it.
 
     Attributes:
-        config: file, name of a shipped config (``pixpro_r18``, ``transfer/coco/mask-rcnn_r50_fpn_1x``), or of a stock
-            one (``mmdet::retinanet/retinanet_r50_fpn_1x_coco``).
-        data_root: folder of images, list file or COCO json to pretrain on; of a detector's config its ``data_root``.
+        config: a file, or the name of a shipped config (``pixpro_r18``, ``transfer/coco/mask-rcnn_r50_fpn_1x``) or of a
+            stock one (``mmdet::retinanet/retinanet_r50_fpn_1x_coco``).
+        data_root: folder of images, list file or COCO json to pretrain on; for a detector's config, its ``data_root``.
         demo: a short run on built-in photos.
-        work_dir: where logs and checkpoints go; by default ``work_dirs/<name of the config>``.
-        resume: go on from the last checkpoint of the work folder (True), or from a file.
-        init: file with the weights to start from; ``"none"`` for random numbers; None for what the config says.
-        seed: of all random numbers of the run; None for the config's.
-        batch_size: images per process and iteration; ``"auto"``: the config's, or fewer where there are fewer images.
-        epochs: of a pretraining; ``"auto"`` for a number that suits the size of the data set.
-        regions: store of regions to pretrain on.
-        labels, labels_seed: part of a detector's train set (``"10%"``, ``"30-shot"``), and which one of that size.
-        steps, evaluations: length of a detector's training in optimiser steps, and how often it is evaluated.
-        launcher: what started the processes.
-        options: further entries of the config by dotted name; they have the last word.
+        work_dir: folder for logs and checkpoints; by default ``work_dirs/<name of the config>``.
+        resume: True continues from the last checkpoint of the work folder; a path, from that file.
+        init: file with the weights to start from; ``"none"`` for random weights; None for what the config says.
+        seed: seed of all random numbers of the run; None for the config's.
+        batch_size: images per process and iteration; ``"auto"``: the config's, or fewer if there are too few images.
+        epochs: epochs of a pretraining; ``"auto"`` derives them from the number of images.
+        regions: region store to pretrain on.
+        labels, labels_seed: part of a detector's train set (``"10%"``, ``"30-shot"``), and which part of that size.
+        steps, evaluations: length of a detector's training in optimiser steps, and number of evaluations.
+        launcher: launcher that started the processes.
+        options: entries of the config by dotted name; they override the other settings.
 
     Raises:
         SettingError: a number is out of range.

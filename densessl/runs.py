@@ -1,7 +1,7 @@
-"""A run: what a user asks for, the config that follows from it, and the runner that carries it out.
+"""A run: the user's settings, the config that follows from them, and the runner that trains.
 
-:class:`densessl.run_settings.RunSettings` is what a user asks for. :func:`run_config` turns it into a full config
-without looking at data, :func:`build_run` into a runner that is ready to train.
+:func:`run_config` turns a :class:`densessl.run_settings.RunSettings` into a full config without reading data;
+:func:`build_run` turns it into a runner that is ready to train.
 """
 
 from pathlib import Path
@@ -23,13 +23,13 @@ from densessl.weights.read import NONE, open_init
 
 
 def run_config(settings: RunSettings) -> Config:
-    """The full config of a run, as far as it can be told without its data.
+    """Return the full config of a run, except for entries that depend on its data.
 
-    Order matters: ``demo`` shrinks the config, ``options`` have the last word, what follows from other entries (views
-    of the preprocessor, workers, backend) is resolved next, and everything is checked.
+    Order matters: ``demo`` shrinks the config, ``options`` override all other settings, entries that follow from others
+    (views of the preprocessor, workers, backend) are filled in next, and everything is checked at the end.
 
     Raises:
-        DensesslError: a setting does not go with the config, or the config cannot be read.
+        DensesslError: a setting does not fit the config, or the config cannot be read.
     """
     cfg = load_config(settings.config)
     stem = Path(settings.config.split("::")[-1]).stem + ("_demo" if settings.demo else "")
@@ -56,11 +56,11 @@ def run_config(settings: RunSettings) -> Config:
 
 
 def build_run(settings: RunSettings) -> DenseRunner:
-    """The runner of a run, its model built and its data found: ``runner.train()`` trains, ``runner.steps()`` trains one
-    step at a time.
+    """Build the runner of a run, with its model and its data set. ``runner.train()`` trains; ``runner.steps()`` trains
+    one step at a time.
 
     Raises:
-        DensesslError: settings, data or weights do not fit; the message says all there is to know.
+        DensesslError: settings, data or weights do not fit.
     """
     cfg = run_config(settings)
     check_folder(cfg.work_dir)
@@ -69,7 +69,7 @@ def build_run(settings: RunSettings) -> DenseRunner:
             pretraining.write_demo(cfg)
         lines = pretraining.settle_sizes(cfg)
         if settings.init and settings.init != NONE:
-            open_init(settings.init)  # a damaged file is told before anything is built
+            open_init(settings.init)  # report a damaged file before anything is built
     else:
         lines = finetuning.read_data(cfg, settings)
     check_inputs(cfg)
@@ -81,6 +81,6 @@ def build_run(settings: RunSettings) -> DenseRunner:
 
 
 def _init_gloo(launcher: str) -> None:
-    """Start the process group of a run without GPUs: MMEngine's own start would select a CUDA device."""
+    """Start the process group of a run without GPUs. MMEngine's own function would select a CUDA device."""
     if launcher == "pytorch" and not torch.cuda.is_available() and not is_distributed():
         torch.distributed.init_process_group("gloo")

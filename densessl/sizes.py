@@ -1,49 +1,49 @@
-"""Sizes that suit a data set: what ``"auto"`` stands for in settings of batch, queue and epochs."""
+"""Rules for ``"auto"``: batch size, queue length and epochs from the number of images."""
 
 import os
 
 from densessl.errors import SettingError
 
-LARGEST_BATCH = 64  # images per process, where a config names none
-LARGEST_QUEUE = 65536  # MoCo v2's, on 1.28 M images
-STEPS = 10_000  # optimiser steps that a run of automatic length has about
-EPOCHS = (20, 800)  # the fewest and the most of them; 800 is the longest published schedule here
+LARGEST_BATCH = 64  # images per process, if the config names no number
+LARGEST_QUEUE = 65536  # MoCo v2's queue, for 1.28 M images
+STEPS = 10_000  # approximate number of optimiser steps of a run with automatic length
+EPOCHS = (20, 800)  # least and most epochs; 800 is the longest published schedule here
 
 
 def fitting_batch(images: int, factor: int = 1, largest: int | None = None) -> int:
-    """Images per process and iteration: as many as the recipe has, or all there are for one step.
+    """Return the images per process and iteration: the recipe's number, or as many as one step can have.
 
     Args:
-        images: of the data set.
-        factor: processes x accumulated iterations: the batches that one step takes.
-        largest: of the recipe.
+        images: number of images in the data set.
+        factor: batches per optimiser step: processes x accumulated iterations.
+        largest: the recipe's batch size, which is the upper limit.
 
     Raises:
-        SettingError: there are fewer than two images for each batch. One image has no other to differ from.
+        SettingError: there are fewer than two images for each batch: a single image has no negatives.
     """
     batch = min(largest or LARGEST_BATCH, images // factor)
     if batch < 2:
         raise SettingError(
             f"train_dataloader.batch_size: found {images} images for {factor} batches a step, expected at least two "
-            "images for each; add images, or take fewer processes or accumulated iterations"
+            "images for each; add images, or use fewer processes or accumulated iterations"
         )
     return batch
 
 
 def fitting_queue(images: int, step: int) -> int:
-    """Keys in a queue: the largest power of two that is at most half of the images, so that a key and its own image
-    seldom meet, and at most MoCo's; at least two steps of keys.
+    """Return the length of a queue: the largest power of two that is at most half the number of images, so that a query
+    seldom meets a key of its own image; at most MoCo's length, and at least the keys of two steps.
 
     Args:
-        images: of the data set.
-        step: images an optimiser step takes.
+        images: number of images in the data set.
+        step: images per optimiser step.
     """
     half = max(images // 2, 1)
     return max(min(LARGEST_QUEUE, 1 << (half.bit_length() - 1)), 2 * step)
 
 
 def fitting_epochs(images: int, step: int) -> int:
-    """Epochs that take about ten thousand steps of ``step`` images; at least 20, at most 800."""
+    """Return the number of epochs that take about 10,000 steps of ``step`` images; at least 20, at most 800."""
     fewest, most = EPOCHS
     return max(fewest, min(most, round(STEPS * step / images)))
 

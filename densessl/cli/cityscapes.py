@@ -1,4 +1,4 @@
-"""``densessl cityscapes``: make Cityscapes ready to fine-tune on."""
+"""``densessl cityscapes``: prepare Cityscapes for fine-tuning."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from densessl.errors import SettingError
 from densessl.finetune.cityscapes import prepare_cityscapes
 from densessl.loaders import AUTO, workers
 
-DESCRIPTION = """Make Cityscapes ready to fine-tune on.
+DESCRIPTION = """Prepare Cityscapes for fine-tuning.
 
   densessl cityscapes data/cityscapes
 
-The folder has leftImg8bit/ and gtFine/, as their archives unpack. Written are, in COCO's format,
-annotations/instancesonly_filtered_gtFine_{train,val}.json for instances, and
-gtFine/*/*/*_gtFine_labelTrainIds.png for semantic segmentation. cityscapesscripts is not needed."""
+The folder must have leftImg8bit/ and gtFine/, as the archives unpack. The command writes
+annotations/instancesonly_filtered_gtFine_{train,val}.json for instances, in COCO's format, and
+gtFine/*/*/*_gtFine_labelTrainIds.png for semantic segmentation. It does not need cityscapesscripts."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl cityscapes",
         description=DESCRIPTION,
@@ -29,13 +29,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--splits", nargs="+", default=["train", "val"], help="subfolders to prepare (default: train val)"
     )
-    parser.add_argument("--workers", default="auto", help="processes (default: the cores there are, at most 16)")
+    parser.add_argument(
+        "--workers", default="auto", help="number of processes (default: the number of cores, at most 16)"
+    )
     add_debug(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: _prepare(args), args.debug)
 

@@ -1,4 +1,4 @@
-"""``densessl compare``: train one config from several starts and compare them."""
+"""``densessl compare``: train one config from several starts and compare the results."""
 
 import argparse
 import os
@@ -17,57 +17,79 @@ EVALUATIONS = 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl compare",
         description="Train one config from several starts, with several fractions of the labels and several seeds,\n"
-        "and compare the starts. Stop it whenever you like: the same command goes on, and does no finished run twice.",
+        "and compare the starts. You can stop it at any time: the same command continues, and repeats no finished run.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", help="of the detector or segmentor: a file or mmdet::NAME")
+    parser.add_argument("--config", help="config of the detector or segmentor: a file or mmdet::NAME")
     parser.add_argument(
         "--init",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help=f"a start, given once for each; FILE is what tools/train.py --init takes, or {NONE} for random numbers. "
-        "The others are compared with the first",
+        help="a start; repeat the option for each. FILE is any file that densessl train --init takes, or "
+        f"{NONE} for random weights. The others are compared with the first",
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="S", help="runs of each: seeds 0 to S-1. Default: 3")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="S", help="run each start with seeds 0 to S-1 (default: 3)"
+    )
     parser.add_argument(
         "--labels",
         action="append",
         default=[],
         metavar="FRACTION",
-        help="of the labels, as tools/train.py takes it; may be given several times. Default: all",
+        help="part of the labels, as for densessl train --labels; may be repeated (default: all)",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, metavar="N", help="optimiser steps of every run; default: the config's")
-    length.add_argument("--minutes", type=float, metavar="M", help="as many steps as take M minutes, measured once")
-    parser.add_argument(
-        "--evaluations", type=int, metavar="K", help=f"of every run, with --steps or --minutes. Default: {EVALUATIONS}"
+    length.add_argument(
+        "--steps", type=int, metavar="N", help="optimiser steps of every run (default: the config's schedule)"
     )
-    parser.add_argument("--data-root", metavar="DIR")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of every run")
+    length.add_argument("--minutes", type=float, metavar="M", help="as many steps as fit in M minutes, timed once")
     parser.add_argument(
-        "--metric", action="append", default=[], metavar="M", help="to show, by its name or key in logs"
+        "--evaluations",
+        type=int,
+        metavar="K",
+        help=f"evaluations of every run, with --steps or --minutes (default: {EVALUATIONS})",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of all that is kept")
-    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="runs at once; on one GPU 1, the default")
-    parser.add_argument("--threads", type=int, metavar="T", help="of a run; default: the cores over --jobs, if J > 1")
+    parser.add_argument("--data-root", metavar="DIR", help="folder of the data (default: the config's)")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change config entries of every run"
+    )
+    parser.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="M",
+        help="metric to show: its name in tables or its key in logs; may be repeated",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for all results")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="J", help="number of simultaneous runs (default: 1; use 1 on one GPU)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="T",
+        help="threads of each run (default if J > 1: the number of cores divided by J)",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints of finished runs")
-    parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings, not refuse")
-    parser.add_argument("--show", action="store_true", help="print what is there in --out, and run nothing")
+    parser.add_argument(
+        "--redo", action="store_true", help="repeat runs that were made with other settings, instead of refusing"
+    )
+    parser.add_argument("--show", action="store_true", help="print the results in --out, and run nothing")
     add_debug(parser)
     return parser
 
 
 def grid_of(args: argparse.Namespace) -> Grid:
-    """The grid that a command line describes.
+    """Return the grid that a command line describes.
 
     Raises:
-        CompareError: It describes none.
+        CompareError: the options describe no grid.
     """
     inits = {}
     for text in args.init:
@@ -75,7 +97,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         if not (name and equals and file):
             raise CompareError(f"--init {text}: expected NAME=FILE, or NAME={NONE}")
         if name in inits:
-            raise CompareError(f"--init {text}: {name} was given before, as {inits[name] or NONE}")
+            raise CompareError(f"--init {text}: {name} is already given as {inits[name] or NONE}")
         inits[name] = None if file == NONE else file
     if not args.config:
         raise CompareError("--config: expected a file or mmdet::NAME, found none")
@@ -85,7 +107,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         raise CompareError(f"--threads: expected 1 or more, found {args.threads}")
     sized = args.steps is not None or args.minutes is not None
     if args.evaluations is not None and not sized:
-        raise CompareError("--evaluations: a config's own schedule has its own; expected --steps or --minutes with it")
+        raise CompareError("--evaluations needs --steps or --minutes; without them the config says when to evaluate")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Grid(
         config=args.config,
@@ -103,11 +125,11 @@ def grid_of(args: argparse.Namespace) -> Grid:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code: 1 where some run failed."""
+    """Run the command and return its exit code, 1 if some run failed."""
     args = parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # however we are asked to stop, runs end with us
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the runs too, as Ctrl-C does
     try:
-        return guarded(lambda: _compare(args), args.debug, "; the same command goes on from here")
+        return guarded(lambda: _compare(args), args.debug, "; the same command continues from here")
     finally:
         signal.signal(signal.SIGTERM, before)
 

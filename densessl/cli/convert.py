@@ -1,4 +1,4 @@
-"""``densessl convert``: public checkpoints for MMDetection."""
+"""``densessl convert``: convert public checkpoints for MMDetection."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ DESCRIPTION = """Convert a public checkpoint for MMDetection or another library.
 
   densessl convert moco_v2_800ep_pretrain.pth.tar moco.pth
 
-Whose file it is shows in its tensor names; docs/transfer.md lists the known layouts. The backbone is written as
-densessl export writes one, with what the layout says about it (pixel mean and deviation, where the strides are).
+The layout of the file is recognised from its tensor names; docs/transfer.md lists the known layouts. The backbone is
+written as by densessl export, with the facts that the layout implies (pixel mean and deviation, position of strides).
 
-Of DETRs (DETR, UP-DETR, DETReg, Deformable DETR, Conditional DETR, DAB-DETR, DINO) the whole detector is converted:
-densessl convert checkpoint_imagenet.pth detreg writes detreg.pth and detreg.py, a config that densessl train
-detreg.py --data-root coco/ fine-tunes. DETRs with pre-norm layers are refused, since MMDetection has none;
---backbone takes their backbones. Nothing that a file holds is executed."""
+DETRs (DETR, UP-DETR, DETReg, Deformable DETR, Conditional DETR, DAB-DETR, DINO) are converted as whole detectors:
+densessl convert checkpoint_imagenet.pth detreg writes detreg.pth and detreg.py, a config that you can fine-tune with
+densessl train detreg.py --data-root coco/. DETRs with pre-norm layers are refused, because MMDetection has none;
+--backbone converts their backbones. Nothing in a file is executed."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl convert",
         description=DESCRIPTION,
@@ -34,23 +34,28 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", help="the public file: torch, safetensors, or a pickle of arrays")
-    parser.add_argument("out", help="file to write; for a whole detector the name of its two files, without suffix")
+    parser.add_argument("out", help="file to write; for a whole detector, the name of its two files without suffix")
     parser.add_argument("--to", choices=FORMATS, default="mmdet", help="format of a backbone (default: mmdet)")
     parser.add_argument(
-        "--branch", choices=BRANCHES, help="branch of a backbone; by default the one that its paper transfers"
+        "--branch", choices=BRANCHES, help="branch of the backbone (default: the one that the paper transfers)"
     )
-    parser.add_argument("--size", type=int, metavar="SIDE", help="onnx graph of a ViT: side of its images in pixels")
     parser.add_argument(
-        "--prefix", default="", help="prefix of the tensor names to convert, which is removed: model.net."
+        "--size", type=int, metavar="SIDE", help="for --to onnx with a ViT: side of the images in pixels"
+    )
+    parser.add_argument(
+        "--prefix", default="", help="take tensors whose names begin with this prefix, and remove it: model.net."
     )
     parser.add_argument("--backbone", action="store_true", help="convert only the backbone of a DETR")
     parser.add_argument(
         "--drop-objects",
         action="store_true",
-        help="skip objects in the file that are no tensors; none of them is run",
+        help="skip objects in the file that are not tensors; none of them is run",
     )
     parser.add_argument(
-        "--family", choices=("auto", *FAMILIES), default="auto", help="family of a DETR; by default told by its names"
+        "--family",
+        choices=("auto", *FAMILIES),
+        default="auto",
+        help="family of a DETR (default: recognised from its tensor names)",
     )
     parser.add_argument(
         "--coco-classes", action="store_true", help="keep the classes of a DETR that was fine-tuned on COCO"
@@ -68,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: _convert(args), args.debug)
 
@@ -80,17 +85,17 @@ def _convert(args: argparse.Namespace) -> None:
     for_backbones = {"--to": args.to != "mmdet", "--branch": args.branch, "--size": args.size}
     wrong = [option for option, given in (for_backbones if whole else for_detrs).items() if given]
     if wrong:
-        held = "a whole detector; --backbone takes its backbone" if whole else "a backbone, and these are for DETRs"
-        raise SettingError(f"{', '.join(wrong)}: {args.checkpoint} holds {held}")
+        content = "a whole detector; --backbone takes its backbone" if whole else "a backbone, and these are for DETRs"
+        raise SettingError(f"{', '.join(wrong)}: {args.checkpoint} holds {content}")
     print("\n".join(whole_detector(source, args) if whole else backbone(source, args)))
 
 
 def without_prefix(source: Opened, prefix: str) -> Opened:
-    """The tensors whose names begin with a prefix, without it. Prefixes that wrappers add (``module.``) are passed
-    over, since no message shows them.
+    """Return the tensors whose names begin with a prefix, with the prefix removed. Prefixes that wrappers add
+    (``module.``) are ignored, because no message shows them.
 
     Raises:
-        SettingError: no name begins with it.
+        SettingError: no name begins with the prefix.
     """
     if not prefix:
         return source
@@ -104,13 +109,13 @@ def without_prefix(source: Opened, prefix: str) -> Opened:
 
 
 def whole_detector(source: Opened, args: argparse.Namespace) -> list[str]:
-    """Convert a DETR. Returns lines for the user."""
+    """Convert a DETR. Return lines to print."""
     report = convert_detector(source, args.out, args.family, args.coco_classes, args.options)
     return [str(report), f"{report.source}, and beside it the config that fine-tunes it"]
 
 
 def backbone(source: Opened, args: argparse.Namespace) -> list[str]:
-    """Convert a backbone. Returns lines for the user."""
-    said = convert_backbone(source, args.out, args.to, args.branch, args.size)
-    known = how_to_open(args.out, args.to, source, args.branch)
-    return [*said, f"{args.out}: {known}"] if known else said
+    """Convert a backbone. Return lines to print."""
+    lines = convert_backbone(source, args.out, args.to, args.branch, args.size)
+    usage = how_to_open(args.out, args.to, source, args.branch)
+    return [*lines, f"{args.out}: {usage}"] if usage else lines

@@ -1,4 +1,4 @@
-"""``densessl export``: hand pretrained weights over."""
+"""``densessl export``: export pretrained weights to MMDetection or another library."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from densessl.weights.load import load_parts
 from densessl.weights.parts import PARTS
 from densessl.weights.read import BRANCHES, Opened, by_our_names, open_checkpoint, parts_in
 
-DESCRIPTION = """Hand pretrained weights to MMDetection or another library.
+DESCRIPTION = """Export pretrained weights to MMDetection or another library.
 
   densessl export work_dirs/x/epoch_100.pth r50.pth --to mmdet
 
-A file for mmdet has the backbone, and neck and head where the pretraining had them. With --into CONFIG it is also
-loaded into that MMDetection detector, and the features are compared. torchvision, timm, detectron2, safetensors and
-onnx take the backbone only; what the user of such a file has to know is printed: the call that makes timm's model,
-the lines for detectron2's config, the graph's inputs and outputs.
+A file for mmdet holds the backbone, and the neck and head if the pretraining had them. With --into CONFIG it is also
+loaded into that MMDetection detector, and the features are compared. Files for torchvision, timm, detectron2,
+safetensors and onnx hold the backbone only. The command prints how to use such a file: the call that makes timm's
+model, the lines for detectron2's config, the inputs and outputs of the graph.
 
   densessl export work_dirs/x/epoch_5.pth detreg --to mmdet-detector
 
-hands a whole detector over: detreg.pth, and detreg.py, the stock config with what the weights need, which
-densessl train detreg.py --data-root coco/ fine-tunes."""
+exports a whole detector: detreg.pth, and detreg.py, the stock config with the changes that the weights need. Fine-tune
+it with densessl train detreg.py --data-root coco/."""
 
 DETECTOR = "mmdet-detector"
-LOADABLE = ("mmdet", "torchvision", "timm", "safetensors")  # by --into
+LOADABLE = ("mmdet", "torchvision", "timm", "safetensors")  # formats that --into can load
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl export",
         description=DESCRIPTION,
@@ -45,11 +45,17 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("out", help="file to write")
     parser.add_argument("--to", choices=(*FORMATS, DETECTOR), default="mmdet", help="format (default: mmdet)")
     parser.add_argument(
-        "--branch", choices=BRANCHES, help="branch to export: by default online, or the one that a paper transfers"
+        "--branch",
+        choices=BRANCHES,
+        help="branch to export (default: the one that the paper transfers; online for densessl's own checkpoints)",
     )
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="parts to write; by default all there are")
-    parser.add_argument("--size", type=int, metavar="SIDE", help="onnx graph of a ViT: side of its images in pixels")
-    parser.add_argument("--into", metavar="CONFIG", help="try the file in a detector: a config file, or mmdet::NAME")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), help="parts to write (default: all)")
+    parser.add_argument(
+        "--size", type=int, metavar="SIDE", help="for --to onnx with a ViT: side of the images in pixels"
+    )
+    parser.add_argument(
+        "--into", metavar="CONFIG", help="also load the file into this detector: a config file, or mmdet::NAME"
+    )
     parser.add_argument(
         "--min-coverage",
         type=float,
@@ -57,14 +63,14 @@ def parser() -> argparse.ArgumentParser:
         help="share of each part's tensors that --into must fill (default: 1)",
     )
     parser.add_argument(
-        "--detector", metavar="CONFIG", help="config of a whole detector, where the checkpoint names no stock one"
+        "--detector", metavar="CONFIG", help="config of the whole detector, if the checkpoint names no stock config"
     )
     add_debug(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: _export(args), args.debug)
 
@@ -86,12 +92,12 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def export(source: Opened, args: argparse.Namespace) -> None:
-    """Write the file and say what is in it."""
+    """Write the file and print what it holds."""
     fingerprint = export_backbone(source, args.out, args.to, args.branch, parts=args.parts, size=args.size)
     print(f"{args.out}: {args.branch} backbone, {fingerprint}")
-    known = how_to_open(args.out, args.to, source, args.branch)
-    if known:
-        print(f"{args.out}: {known}")
+    usage = how_to_open(args.out, args.to, source, args.branch)
+    if usage:
+        print(f"{args.out}: {usage}")
     written = (args.parts or PARTS) if args.to == "mmdet" else ()
     for part, state in parts_in(source, args.branch).items():
         verb = "also" if part in written else "left out:"
@@ -99,22 +105,23 @@ def export(source: Opened, args: argparse.Namespace) -> None:
 
 
 def fits(source: Opened, args: argparse.Namespace, detector: nn.Module) -> bool:
-    """Load the file into the detector and compare features. Returns whether they are equal, where they can be compared.
+    """Load the file into the detector and compare features. Return whether they are equal (True if they cannot be
+    compared).
 
     Raises:
-        LoadError: It does not take the weights.
+        LoadError: the weights do not fit the detector.
     """
     reports = load_parts(detector, args.out, args.min_coverage)
     for report in reports.values():
         print(f"{args.into}: {report}")
     loaded = [part for part, report in reports.items() if report.applied]
-    found = {
+    compared = {
         "backbone": feature_differences(detector.backbone, source, args.branch),
         "neck and head": part_differences(detector, source, args.branch, loaded),
     }
-    if found["backbone"] is None:
-        print("features: not compared, since this is no ResNet or plain ViT, or its config is not known")
-    differences = {level: value for all_ in found.values() for level, value in (all_ or {}).items()}
+    if compared["backbone"] is None:
+        print("features: not compared, because this is no ResNet or plain ViT, or its config is unknown")
+    differences = {level: value for all_ in compared.values() for level, value in (all_ or {}).items()}
     exact = not any(differences.values())
     if differences:
         print(f"features: {'equal bit for bit' if exact else 'largest differences'} {differences}")

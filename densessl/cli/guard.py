@@ -1,4 +1,4 @@
-"""How every command ends: an exit code, and a line or two for what its user can mend."""
+"""How every command ends: an exit code, and for an error that the user can fix, one to a few lines."""
 
 import argparse
 import errno
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from densessl.cli.options import tell_errors_in_a_line
 from densessl.errors import DISK, DONE, SETTINGS, DensesslError
 
-INTERRUPTED = 130  # after Ctrl-C, as of shells
+INTERRUPTED = 130  # after Ctrl-C, as shells do
 # What stands where something else is wanted; Python's own words are "File exists" for a folder that cannot be made.
 _IN_THE_WAY = {
     errno.EEXIST: "is a file, expected a folder",
@@ -34,13 +34,13 @@ def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt:
     """Run a command.
 
     Args:
-        run: gives the exit code; None counts as 0.
-        debug: let errors through with their tracebacks.
-        after_interrupt: what to say of how to go on after Ctrl-C.
+        run: returns the exit code; None counts as 0.
+        debug: raise errors with their tracebacks.
+        after_interrupt: how to continue after Ctrl-C, appended to the message.
 
     Returns:
-        The exit code. What a user can mend is told on standard error, in a line or a few. A fault of the program is
-        raised, with its traceback.
+        The exit code. An error that the user can fix is printed to standard error, in one to a few lines. A fault of
+        the program is raised, with its traceback.
     """
     try:
         return run() or DONE
@@ -56,7 +56,7 @@ def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt:
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The exit code for an error that a user can mend; None for a fault of the program."""
+    """The exit code of an error that the user can fix; None for a fault of the program."""
     if isinstance(error, DensesslError):
         return error.exit_code
     if isinstance(error, OSError):
@@ -65,7 +65,7 @@ def exit_code_of(error: BaseException) -> int | None:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says. Of one that a loader's worker raised, without the worker's traceback."""
+    """The message of an error; if a loader's worker raised it, without the worker's traceback."""
     if isinstance(error, OSError) and not isinstance(error, DensesslError) and error.filename:
         return f"{error.filename}: {_IN_THE_WAY.get(error.errno, (error.strerror or str(error)).lower())}"
     text = str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""``densessl look``: a checkpoint of a pretraining, next to random weights of its config."""
+"""``densessl look``: compare a checkpoint of a pretraining with random weights of its config."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from densessl.insight.stereo import motorcycle, relit
 from densessl.insight.tables import print_table
 
 COLLAPSED = 0.99  # between-image similarity
-CELLS = (32, 48)  # of the coarsest map, height and width: about 16 pixels each of the stereo pair
+CELLS = (32, 48)  # height and width of the coarsest map: a cell is about 16 pixels of the stereo pair
 
 
 def look_matching(args: argparse.Namespace) -> None:
@@ -63,10 +63,10 @@ def look_knn(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     top = argparse.ArgumentParser(
         prog="densessl look",
-        description="Look into a checkpoint of a pretraining, next to random weights of its config.",
+        description="Inspect a checkpoint of a pretraining, and compare it with random weights of its config.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -78,33 +78,37 @@ def parser() -> argparse.ArgumentParser:
     matching.add_argument("checkpoint")
     matching.add_argument("out", help="picture to write, such as matches.png")
     matching.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of the input; else 32x48 of the coarsest cells"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="size of the input; by default 32x48 cells of the coarsest map",
     )
-    matching.add_argument("--points", type=int, default=120, help="how many matches to draw, about")
+    matching.add_argument("--points", type=int, default=120, help="approximate number of matches to draw")
     matching.set_defaults(run=look_matching)
-    spread = commands.add_parser("spread", formatter_class=defaults, help="do features of different images differ?")
+    spread = commands.add_parser("spread", formatter_class=defaults, help="do the features of different images differ?")
     spread.add_argument("checkpoint")
-    spread.add_argument("folder", help="of images")
-    spread.add_argument("--images", type=int, default=64, help="how many to look at")
+    spread.add_argument("folder", help="folder of images")
+    spread.add_argument("--images", type=int, default=64, help="number of images to use")
     spread.add_argument("--size", type=int, default=224, help="side of the input")
     spread.set_defaults(run=look_spread)
-    knn = commands.add_parser("knn", formatter_class=defaults, help="are images of one class neighbours?")
+    knn = commands.add_parser("knn", formatter_class=defaults, help="are images of one class nearest neighbours?")
     knn.add_argument("checkpoint")
-    knn.add_argument("folder", help="with a folder of images for each class")
-    knn.add_argument("-k", type=int, default=10, help="neighbours that vote")
+    knn.add_argument("folder", help="folder with one subfolder of images for each class")
+    knn.add_argument("-k", type=int, default=10, help="number of neighbours that vote")
     knn.add_argument("--size", type=int, default=160, help="side of the input")
     knn.add_argument("--device", default="cpu")
     knn.set_defaults(run=look_knn)
     for command in (matching, spread, knn):
         add_debug(command)
     for command in (matching, spread):
-        command.add_argument("--level", type=int, default=-1, help="which of the backbone's maps; -1 is the last")
+        command.add_argument("--level", type=int, default=-1, help="index of the backbone's map; -1 is the last")
         command.add_argument("--device", default="cpu")
     tell_errors_in_a_line(top)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: args.run(args), args.debug)

@@ -1,4 +1,4 @@
-"""``densessl regions``: make, check and import stores of regions."""
+"""``densessl regions``: build, check and import region stores."""
 
 import argparse
 import inspect
@@ -26,15 +26,15 @@ GENERATORS = {
 
 
 def generator_config(name: str, options: dict, max_side: int | None = None) -> dict:
-    """The config of a generator, whose arguments are known to exist.
+    """Return the config of a region generator, with its arguments checked.
 
     Args:
-        name: of ``GENERATORS``.
-        options: arguments.
-        max_side: the argument of that name.
+        name: a key of ``GENERATORS``.
+        options: arguments of the generator.
+        max_side: its argument ``max_side``.
 
     Raises:
-        SettingError: the generator does not take one of the arguments, or not as it is.
+        SettingError: the generator does not take one of the arguments, or not the given value.
     """
     options = options | ({} if max_side is None else {"max_side": max_side})
     takes = list(inspect.signature(REGION_GENERATORS.get(GENERATORS[name])).parameters)
@@ -77,10 +77,10 @@ def run_import(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     top = argparse.ArgumentParser(
         prog="densessl regions",
-        description="Make, check and import stores of regions.",
+        description="Build, check and import region stores.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,8 +88,8 @@ def parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "build",
         help="make the regions of all images of a data set",
-        description="Make the regions of all images of a data set. Stop it whenever you like: the same command goes "
-        "on, does no image twice, and makes the same bytes in the end.",
+        description="Make the regions of all images of a data set. You can stop it at any time: the same command "
+        "continues, repeats no image, and writes the same bytes in the end.",
     )
     make.add_argument("data", help="folder of images (searched recursively), list file or COCO json")
     make.add_argument("out", help="folder of the store")
@@ -100,43 +100,47 @@ def parser() -> argparse.ArgumentParser:
         action=Options,
         default={},
         metavar="KEY=VALUE",
-        help="arguments of the generator, see densessl/regions/generators.py and fast.py",
+        help="arguments of the generator; see densessl/regions/generators.py and fast.py",
     )
-    make.add_argument("--max-side", type=int, metavar="P", help="look at images shrunk to this longest side")
+    make.add_argument("--max-side", type=int, metavar="P", help="shrink images to this longest side first")
     make.add_argument(
         "--per-image",
         type=int,
         default=1000,
         metavar="K",
-        help="keep the first K regions of an image, 0 for all; a region takes 10 bytes. Default 1000: nearly all, as "
-        "methods choose from them anew in every epoch (CCOP thins, DETReg reorders). 100 take 1.3 GB for ImageNet",
+        help="keep the first K regions of an image, 0 for all; a region takes 10 bytes, and 100 per "
+        "image take 1.3 GB for "
+        "ImageNet. The default, 1000, keeps nearly all, because methods select from them anew in every epoch",
     )
     make.add_argument(
         "--select",
         choices=list(PRESETS),
         default="none",
-        help="store a method's choice only, made once for each draw; default: none, methods choose while training",
+        help="store only the regions that a method selects, selected once for each draw (default: none; methods then "
+        "select during training)",
     )
-    make.add_argument("--draws", type=int, default=1, metavar="D", help="make regions D times; epochs take turns")
+    make.add_argument("--draws", type=int, default=1, metavar="D", help="make regions D times; epochs use them in turn")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    make.add_argument("--workers", type=int, default=cores, metavar="N", help=f"processes; default: {cores}, the cores")
+    make.add_argument(
+        "--workers", type=int, default=cores, metavar="N", help=f"number of processes (default: all {cores} cores)"
+    )
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--root", help="folder that the paths of a list or json are relative to")
     make.set_defaults(run=run_build)
 
-    checking = commands.add_parser("check", help="check a store, count what is in it, and measure its recall")
+    checking = commands.add_parser("check", help="check a store, count its regions, and measure its recall")
     checking.add_argument("out", help="folder of the store")
-    checking.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall with")
+    checking.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall against")
     checking.add_argument("--data", help="folder of the images, for the picture")
-    checking.add_argument("--picture", metavar="OUT.png", help="boxes on a few images")
+    checking.add_argument("--picture", metavar="OUT.png", help="draw boxes on a few images into this file")
     checking.set_defaults(run=run_check)
 
-    bring = commands.add_parser("import", help="make a store of regions from elsewhere")
+    bring = commands.add_parser("import", help="make a store from regions made elsewhere")
     bring.add_argument("source", help="COCO json, npz, or pickle of MMDetection or Detectron2 (no code in it is run)")
     bring.add_argument("out", help="folder of the store")
     bring.add_argument("--format", choices=("auto", "coco", "npz", "pickle"), default="auto", help="default: auto")
-    bring.add_argument("--data", help="folder, list or COCO json of the images, where names or sizes are wanting")
-    bring.add_argument("--top", type=int, metavar="K", help="keep the best K of an image")
+    bring.add_argument("--data", help="folder, list or COCO json of the images, if the source lacks names or sizes")
+    bring.add_argument("--top", type=int, metavar="K", help="keep the best K regions of an image")
     bring.set_defaults(run=run_import)
     for command in (make, checking, bring):
         add_debug(command)
@@ -145,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
-    goes_on = "; the same command goes on from here" if args.run is run_build else ""
-    return guarded(lambda: args.run(args), args.debug, goes_on)
+    after_interrupt = "; the same command continues from here" if args.run is run_build else ""
+    return guarded(lambda: args.run(args), args.debug, after_interrupt)

@@ -1,4 +1,4 @@
-"""``densessl segment``: how well the clusters of a trained DenseSiam segment labelled images."""
+"""``densessl segment``: measure how well the clusters of a trained DenseSiam segment labelled images."""
 
 import argparse
 import json
@@ -18,20 +18,23 @@ from densessl.insight.tables import print_table
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl segment",
-        description="mIoU and pixel accuracy of a DenseSiam segmentation, clusters matched to classes. Under torchrun "
-        "the images are shared out.",
+        description="Measure mIoU and pixel accuracy of a DenseSiam segmentation, with clusters "
+        "matched to classes. Under "
+        "torchrun the processes share the images.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("config")
     parser.add_argument("checkpoint")
     parser.add_argument("--images", required=True, help="folder, list file or COCO json")
-    parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for every image")
-    parser.add_argument("--ignore", type=int, default=255, help="label that is no class")
-    parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it have no class')
-    parser.add_argument("--size", type=int, help="side of the square images are seen at (default: the last view's)")
+    parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for each image")
+    parser.add_argument("--ignore", type=int, default=255, help="label to ignore")
+    parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it are ignored')
+    parser.add_argument(
+        "--size", type=int, help="side of the square that images are resized to (default: the last view's)"
+    )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="write the figures to this JSON file")
@@ -41,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: _segment(args), args.debug)
 
@@ -65,13 +68,13 @@ def _segment(args: argparse.Namespace) -> None:
         args.batch_size,
     )
     classes = match(counts)
-    found = scores(counts, classes.to(counts.device))
+    quality = scores(counts, classes.to(counts.device))
     if not dist.is_initialized() or dist.get_rank() == 0:
-        figures = {"miou": found.miou, "accuracy": found.accuracy, "labelled": labelled}
+        figures = {"miou": quality.miou, "accuracy": quality.accuracy, "labelled": labelled}
         print_table(f"{args.checkpoint}: {len(counts)} clusters matched to classes", {"": figures})
         if args.out:
-            iou = [None if value != value else value for value in found.iou.tolist()]  # JSON has no NaN
-            told = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}
-            Path(args.out).write_text(json.dumps(told, indent=2))
+            iou = [None if value != value else value for value in quality.iou.tolist()]  # JSON has no NaN
+            result = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}
+            Path(args.out).write_text(json.dumps(result, indent=2))
     if started:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""``densessl train``: a config and a few options become a run."""
+"""``densessl train``: run what a config and a few options describe."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,26 +11,28 @@ from densessl.runs import build_run
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl train",
-        description="Pretrain a backbone on unlabelled images, or train a detector: anything a config describes.",
+        description="Pretrain a backbone or detector on unlabelled images, or train a detector or "
+        "segmentor, as a config "
+        "describes.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "config", help="config file, name of a shipped config (pixpro_r18) or of a stock one (mmdet::retinanet/…)"
+        "config", help="a config file, or the name of a shipped config (pixpro_r18) or a stock one (mmdet::retinanet/…)"
     )
     parser.add_argument(
         "--data-root",
-        help="folder of images (searched recursively), list file or COCO json; for a detector's config its data_root",
+        help="folder of images (searched recursively), list file or COCO json; for a detector's config, its data_root",
     )
     parser.add_argument(
         "--demo",
         action="store_true",
-        help="a short run on built-in photos: same model and objective, less data, smaller batch, shorter schedule",
+        help="a short run on built-in photos: same model and objectives, less data, smaller batch, shorter schedule",
     )
-    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/<config name>)")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -42,25 +44,28 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init",
         metavar="FILE",
-        help="start from the weights in this file, whichever code wrote it; 'none': start from random weights",
+        help="start from the weights in this file, whichever code wrote it; 'none' starts from random weights",
     )
     parser.add_argument("--seed", type=int, help="seed of all random numbers of the run")
     parser.add_argument(
         "--batch-size",
         type=_number_or_auto,
         metavar="N",
-        help="images per process and iteration; 'auto': the config's, or fewer where there are fewer images",
+        help="images per process and iteration; 'auto': the config's, or fewer if there are too few images",
     )
     parser.add_argument(
-        "--epochs", type=_number_or_auto, metavar="N", help="length of a pretraining; 'auto': by the number of images"
+        "--epochs",
+        type=_number_or_auto,
+        metavar="N",
+        help="epochs of a pretraining; 'auto' derives them from the number of images",
     )
-    parser.add_argument("--regions", metavar="STORE", help="pretraining: store of regions made by densessl regions")
+    parser.add_argument("--regions", metavar="STORE", help="for pretraining: region store made by densessl regions")
     detector = parser.add_argument_group("detectors and segmentors")
     detector.add_argument("--labels", help="part of the train set: 10%%, 30-shot (boxes per class), 100-images")
     detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
     detector.add_argument("--steps", type=int, metavar="N", help="scale the config's schedule to N optimiser steps")
     detector.add_argument(
-        "--evaluations", type=int, metavar="K", help="evaluations in --steps, evenly spread (default 1)"
+        "--evaluations", type=int, metavar="K", help="evaluate K times during --steps, evenly spread (default: 1)"
     )
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
     parser.add_argument(
@@ -86,7 +91,7 @@ def _number_or_auto(text: str) -> int | str:
 
 
 def settings_of(argv: Sequence[str] | None = None) -> RunSettings:
-    """What a command line asks for.
+    """Return the settings of a command line.
 
     Raises:
         SettingError: a number is out of range.
@@ -99,7 +104,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run. Returns the exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return guarded(lambda: _train(args), args.debug)
 

@@ -139,7 +139,8 @@ class _Truth(NamedTuple):
 
 def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
     """Evenly spaced images of the data that have regions, and objects where these are known."""
-    root, paths, _ = list_images(data)
+    listed = list_images(data)
+    root, paths = listed.root, listed.paths
     places = match_paths(store.paths(), paths, root)
     if not places:
         raise SettingError(

@@ -69,7 +69,7 @@ class Images:
                 if image.get("width") and image.get("height")
             }
         else:
-            self.root, self.paths, _ = self._listed
+            self.root, self.paths = self._listed.root, self._listed.paths
             self._by_id = None
 
     @functools.cached_property

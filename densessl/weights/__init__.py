@@ -1,1 +1,1 @@
-"""Files of weights."""
+"""Weight files: reading, recognising, loading and exporting."""

@@ -1,4 +1,4 @@
-"""That a detector computes what the pretraining did: both run on one fixed image, and their features are compared."""
+"""Check that a detector computes what the pretraining did, by comparing their features on one fixed image."""
 
 import math
 import re
@@ -21,13 +21,13 @@ from densessl.weights.vit_facts import is_vit
 
 
 def fixed_image(side: int = 96) -> Tensor:
-    """Noise, (1, 3, side, side)."""
+    """Return an image of noise, (1, 3, side, side); always the same."""
     return torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def source_branch(checkpoint: Source, branch: str | None = None, parts: Collection[str] = ()) -> Branch | None:
-    """The branch in a file, of the backbone and the given other parts, built anew from their configs, in evaluation
-    mode; None where the file does not tell them."""
+    """Rebuild the branch in a file (the backbone and the given other parts) from its configs, in evaluation mode.
+    Returns None if the file has no configs."""
     checkpoint = open_checkpoint(checkpoint)
     others = {part: state for part, state in parts_in(checkpoint, branch).items() if part in parts}
     states = {"backbone": read_backbone(checkpoint, branch)[0], **others}
@@ -35,7 +35,7 @@ def source_branch(checkpoint: Source, branch: str | None = None, parts: Collecti
     if not all(configs.values()):
         return None
     configs = {part: checked(config, checkpoint.name, part) for part, config in configs.items()}
-    # Of the scope in which "ResNet" is ours, also beside a detector.
+    # In the scope in which "ResNet" is ours, even if a detector set another.
     with building(checkpoint.name), DefaultScope.overwrite_default_scope(SCOPE):
         built = build_branch(configs)
         for part, state in states.items():
@@ -46,15 +46,14 @@ def source_branch(checkpoint: Source, branch: str | None = None, parts: Collecti
 def require_same_network(
     model: nn.Module, state: Mapping[str, Tensor], fingerprint: Fingerprint, owner: str, kind: str
 ) -> None:
-    """Check that a network has exactly the given tensors by name and shape, and computes the same with them as far as
-    both fingerprints tell.
+    """Check that a network has exactly the given tensors by name and shape, and that no fingerprint field differs.
 
     Args:
-        model: It may be on the meta device.
-        owner, kind: Whose network it is and which, for the error.
+        model: May be on the meta device.
+        owner, kind: Library and type of the network, for the error message.
 
     Raises:
-        ExportError: It is another network.
+        ExportError: The network is another one.
     """
     own = {key: value.shape for key, value in model.state_dict().items()}
     given = {key: value.shape for key, value in state.items()}
@@ -67,13 +66,13 @@ def require_same_network(
 
 
 def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:
-    """Outputs (N, C, H / stride, W / stride) of the stages ``layer1`` … of any ResNet, or (N, L, C) of ``blocks.0`` …
-    of any plain ViT, in evaluation mode, by name.
+    """Return the outputs, by name, of the stages ``layer1`` … of any ResNet (N, C, H / stride, W / stride), or of the
+    blocks ``blocks.0`` … of any plain ViT (N, L, C), in evaluation mode.
 
-    They are taken at the blocks, so it does not matter which maps the backbone returns.
+    Hooks take them at the blocks, so it does not matter which maps the backbone returns.
 
     Args:
-        options: of the backbone's forward pass.
+        options: arguments of the backbone's forward pass.
     """
     seen: dict[str, Tensor] = {}
     names = [
@@ -92,7 +91,7 @@ def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[
     finally:
         for handle in handles:
             handle.remove()
-    if "blocks.0" in seen:  # those of ViTDet keep rows and columns apart
+    if "blocks.0" in seen:  # ViTDet's outputs are (N, H, W, C)
         return {name: out.flatten(1, -2) for name, out in seen.items()}
     return {name.partition(".")[0]: out for name, out in seen.items()}
 
@@ -100,18 +99,19 @@ def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[
 def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | None = None) -> dict[str, float] | None:
     """Compare a loaded backbone with the branch it came from.
 
-    A ResNet some of whose stages dilate instead of striding is compared with the pretrained one made to do the same. A
-    ViT that does without its class token is compared with what the pretrained one computes without it, and one with
-    windows on an image of one window: on others it is another function, by design.
+    For a ResNet with dilated instead of strided stages, the pretrained one is dilated in the same way. For a ViT
+    without class token, the pretrained one runs without it too. A ViT with windowed attention is compared on an image
+    of one
+    window: on others it computes another function, by design.
 
     Args:
-        backbone: The detector's, or timm's. Left in evaluation mode.
+        backbone: The detector's backbone, or timm's model. Left in evaluation mode.
         checkpoint: A checkpoint of densessl or an export, whose ``meta`` has the config of its backbone.
 
     Returns:
         The largest absolute difference in each stage, or block of a ViT, that both run: all zero if the transfer is
-        exact, infinite where the two are of different sizes. None if the checkpoint does not tell its backbone's
-        config, or one of the two is neither a ResNet nor a plain ViT.
+        exact, infinite if sizes differ. None if the checkpoint has no config of its backbone, or one of the two is
+        neither a ResNet nor a plain ViT.
     """
     source = source_branch(checkpoint, branch)
     if source is None:
@@ -126,8 +126,8 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | N
 
 
 def dilate_like(backbone: nn.Module, other: nn.Module) -> None:
-    """Give the convolutions in a ResNet's stages, in place, the geometry that they have in another one's, where those
-    are dilated. Weights stay; stages that are not dilated do, too, and so does what is no ResNet."""
+    """Copy stride, padding and dilation of another ResNet's dilated stages into ``backbone``, in place. Weights, stages
+    without dilation, and other networks stay unchanged."""
     own = dict(backbone.named_modules())
     for name, stage in other.named_children():
         convs = {f"{name}.{key}": conv for key, conv in stage.named_modules() if isinstance(conv, nn.Conv2d)}
@@ -138,12 +138,13 @@ def dilate_like(backbone: nn.Module, other: nn.Module) -> None:
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Of two maps of any shape; infinite where their shapes differ."""
+    """Return the largest absolute difference of two maps; infinite if their shapes differ."""
     return (ours - theirs).abs().max().item() if ours.shape == theirs.shape else math.inf
 
 
 def _side_without_windows(backbone: nn.Module) -> int:
-    """Side in pixels of an image that is one window of a ViT, or that its table of positions is for if it has none."""
+    """Return the side in pixels of an image that is one window of a ViT, or, without windows, of the image size that
+    its table of positions is for."""
     facts = of_model(backbone)
     window = max(getattr(module, "window_size", None) or 0 for module in backbone.modules())
     return window * facts.patch_size or facts.image_size
@@ -153,17 +154,17 @@ def _side_without_windows(backbone: nn.Module) -> int:
 def part_differences(
     model: nn.Module, checkpoint: Source, branch: str | None = None, parts: Collection[str] = ("neck", "head")
 ) -> dict[str, float] | None:
-    """Compare a detector's neck, and the towers of its head, with those they were loaded from.
+    """Compare a detector's neck, and the towers of its head, with the pretrained ones.
 
     Args:
         model: The detector. Left in evaluation mode.
         checkpoint: A checkpoint of densessl or an export, whose ``meta`` has the configs of its parts.
-        parts: Those that were loaded; without the neck nothing is compared.
+        parts: Parts that were loaded; without the neck nothing is compared.
 
     Returns:
-        The largest absolute difference in each map that both make with pretrained weights, by level (``"neck.0"``,
-        ``"cls.0"`` …): all zero if the transfer is exact. Extra levels that are pooled have no weights and are left
-        out. None if the checkpoint does not tell the configs, or no neck was loaded.
+        The largest absolute difference in each map that both compute with pretrained weights, by level (``"neck.0"``,
+        ``"cls.0"`` …): all zero if the transfer is exact. Pooled extra levels have no weights and are left out. None if
+        the checkpoint has no configs, or no neck was loaded.
     """
     source = source_branch(checkpoint, branch, parts)
     _, neck = part_of_model(model, "neck")
@@ -173,12 +174,12 @@ def part_differences(
     model.eval()
     ours = source(fixed_image(), neck=True, head=source.head is not None)
     theirs = neck(model.backbone(fixed_image()))
-    convolved = min(len(getattr(item, "fpn_convs", ours.neck)) for item in (neck, source.neck))
+    convolved = min(len(getattr(pyramid, "fpn_convs", ours.neck)) for pyramid in (neck, source.neck))
     pairs = list(zip(ours.neck, theirs))[:convolved]
-    found = {f"neck.{i}": pair for i, pair in enumerate(pairs)}
+    compared = {f"neck.{i}": pair for i, pair in enumerate(pairs)}
     for tower, maps in ours.head.items() if head is not None else ():
-        for i, (_, item) in enumerate(pairs):
+        for i, (_, their_map) in enumerate(pairs):
             for block in getattr(head, f"{tower}_convs"):
-                item = block(item)
-            found[f"{tower}.{i}"] = (maps[i], item)
-    return {level: largest_difference(a, b) for level, (a, b) in found.items()}
+                their_map = block(their_map)
+            compared[f"{tower}.{i}"] = (maps[i], their_map)
+    return {level: largest_difference(a, b) for level, (a, b) in compared.items()}

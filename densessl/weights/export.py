@@ -1,17 +1,18 @@
-"""From a training checkpoint to a file that MMDetection or another library opens.
+"""Export weights from a checkpoint to a file for MMDetection or another library.
 
     ``--to mmdet``        {"state_dict": {"backbone.conv1.weight": …, "neck.lateral_convs.0.conv.weight": …,
                           "bbox_head.cls_convs.0.conv.weight": …}, "meta": {"fingerprint": {…}, "parts": {…}, …}}
-    ``--to torchvision``  {"conv1.weight": …}: this and all that follow have the backbone only
+    ``--to torchvision``  {"conv1.weight": …}; this format and the following hold the backbone only
     ``--to timm``         {"patch_embed.proj.weight": …} or {"conv1.weight": …}
     ``--to detectron2``   a pickle of numpy arrays, {"model": {"stem.conv1.weight": …}, …, "meta": {…}}
-    ``--to safetensors``  {"conv1.weight": …}, and the first one's ``meta`` as text in the file's metadata
+    ``--to safetensors``  {"conv1.weight": …}, with the ``meta`` of the first format as text in the file's metadata
     ``--to onnx``         a graph
 
-The first works as it is in three places of a stock MMDet config: ``densessl.LoadBackboneHook``, which checks and
-reports; ``load_from = FILE``; and ``backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE, prefix="backbone")``.
-Neck and head are in it where the pretraining had them. That of a ViT has its tensors a second time, without prefix and
-without taking more room, under ``"model"``, where MMDetection's ``projects/ViTDet`` looks for them.
+A stock MMDet config can load the first format in three ways: with ``densessl.LoadBackboneHook``, which checks and
+reports; with ``load_from = FILE``; and with ``backbone.init_cfg = dict(type="Pretrained", checkpoint=FILE,
+prefix="backbone")``. It holds neck and head if the pretraining had them. A ViT's file also has the tensors without
+prefix under ``"model"``, where MMDetection's ``projects/ViTDet`` looks for them; they share storage and take no extra
+space.
 """
 
 import json
@@ -37,7 +38,7 @@ from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.read import Source, by_our_names, open_checkpoint, part_configs, parts_in, read_backbone
 
 FORMATS = ("mmdet", "torchvision", "timm", "detectron2", "safetensors", "onnx")
-SUFFIXES = {"detectron2": ".pkl", "safetensors": ".safetensors"}  # whatever reads these goes by it
+SUFFIXES = {"detectron2": ".pkl", "safetensors": ".safetensors"}  # readers of these formats rely on the suffix
 
 
 def export_backbone(
@@ -49,26 +50,27 @@ def export_backbone(
     parts: Collection[str] | None = None,
     size: int | None = None,
 ) -> Fingerprint:
-    """Write the backbone of a checkpoint to ``out``, atomically, and with it the neck and the head it was trained with.
+    """Write the backbone of a checkpoint to ``out``, atomically, with the neck and head that were trained with it.
 
     Args:
-        source: A checkpoint's path, or a dict like one. At the end of a run, for instance:
-            ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))``.
-        out: The file to write; its folder is made. What is for ``torch.load`` opens with ``weights_only=True``.
+        source: Path of a checkpoint, or a dict with its content, such as
+            ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))`` at the end of a run.
+        out: File to write; its folder is created. ``torch.load`` opens it with ``weights_only=True``, if it is of a
+            format for ``torch.load``.
         to: One of ``FORMATS`` (see the module's docstring).
         branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
-        meta: More to keep in the file's ``meta``: plain strings, numbers, lists and dicts.
-            torchvision's and timm's have none.
-        parts: Of ``"backbone"``, ``"neck"``, ``"head"``, those to write; the backbone always is. By default all that
-            the checkpoint has. The other formats have the backbone only, whatever there is.
-        size: Of a ViT's ONNX graph, see :func:`densessl.weights.formats.to_onnx.write_onnx`.
+        meta: Further plain data (strings, numbers, lists, dicts) for the file's ``meta``; files for torchvision and
+            timm have none.
+        parts: Parts to write, of ``"backbone"``, ``"neck"``, ``"head"``; the backbone is always written. By default all
+            parts in the checkpoint. Formats other than ``"mmdet"`` hold the backbone only.
+        size: Side of the images of a ViT's ONNX graph; see :func:`densessl.weights.formats.to_onnx.write_onnx`.
 
     Returns:
         The fingerprint of the backbone.
 
     Raises:
-        ExportError: No such branch or part; a tensor is not finite; or the format has no such network. Nothing is
-            written then.
+        ExportError: The checkpoint has no such branch or part, a tensor is not finite, or the format cannot express the
+            network. Nothing was written.
     """
     if to not in FORMATS:
         raise ExportError(f"to: found {to!r}, expected one of {FORMATS}")
@@ -121,21 +123,21 @@ def export_backbone(
 
 
 def how_to_open(out: str | Path, to: str, source: Source, branch: str | None = None) -> str:
-    """What the user of an exported file has to know of it that the file does not say itself, in lines; it can be empty.
+    """Return how to open an exported file, as lines of text; empty if the file needs no explanation.
 
     Args:
-        out, to, source, branch: As of :func:`export_backbone`, which has written the file.
+        out, to, source, branch: As for :func:`export_backbone`, which wrote the file.
     """
     state, fingerprint = read_backbone(source, branch)
     match to:
         case "torchvision":
-            return f"for torchvision.models.{check_torchvision(state, fingerprint)}(), which has an fc besides"
+            return f"for torchvision.models.{check_torchvision(state, fingerprint)}(), which also has an fc"
         case "timm":
             name, arguments = timm_arguments(state, fingerprint)
-            told = ", ".join([f'"{name}"', *(f"{key}={value!r}" for key, value in arguments.items())])
-            return f"for timm.create_model({told}), load_state_dict with strict=True"
+            call = ", ".join([f'"{name}"', *(f"{key}={value!r}" for key, value in arguments.items())])
+            return f"for timm.create_model({call}), load_state_dict with strict=True"
         case "detectron2":
-            return f"detectron2's config has to say\n{detectron2_settings(out, state, fingerprint)}"
+            return f"detectron2's config must have\n{detectron2_settings(out, state, fingerprint)}"
         case "onnx":
             return onnx_signature(out)
     return ""
@@ -144,27 +146,27 @@ def how_to_open(out: str | Path, to: str, source: Source, branch: str | None = N
 def convert_backbone(
     source: Source, out: str | Path, to: str = "mmdet", branch: str | None = None, size: int | None = None
 ) -> list[str]:
-    """Write the backbone of a public checkpoint, with what its layout tells about it, as an export.
+    """Export the backbone of a public checkpoint, with the facts that its layout implies.
 
     Args:
-        source: A file of one of the :mod:`densessl.weights.layouts.tables`, or of densessl.
-        out, to, branch, size: As of :func:`densessl.weights.export.export_backbone`.
+        source: A file of one of the layouts in :mod:`densessl.weights.layouts.tables`, or of densessl.
+        out, to, branch, size: As for :func:`densessl.weights.export.export_backbone`.
 
     Returns:
-        Lines for its user: the layout, what was taken, what was left out, and the fingerprint.
+        Lines to print: the layout, what was taken, what was left out, and the fingerprint.
 
     Raises:
-        ExportError, ValueError, FileNotFoundError: as of that function.
+        ExportError, ValueError, FileNotFoundError: As that function.
     """
     source = open_checkpoint(source)
-    found = by_our_names(source, branch)
-    fingerprint = export_backbone(source, out, to, found.branch, dict(converted_from=found.layout.name), size=size)
-    taken = Counter({part: len(part_of_state(found.tensors, part, found.branch)) for part in PARTS})
-    said = "" if branch or len(found.branches) < 2 else f", by default, of {list(found.branches)}"
+    taken = by_our_names(source, branch)
+    fingerprint = export_backbone(source, out, to, taken.branch, dict(converted_from=taken.layout.name), size=size)
+    counts = Counter({part: len(part_of_state(taken.tensors, part, taken.branch)) for part in PARTS})
+    default = "" if branch or len(taken.branches) < 2 else f", by default, of {list(taken.branches)}"
     return [
-        f"{source.name}: layout of {found.layout.name}",
-        f"taken: {_counts(taken)} of the {found.branch} branch{said}",
-        f"left out: {_counts(found.dropped + grouped(source.rest)) or 'nothing'}",
+        f"{source.name}: layout of {taken.layout.name}",
+        f"taken: {_counts(counts)} of the {taken.branch} branch{default}",
+        f"left out: {_counts(taken.dropped + grouped(source.rest)) or 'nothing'}",
         f"{out}: {fingerprint}",
     ]
 

@@ -1,15 +1,15 @@
-"""What a file may have built: the one gate between the configs that a file carries and the registries.
+"""The check that every config from a file passes before anything is built from it.
 
-MMEngine's registries import any dotted name they are given, its ``Config.fromfile`` runs the Python it reads, and many
-classes of its family load a file named in an argument. A config that a checkpoint, an export or any other file carries
-is therefore checked here before anything is built from it. It may name
+MMEngine's registries import any dotted name, its ``Config.fromfile`` runs the Python it reads, and many classes of the
+OpenMMLab libraries load a file named in an argument. A config in a checkpoint, an export or any other file is therefore
+checked here first. It may name
 
 * classes registered by densessl, by MMEngine and mmcv (``BN``, ``Conv2d``) and, where installed, by mmdet, each by its
   registered name, with its scope (``mmdet.SwinTransformer``) or without;
 * models of timm (``timm.resnet50``);
 * stock configs of mmdet and mmseg (``mmdet::detr/detr_r50_8xb2-150e_coco``).
 
-All else is plain data: numbers, words, lists and dicts, with argument names that the class it is for has.
+Everything else must be plain data (numbers, words, lists and dicts), under argument names that the class accepts.
 """
 
 import re
@@ -27,20 +27,20 @@ from densessl.signatures import arguments_of
 from densessl.wording import nearest, suggestion
 
 STOCK = re.compile(r"(mmdet|mmseg)::[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)+(\.py)?")
-DEEPEST = 16  # levels of dicts and lists; a transformer's config has seven
-MOST = 5000  # entries in all
-# A word of a config: "on_output", "pytorch". No path, address or template of a config language is one.
+DEEPEST = 16  # most nested levels of dicts and lists; a transformer's config has seven
+MOST = 5000  # most entries in all
+# A word of a config: "on_output", "pytorch". Paths, URLs and templates of a config language do not match.
 WORD = re.compile(r"[A-Za-z0-9_ -]{0,64}")
-# Arguments of which a class makes a file to load, whatever the file: Swin's `pretrained`, a distilling detector's
-# `teacher_config`. Numbers under such names are sizes (`pretrain_img_size`).
+# Names of arguments that may make a class load a file: Swin's `pretrained`, a distilling detector's `teacher_config`.
+# Numbers under such names are sizes (`pretrain_img_size`).
 LOADS = re.compile(r"(pretrain|checkpoint|ckpt|teacher|language_model|cache|file|path|dir|url|root|config)")
 
 
 def stock_name(name: Any, source: str) -> str:
-    """The name of a stock config, as a file gives it.
+    """Return a config's name found in a file, if it names a stock config.
 
     Raises:
-        UnsafeCheckpointError: it is anything else, a file's path for one, which would be run.
+        UnsafeCheckpointError: it is anything else, such as the path of a config file, which would be run.
     """
     if isinstance(name, str) and STOCK.fullmatch(name):
         return name
@@ -51,20 +51,17 @@ def stock_name(name: Any, source: str) -> str:
 
 
 def checked(config: Any, source: str, key: str = "", scope: str = SCOPE) -> dict[str, Any]:
-    """A config of a module that a file carries, once all of it is known to be harmless.
+    """Check the config of a module that was found in a file, and return a copy of it.
 
     Args:
-        config: with a ``type``.
-        source: the file, for errors.
-        key: where in the file it stands, for errors.
-        scope: whose classes its names without a scope are, besides MMEngine's: ``"densessl"`` or ``"mmdet"``.
-
-    Returns:
-        A copy.
+        config: a dict with a ``type``.
+        source: name of the file, for errors.
+        key: place of the config in the file, for errors.
+        scope: library of class names without a scope, besides MMEngine: ``"densessl"`` or ``"mmdet"``.
 
     Raises:
-        UnsafeCheckpointError: it names what is not registered, has an argument that the class has not, or one that
-            would load something. Nothing was imported or built.
+        UnsafeCheckpointError: the config names an unregistered class, has an argument that its class does not accept,
+            or one that would load a file. Nothing was imported or built.
     """
     if not isinstance(config, Mapping) or "type" not in config:
         raise _refusal(source, key, config, "a dict with a 'type'")
@@ -74,15 +71,16 @@ def checked(config: Any, source: str, key: str = "", scope: str = SCOPE) -> dict
 def checked_options(
     options: Any, source: str, model: Mapping[str, Any], key: str = "options", scope: str = "mmdet"
 ) -> dict[str, Any]:
-    """Changes to a stock config's ``model``, by dotted name, that a file carries, once they are known to be harmless.
+    """Check changes to a stock config's ``model``, by dotted name, that were found in a file, and return a copy of
+    them.
 
     Args:
-        options, source, key: as of :func:`checked`.
-        model: the stock model that they change, whose classes say which arguments there are.
-        scope: of the model's classes.
+        options, source, key: as for :func:`checked`.
+        model: the stock model that they change; its classes determine the valid arguments.
+        scope: library of the model's classes.
 
     Raises:
-        UnsafeCheckpointError: as of :func:`checked`; or the model has no such place.
+        UnsafeCheckpointError: as :func:`checked`, or the model has no such entry.
     """
     if not isinstance(options, Mapping):
         raise _refusal(source, key, options, "a dict")
@@ -96,7 +94,7 @@ def checked_options(
         for part in path:
             node = node.get(part) if isinstance(node, Mapping) else None
         if not isinstance(node, Mapping):
-            raise _refusal(source, here, name, "a place in the detector's config")
+            raise _refusal(source, here, name, "an entry of the detector's config")
         copied[name] = _entry(last, value, source, here, scope)
         if last != "type" and last not in node:
             changed = options.get(".".join([*path, "type"]), node.get("type"))
@@ -113,7 +111,7 @@ def _copy(config: Mapping, source: str, key: str, scope: str) -> dict[str, Any]:
 
 
 def _entry(name: Any, value: Any, source: str, key: str, scope: str, depth: int = 0) -> Any:
-    """An argument, by its name and its value."""
+    """Check an argument, by its name and its value."""
     if depth > DEEPEST:
         raise _refusal(source, key, "…", f"at most {DEEPEST} dicts and lists in each other")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w{0,63}", name):
@@ -159,7 +157,7 @@ def _check_size(config: Any, source: str, key: str) -> None:
 
 
 def _known(name: Any, source: str, key: str, scope: str) -> str:
-    """A ``type``, if it is the name of something registered."""
+    """Return a ``type``, if it is the name of a registered class."""
     if not isinstance(name, str) or _find(name, scope) is None:
         near = nearest(name, [known for registry in _registries(scope) for known in registry.module_dict])
         raise UnsafeCheckpointError(
@@ -171,8 +169,8 @@ def _known(name: Any, source: str, key: str, scope: str) -> str:
 
 
 def _find(name: str, scope: str) -> Any:
-    """The class or function registered by a name, looked up in tables only; None where there is none. Of timm's models
-    True, as they take any arguments."""
+    """Return the class or function registered under a name, looked up in tables only; None if there is none. Return
+    True for timm's models, which take any arguments."""
     library, dot, rest = name.rpartition(".")
     if library == "timm":
         return True if _timm_has(rest) else None
@@ -185,7 +183,7 @@ def _find(name: str, scope: str) -> Any:
 
 
 def _registries(scope: str) -> Iterator[mmengine.Registry]:
-    """Those in which a model's classes are found from a scope: its own, and MMEngine's."""
+    """Yield the registries that a scope finds a model's classes in: its own, and MMEngine's."""
     MODELS.import_from_location()
     if scope == SCOPE:
         yield MODELS
@@ -208,17 +206,17 @@ def _timm_has(name: str) -> bool:
 
 
 def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, scope: str) -> None:
-    """Refuse arguments that the signature of what is built has not."""
+    """Refuse arguments that the signature of the class or function does not have."""
     kind = _find(type_, scope) if isinstance(type_, str) else None
     if kind is None or kind is True:
         return
     if type_ == "Pretrained":
-        raise _refusal(source, key, type_, "weights to begin with that need no file")
+        raise _refusal(source, key, type_, "an initialisation that needs no file")
     accepted = arguments_of(kind)
     if accepted is None:
         return
     for name in sorted(names):
-        # mmcv's builders of layers take these themselves.
+        # mmcv's layer builders take these arguments themselves.
         if name not in accepted and name not in ("requires_grad", "inplace", "fallback_on_stride"):
             raise UnsafeCheckpointError(
                 f"{source}: {key}.{name}: {type_} has no such argument; {suggestion(name, accepted)}"
@@ -227,10 +225,10 @@ def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, sc
 
 @contextmanager
 def building(source: str) -> Iterator[None]:
-    """While a checked config of a file is built: its numbers may still fit no network.
+    """Wrap the building of a checked config of a file, whose numbers may still fit no network.
 
     Raises:
-        CheckpointError: whatever goes wrong inside the block, in one line.
+        CheckpointError: any error inside the block, in one line.
     """
     try:
         yield

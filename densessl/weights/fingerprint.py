@@ -1,9 +1,9 @@
-"""What a backbone's weights presume: its architecture and the pixels it was trained on.
+"""The fingerprint: what a backbone's weights assume about its architecture and its input pixels.
 
 Two networks can have equal tensor shapes and still compute different functions: a ResNet with its stride in the 1x1
-convolution ("caffe") accepts the weights of one with its stride in the 3x3 ("pytorch"), a detector that feeds BGR
-accepts weights trained on RGB. Such a load reports no missing key, and the average precision collapses. So an exported
-file carries a fingerprint, and loading compares it with the model's own.
+convolution ("caffe") accepts the weights of one with its stride in the 3x3 ("pytorch"); a detector that feeds BGR
+accepts weights trained on RGB. Such a load reports no missing key, and the average precision collapses. An exported
+file therefore has a fingerprint, and loading compares it with the model's own.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from densessl.errors import CheckpointError
 from densessl.weights.vit_facts import facts_of_vit, heads_of, is_vit
 
-# (bottleneck blocks?, blocks in each stage) of the ResNets that have a name.
+# (bottleneck blocks?, blocks per stage) of the named ResNets.
 RESNETS = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
@@ -25,9 +25,9 @@ RESNETS = {
     (True, (3, 8, 36, 3)): 152,
 }
 NORMS = {nn.GroupNorm: "GN", nn.LayerNorm: "LN"}
-EPS = 1e-5  # of every norm layer that is built without naming another
+EPS = 1e-5  # default eps of norm layers
 
-# What to write in an MMDet config so that a field of a part gets a value: one text, or one for each value.
+# How to set each field in an MMDet config: one text, or one for each value.
 REMEDIES = {
     "arch": {
         "resnet": "set backbone.type='ResNet'",
@@ -64,7 +64,7 @@ REMEDIES = {
     },
     "mean": "set mean={} in data_preprocessor",
     "std": "set std={} in data_preprocessor",
-    # Of a whole detector.
+    # Facts of a whole detector.
     "type": "build a {}",
     "shapes": {
         "mmdet-3.3": "its decoder.ref_point_head.layers.0 is that of MMDetection 3.3 and the official DINO, which "
@@ -85,7 +85,7 @@ REMEDIES = {
 
 
 class Difference(NamedTuple):
-    """One field in which a model disagrees with the weights it is given."""
+    """One field in which a model and its weights disagree."""
 
     field: str
     found: Any
@@ -93,32 +93,33 @@ class Difference(NamedTuple):
     part: str = "backbone"
 
     def __str__(self) -> str:
-        wanted = list(self.expected) if isinstance(self.expected, tuple) else self.expected
+        value = list(self.expected) if isinstance(self.expected, tuple) else self.expected
         remedy = REMEDIES[self.field]
-        remedy = remedy.get(wanted, "") if isinstance(remedy, dict) else remedy
-        return f"{self.field}: found {self.found}, expected {self.expected}: {remedy.format(wanted, part=self.part)}"
+        remedy = remedy.get(value, "") if isinstance(remedy, dict) else remedy
+        return f"{self.field}: found {self.found}, expected {self.expected}: {remedy.format(value, part=self.part)}"
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What must agree between the network that was trained and the one that is loaded. ``None`` means not known.
+    """What must agree between the trained network and the one that loads its weights. ``None`` means unknown.
 
-    Zero initialisation of the last norm of a block, frozen stages and dilation are not in it: they do not change what
+    It leaves out zero initialisation of the last norm of a block, frozen stages and dilation, which do not change what
     the tensors mean.
 
     Attributes:
-        arch: ``"resnet"``, ``"vit"``, or ``"other"``, of which only names and shapes of tensors are compared.
-        depth: 18, 34, 50, 101 or 152; of a ViT the number of its blocks.
+        arch: ``"resnet"``, ``"vit"``, or ``"other"``, for which only names and shapes of tensors are compared.
+        depth: 18, 34, 50, 101 or 152; for a ViT, the number of its blocks.
         width: Channels of the first convolution of the first block, 64 in a standard ResNet.
         stem: ``"7x7"``, ``"deep"`` (three 3x3 convolutions), or the size of another first convolution, ``"3x3"``.
         shortcut: ``"conv"`` or ``"avgpool"`` (pooling before a 1x1 convolution of stride 1, ResNet-D).
-        stride: Convolution of a bottleneck with the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"`` (caffe).
+        stride: Which convolution of a bottleneck has the stride: ``"3x3"`` (MMDet's ``style="pytorch"``), ``"1x1"``
+            (caffe).
         norm: ``"BN"`` for every form of batch normalisation, synchronised or not; ``"GN"``, ``"LN"``.
         eps: Added to the variance in the norm layers.
-        patch_size, embed_dim, heads, qkv_bias, layer_scale: Of a ViT: side of a patch in pixels, channels of a token,
-            attention heads, and whether queries have biases and blocks have LayerScale.
-        image_size: Side in pixels of the images that a ViT's table of positions is for.
-        class_row: Whether that table has a row for a class token.
+        patch_size, embed_dim, heads, qkv_bias, layer_scale: For a ViT: side of a patch in pixels, channels of a token,
+            attention heads, whether queries, keys and values have biases, whether blocks have LayerScale.
+        image_size: Side in pixels of the images that a ViT's position embedding is for.
+        class_row: Whether that embedding has a row for a class token.
         channel_order: ``"RGB"`` or ``"BGR"``.
         mean, std: Per channel, in the order of ``channel_order``, of pixel values in 0 to 255.
     """
@@ -151,23 +152,23 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "Fingerprint":
-        """The inverse of :meth:`to_dict`. Keys of a later version that this one does not know are passed over.
+        """The inverse of :meth:`to_dict`. Unknown keys, from later versions, are ignored.
 
         Raises:
-            CheckpointError: ``values`` is no dict, or one of them is not of its field's type.
+            CheckpointError: ``values`` is no dict, or a value has the wrong type for its field.
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"fingerprint: found {values!r}, expected a dict of fields such as 'arch'")
         known = {field.name: get_args(field.type)[0] for field in fields(cls)}
-        told = {key: value for key, value in values.items() if key in known and value is not None}
-        wrong = [f"{key}: found {value!r}" for key, value in told.items() if not _is_a(known[key], value)]
+        given = {key: value for key, value in values.items() if key in known and value is not None}
+        wrong = [f"{key}: found {value!r}" for key, value in given.items() if not _is_a(known[key], value)]
         if wrong:
             raise CheckpointError(f"fingerprint with values that are not of their fields' types: {'; '.join(wrong)}")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
 
 def _is_a(kind: Any, value: Any) -> bool:
-    """Whether a value is one of a field of this type, where lists stand for tuples and 1 for 1.0."""
+    """Whether a value has this type; a list counts as a tuple, and 1 as 1.0."""
     if isinstance(value, bool) or kind in (bool, str):
         return type(value) is kind
     if kind in (int, float):
@@ -178,13 +179,13 @@ def _is_a(kind: Any, value: Any) -> bool:
 def of_state(
     state: Mapping[str, Tensor], config: Mapping | None = None, normalize: Mapping | None = None
 ) -> Fingerprint:
-    """The fingerprint of a bare backbone state dict.
+    """Return the fingerprint of a bare backbone's state dict.
 
     Args:
         state: Backbone tensors, unprefixed (``conv1.weight`` …).
-        config: The config dict the backbone was built from. It tells what tensors cannot: which convolution of a
-            bottleneck has the stride, the norm layers' eps, a ViT's heads.
-        normalize: ``dict(mean=, std=, channel_order=)`` of the pixels. Values for pixels in 0 to 1 are scaled to 0-255.
+        config: Config of the backbone, for fields that tensors do not show: which convolution of a bottleneck has the
+            stride, the norm layers' eps, a ViT's heads.
+        normalize: ``dict(mean=, std=, channel_order=)`` of the pixels; values for pixels in 0-1 are scaled to 0-255.
     """
     config = config or {}
     kind = config.get("type")
@@ -215,12 +216,12 @@ def of_state(
 
 
 def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) -> Fingerprint:
-    """The fingerprint of a built backbone, read from its modules rather than from the config it was built from.
+    """Return the fingerprint of a built backbone, read from its modules, not from its config.
 
     Args:
         backbone: MMDet's, torchvision's, timm's or ours.
-        data_preprocessor: The detector's. MMDet's pipelines read images as BGR, whatever decodes them, so one that
-            swaps the channels feeds RGB. Without it, the pixels stay unknown.
+        data_preprocessor: The detector's. MMDet's pipelines read images as BGR, whatever decodes them, so a
+            preprocessor that swaps channels feeds RGB. Without it, the pixel fields stay unknown.
     """
     eps = {m.eps for m in backbone.modules() if hasattr(m, "running_mean") or isinstance(m, tuple(NORMS))}
     norms = {name for kind, name in NORMS.items() if any(isinstance(m, kind) for m in backbone.modules())}
@@ -233,7 +234,7 @@ def of_model(backbone: nn.Module, data_preprocessor: nn.Module | None = None) ->
         "eps": eps.pop() if len(eps) == 1 else None,
     }
     if data_preprocessor is not None:
-        # MMEngine's name has an underscore, that of the original mmsegmentation has none.
+        # MMEngine's attribute has an underscore; the original mmsegmentation's has none.
         swaps = getattr(data_preprocessor, "channel_conversion", False)
         swaps = getattr(data_preprocessor, "_channel_conversion", swaps)
         normalises = getattr(data_preprocessor, "_enable_normalize", False)
@@ -252,9 +253,9 @@ def compare(found: Fingerprint, expected: Fingerprint) -> tuple[list[Difference]
     """Compare a model's fingerprint with a file's.
 
     Returns:
-        The fields that differ, and the names of those that one side does not know. Numbers agree within 1e-3 of each
-        other (eps: 1e-6 relative), since means are written with varying precision. Of different architectures nothing
-        else is compared.
+        The fields that differ, and the names of those that one side does not know. Means and deviations agree within
+        1e-3 (relative above 1), because they are written with varying precision; eps agrees within a relative 1e-6. If
+        the architectures differ, nothing else is compared.
     """
     if None not in (found.arch, expected.arch) and found.arch != expected.arch:
         return [Difference("arch", found.arch, expected.arch)], []
@@ -264,16 +265,16 @@ def compare(found: Fingerprint, expected: Fingerprint) -> tuple[list[Difference]
 def compare_facts(
     found: Mapping[str, Any], expected: Mapping[str, Any], part: str
 ) -> tuple[list[Difference], list[str]]:
-    """The same of plain dicts; what only one of them has a key for is not asked.
+    """Compare two dicts of facts as :func:`compare` does. A key of ``expected`` that ``found`` lacks does not apply.
 
     Args:
-        part: of the detector, by its name there.
+        part: the part's name in the detector.
     """
     differences, unknown = [], []
     for field, want in expected.items():
         have = found.get(field)
         if field not in found or (want is None and have is None):
-            continue  # a question that does not arise, such as the stem of a ViT
+            continue  # does not apply, such as the stem of a ViT
         if want is None or have is None:
             unknown.append(field)
         elif not _agree(have, want):
@@ -295,7 +296,7 @@ def is_resnet(state: Mapping[str, Tensor]) -> bool:
 
 
 def _stride(backbone: nn.Module) -> str | None:
-    """Which convolution of its bottlenecks has the stride, read off the modules. None where no stage has one."""
+    """Return which convolution of the bottlenecks has the stride, read from the modules; None if no stage has one."""
     kinds = set()
     for stage in ("layer2", "layer3", "layer4"):
         modules = dict(getattr(backbone, stage, nn.Module()).named_modules())
@@ -305,8 +306,8 @@ def _stride(backbone: nn.Module) -> str | None:
 
 
 def _pixels(normalize: Mapping | None, scale: float | None = None) -> dict[str, Any]:
-    """mean, std and channel order with the first two on the 0-255 scale. Of pixels in 0-1 no number is above 1, of
-    pixels in 0-255 some is, so the scale need not be told."""
+    """Return mean, std and channel order, with mean and std on the 0-255 scale. The scale is recognised: for pixels in
+    0-1 no number is above 1, for pixels in 0-255 some are."""
     if not normalize:
         return {}
     mean, std = normalize.get("mean"), normalize.get("std")

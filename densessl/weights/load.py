@@ -1,4 +1,5 @@
-"""Loading a backbone, and neck and head that were pretrained with it, into a detector: with reports, or not at all."""
+"""Load a backbone, and the neck and head pretrained with it, into a detector: completely and with reports, or not at
+all."""
 
 import re
 from collections import Counter
@@ -16,7 +17,7 @@ from densessl.weights.state import bare_model
 from densessl.weights.vit_facts import is_vit, new_by_design, unused_by_design
 from densessl.wording import choose
 
-# Stages and blocks of which a backbone may have fewer than its file; whether it does is the fingerprint's to say.
+# Stages and blocks of which a model may have fewer than the file; the fingerprints decide whether that is allowed.
 WHOLE = re.compile(r"(layer[2-4]|blocks\.\d+)\.")
 
 
@@ -30,25 +31,25 @@ def load_backbone(
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
-    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as backbone. Relative
-    positions of a ViT for detection are new, and a class token or final norm that it does without is not used.
+    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as part of the backbone. A ViT
+    for detection starts its relative positions anew, and may ignore the file's class token and final norm.
 
     Args:
         model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone.
-        path: A file of :func:`densessl.weights.export.export_backbone`, a checkpoint of densessl, or a bare backbone
-            (anything :func:`densessl.weights.read.read_backbone` understands).
-        min_coverage: The least share of the backbone's tensors, 0 to 1, that the file must fill.
-        strict_fingerprint: Raise where the fingerprints differ. With ``False`` the report still says so.
+        path: A file of :func:`densessl.weights.export.export_backbone`, a checkpoint of densessl, or any other file
+            that :func:`densessl.weights.read.read_backbone` reads.
+        min_coverage: Least share of the model's backbone tensors, 0 to 1, that the file must fill.
+        strict_fingerprint: Raise if the fingerprints differ. With ``False`` only the report says so.
         branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers.
-        allow_unexpected: Pass over tensors of the file's ResNet or ViT that the model lacks. A network that has them,
-            squeeze and excitation or register tokens, computes something else without. Counters of batches, stages that
-            the model has none of, and a ViT's class token and final norm need no leave.
+        allow_unexpected: Ignore tensors of the file's ResNet or ViT that the model lacks. A network trained with them,
+            such as squeeze and excitation or register tokens, computes something else without them. Always ignored are
+            batch counters, stages that the model does not have at all, and a ViT's class token and final norm.
 
     Returns:
-        The report; ``print(report)`` shows one line, and more where something deserves it.
+        The load report; ``print(report)`` shows one line, and further lines for anything unusual.
 
     Raises:
-        LoadError: Coverage, fingerprint or tensors that the model lacks. Nothing has been loaded then.
+        LoadError: The coverage is too low, the fingerprints differ, or the model lacks tensors. Nothing was loaded.
         ExportError: The file holds no backbone.
     """
     settings = (min_coverage, strict_fingerprint, branch, ("backbone",), allow_unexpected)
@@ -64,24 +65,24 @@ def load_parts(
     parts: Collection[str] | None = None,
     allow_unexpected: bool = False,
 ) -> dict[str, LoadReport]:
-    """Load a backbone, and the neck and the shared convolutions of a head where the file has them.
+    """Load a backbone, and the neck and the shared convolutions of a head if the file has them.
 
-    A neck goes into one of its kind (``FPN``); levels that the file's lacks, such as P6 and P7, are new, not missing.
-    Of a head only the towers ``cls_convs`` and ``reg_convs`` are expected, in a detector's ``bbox_head`` or, where its
-    proposals are made by such a head, ``rpn_head``; the convolutions that predict are new.
+    A neck is loaded into one of the same type (``FPN``); levels that the file lacks, such as P6 and P7, count as new,
+    not as missing. For a head, only the towers ``cls_convs`` and ``reg_convs`` are loaded, into a detector's
+    ``bbox_head``, or into its ``rpn_head`` if that has such towers; the prediction layers are new.
 
     Args:
-        model, path, strict_fingerprint, branch, allow_unexpected: As of :func:`load_backbone`.
-        min_coverage: The least share of each part's tensors; or by part, 1 for those not named.
-        parts: Of ``"backbone"``, ``"neck"`` and ``"head"``, those to load; the backbone always is. By default all that
-            the file has: where the model has no such part, the report says that it was skipped.
+        model, path, strict_fingerprint, branch, allow_unexpected: As for :func:`load_backbone`.
+        min_coverage: Least share of each part's tensors, 0 to 1; or shares by part, 1 for those not named.
+        parts: Parts to load, of ``"backbone"``, ``"neck"`` and ``"head"``; the backbone is always loaded. By default
+            all parts in the file; the report says which ones were skipped because the model does not have them.
 
     Returns:
-        A report for each part, by the names above.
+        A load report for each part, by the names above.
 
     Raises:
-        LoadError: Coverage or fingerprint of any part, tensors that the model's backbone lacks, or a part was named
-            that the file or the model lacks. Nothing has been loaded then.
+        LoadError: The coverage of a part is too low, its fingerprint differs, the model's backbone lacks tensors, or
+            the file or the model lacks a named part. Nothing was loaded.
         ExportError: The file holds no backbone.
     """
     model, source = bare_model(model), open_checkpoint(path)
@@ -91,7 +92,7 @@ def load_parts(
         if part not in ("backbone", *given):
             raise LoadError(f"parts: {source.name} has no {part}; it has {['backbone', *given]}")
     backbone, wanted = read_backbone(source, branch)
-    known = is_resnet(backbone) or is_vit(backbone)  # of others nothing is said about what their tensors do
+    known = is_resnet(backbone) or is_vit(backbone)  # for other networks, the role of unexpected tensors is unknown
     fits = {"backbone": _fit_backbone(model, backbone, wanted, source.name)}
     for part, state in given.items():
         if parts is None or part in parts:
@@ -111,7 +112,7 @@ def load_parts(
 
 
 class _Fit(NamedTuple):
-    """What of a file fits into a module of a model."""
+    """The tensors of a file that fit a module, with the report."""
 
     module: nn.Module | None
     tensors: Mapping[str, Tensor]
@@ -136,30 +137,27 @@ def _fit(module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tenso
 def _fit_backbone(model: nn.Module, given: Mapping[str, Tensor], wanted: Fingerprint, name: str) -> _Fit:
     backbone = _whole_backbone(model)
     differences, unverified = compare(of_model(backbone, getattr(model, "data_preprocessor", None)), wanted)
-    own, new, told = (
-        backbone.state_dict(),
-        _others(model, backbone),
-        dict(differences=differences, unverified=unverified),
-    )
+    details = dict(differences=differences, unverified=unverified)
+    own, new = backbone.state_dict(), _others(model, backbone)
     unused = _left_out(own, given)
     if wanted.arch == "vit":
         fresh, unused = new_by_design(own, given), unused_by_design(own, given) + unused
         own = {key: value for key, value in own.items() if key not in fresh}
         new = {"rel_pos": len(fresh)} | new if fresh else new
-    given, told["unused"] = {key: value for key, value in given.items() if key not in unused}, unused
-    return _fit(backbone, own, given, source=name, part="backbone", new=new, **told)
+    given = {key: value for key, value in given.items() if key not in unused}
+    return _fit(backbone, own, given, source=name, part="backbone", new=new, unused=unused, **details)
 
 
 def _left_out(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of a file that change nothing where a ResNet or ViT lacks them: whole stages and blocks of which it has
-    nothing, and counters of batches."""
-    has = {found[0] for key in own if (found := WHOLE.match(key))}
-    lacked = {key for key in given if (found := WHOLE.match(key)) and found[0] not in has}
+    """Return the tensors of a file that a ResNet or ViT can do without: stages and blocks that it does not have at all,
+    and batch counters."""
+    present = {match[0] for key in own if (match := WHOLE.match(key))}
+    lacked = {key for key in given if (match := WHOLE.match(key)) and match[0] not in present}
     return [key for key in given if key not in own and (key in lacked or key.endswith(".num_batches_tracked"))]
 
 
 def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Any], name: str) -> _Fit:
-    """Compare a neck or a head, of which ``wanted`` are the facts, with the model's."""
+    """Compare a neck or head, whose facts are ``wanted``, with the model's."""
     label, module = part_of_model(model, part)
 
     def skipped(why: str) -> _Fit:
@@ -181,43 +179,45 @@ def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: 
         own = {k: v for k, v in tensors.items() if k in given or not k.startswith(tuple(extra))}
         new = Counter(".".join(key.split(".")[:2]) for key in tensors if key not in own)
     differences, unverified = compare_facts(found, wanted, label)
-    told = dict(new=dict(new), differences=differences, unverified=unverified)
-    return _fit(module, own, given, source=name, part=label, **told)
+    details = dict(new=dict(new), differences=differences, unverified=unverified)
+    return _fit(module, own, given, source=name, part=label, **details)
 
 
 def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, whole: bool, named: bool) -> None:
-    """Raise :class:`LoadError` unless the part may be loaded, or left alone, which one asked for by name may not.
+    """Raise :class:`LoadError` unless the part may be loaded, or skipped.
 
     Args:
-        whole: Whether all tensors of the file have to find their place.
+        whole: Whether the model must have all tensors of the file.
+        named: Whether the caller named the part; a named part may not be skipped.
     """
     if report.skipped:
         if named:
             raise LoadError(f"{report.source}: {report}", report)
         return
-    way_out = "" if report.part == "backbone" else "\nTo leave it as it is, name the others: parts=['backbone', …]."
+    remedy = "" if report.part == "backbone" else "\nTo skip this part, name the others: parts=['backbone', …]."
     if strict_fingerprint and report.differences:
         raise LoadError(
-            f"{report.source} was trained in another network than this model's {report.part}.\n{report}{way_out}",
+            f"{report.source} was trained in another network than this model's {report.part}.\n{report}{remedy}",
             report,
         )
     if report.coverage < min_coverage:
         raise LoadError(
             f"{report.source} fills {report.coverage:.1%} of the {report.part}, expected at least {min_coverage:.1%} "
-            f"(min_coverage).\n{report}{way_out}",
+            f"(min_coverage).\n{report}{remedy}",
             report,
         )
     if whole and report.unexpected:
         raise LoadError(
             f"{report.source} has {len(report.unexpected)} tensors that this model's {report.part} lacks, so it would "
-            f"compute something else. Build the one that has them or, if they are not used, allow_unexpected=True.\n"
+            "compute something else. Build the model that has them or, if they are not needed, set "
+            "allow_unexpected=True.\n"
             f"{report}",
             report,
         )
 
 
 def _whole_backbone(model: nn.Module) -> nn.Module:
-    """``model.backbone``, together with the stage that a C4 detector keeps in its box head."""
+    """Return ``model.backbone``, together with the stage that a C4 detector keeps in its box head."""
     backbone = getattr(model, "backbone", model)
     shared_head = getattr(getattr(model, "roi_head", None), "shared_head", None)
     if not hasattr(shared_head, "layer4") or hasattr(backbone, "layer4"):
@@ -229,7 +229,7 @@ def _whole_backbone(model: nn.Module) -> nn.Module:
 
 
 def _others(model: nn.Module, backbone: nn.Module) -> dict[str, int]:
-    """How many tensors outside the backbone each part of a detector has."""
+    """Count the tensors of each part of a detector outside the backbone."""
     inside = {id(tensor) for tensor in backbone.state_dict(keep_vars=True).values()}
     tensors = model.state_dict(keep_vars=True).items()
     return dict(Counter(name.partition(".")[0] for name, tensor in tensors if id(tensor) not in inside))

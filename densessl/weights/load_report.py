@@ -1,4 +1,4 @@
-"""What a load did, in one line and in detail."""
+"""The load report: what a load did, in one line and in detail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,26 +12,25 @@ SHOWN = 8  # names of each kind that the details list
 
 @dataclass
 class LoadReport:
-    """Counts of tensors: parameters and buffers alike.
+    """Result of loading weights. Tensors are parameters and buffers alike.
 
     Attributes:
-        source: The file.
-        part: What was loaded: ``"backbone"``, ``"neck"``, a head by its name in the model (``"bbox_head"``), or the
-            whole ``"model"``.
-        expected: Tensors of that part of the model that the file has to have. Of a head those of its shared
-            convolutions; of a neck not those of levels that the file's has not.
-        loaded: Those the file has with the same shape.
-        missing: Those the file lacks.
-        mismatched: Those the file has in another shape, as ``"name: found (…), expected (…)"``.
-        unexpected: Tensors of the file that the model lacks.
-        unused: Of those, the ones that it does without by design, and which are not counted as unexpected: the class
-            token and the final norm of a ViT, counters of batches, and stages of which it has none.
-        new: How many tensors stay as they were initialised, by module: of a backbone's report for every other part of
-            the model and a ViT's relative positions, of a neck or head for what is not expected.
-        differences: Fields in which the fingerprints disagree; empty unless the caller allowed it.
-        unverified: Fields of the fingerprint that the file or the model does not tell.
-        applied: Whether the model has the tensors now. It does not where :class:`LoadError` brought this report.
-        skipped: Why the file's part was not looked at further: the model has no such part, or another kind of it.
+        source: Name of the file.
+        part: ``"backbone"``, ``"neck"``, a head by its name in the model (``"bbox_head"``), or the whole ``"model"``.
+        expected: Number of tensors of that part of the model that the file must have: for a head, those of its shared
+            convolutions; for a neck, those of the levels that the file has.
+        loaded: Number of expected tensors that the file has with the same shape.
+        missing: Names of expected tensors that the file lacks.
+        mismatched: Expected tensors with another shape in the file, as ``"name: found (…), expected (…)"``.
+        unexpected: Names of tensors of the file that the model lacks.
+        unused: Names of tensors of the file that the model ignores by design, not counted as unexpected: the class
+            token and the final norm of a ViT, batch counters, and stages that the model does not have at all.
+        new: Number of tensors that keep their initial values, by module. A backbone's report counts every other part of
+            the model and a ViT's relative positions; a neck's or head's report, its tensors that are not expected.
+        differences: Fields in which the fingerprints differ.
+        unverified: Fields of the fingerprint that the file or the model does not determine.
+        applied: Whether the model has the tensors now; False in the report of a :class:`LoadError`.
+        skipped: Why the part was not loaded: the model has no such part, or one of another type. Empty if it was.
     """
 
     source: str
@@ -64,9 +63,9 @@ class LoadReport:
         return "; ".join(words + [f"{part}: {count} new" for part, count in self.new.items()])
 
     def details(self) -> list[str]:
-        """A line for each kind of trouble; none when there is none."""
+        """One line for each kind of problem."""
         names = {"missing": self.missing, "of another shape": self.mismatched, "unexpected": self.unexpected}
-        lines = [f"{kind} ({len(all_)}): {_listed(all_)}" for kind, all_ in names.items() if all_]
+        lines = [f"{kind} ({len(some)}): {_listed(some)}" for kind, some in names.items() if some]
         lines += [f"fingerprint differs in {difference}" for difference in self.differences]
         if self.unverified:
             lines.append(f"not verified, since the file or the model does not tell: {', '.join(self.unverified)}")
@@ -77,7 +76,7 @@ class LoadReport:
 
 
 def mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """Tensors of a file that a model has in another shape: by name, what a report says of each."""
+    """Return the tensors of a file that a model has in another shape: by name, the report's line about each."""
     return {
         name: f"{name}: found {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
         for name, tensor in given.items()

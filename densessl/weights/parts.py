@@ -1,8 +1,8 @@
-"""Necks and the shared convolutions of one-stage heads: where files and detectors have them, what must agree.
+"""Necks and the shared convolutions of one-stage heads: where files and detectors have them, and what must agree.
 
-What a backbone's weights presume is a :class:`~densessl.weights.fingerprint.Fingerprint`. For a part on top of it a
-dict of *facts* says it: a key that one side lacks is a question that does not arise there (how extra levels are made,
-where there are none), and the value None means not known.
+A :class:`~densessl.weights.fingerprint.Fingerprint` describes what a backbone's weights assume. For a neck or head, a
+dict of *facts* does: a key that one side lacks does not apply there (such as the kind of extra levels, if there are
+none), and the value None means unknown.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from densessl.weights.fingerprint import EPS, NORMS
 
 PARTS = {"backbone": "backbone", "neck": "neck", "head": "bbox_head"}  # ours, and their names in MMDetection
-TOWERS = ("cls_convs", "reg_convs")  # of a head; what comes after them predicts, and is the detector's own
+TOWERS = ("cls_convs", "reg_convs")  # of a head; the layers after them predict, and belong to the detector
 NORM_KEYS = {"bn": "BN", "gn": "GN", "ln": "LN"}
 
 
 def part_of_state(state: Mapping[str, Tensor], part: str, branch: str = "online") -> dict[str, Tensor]:
-    """The tensors of a part in a checkpoint of densessl, an export, or a detector: without prefix, of a head only those
-    of the towers, empty where there is no such part."""
+    """Return the tensors of a part in a checkpoint of densessl, an export, or a detector, without prefix; for a head,
+    only those of the towers. Empty if there is no such part."""
     if any(key.startswith(f"{branch}.backbone.") for key in state):
         prefix = f"{branch}.{part}."
     elif any(key.startswith("backbone.") for key in state):
         prefix = f"{PARTS[part]}."
     else:
         return {}  # a bare backbone
-    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return only_towers(found) if part == "head" else found
+    tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return only_towers(tensors) if part == "head" else tensors
 
 
 def part_of_model(model: nn.Module, part: str) -> tuple[str, nn.Module | None]:
-    """Name and module of a part of a detector; the module is None where it has no such part. Towers can also be those
-    of proposals, as where a two-stage detector has an FCOS for them."""
+    """Return name and module of a part of a detector; the module is None if it has no such part. A two-stage detector
+    whose proposals come from a dense head, such as FCOS, has the towers in its ``rpn_head``."""
     names = ("bbox_head", "rpn_head") if part == "head" else (PARTS[part],)
     for name in names:
         module = getattr(model, name, None)
@@ -48,17 +48,17 @@ def only_towers(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count(state: Mapping[str, Any], blocks: str) -> int:
-    """How many blocks a list of that name has. A pyramid has as many ``lateral_convs`` as it uses stages of the
-    backbone; its ``fpn_convs`` past that number make extra levels."""
+    """Return the number of blocks in a list of that name. An FPN has one ``lateral_convs`` per stage of the backbone
+    that it uses; further ``fpn_convs`` make extra levels."""
     return len({key.split(".")[1] for key in state if key.startswith(f"{blocks}.")})
 
 
 def facts_of_state(part: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Facts of the neck or head in a file.
+    """Return the facts of the neck or head in a file.
 
     Args:
-        state: its tensors, as :func:`part_of_state` gives them.
-        config: what it was built from, which tells what tensors cannot; None if that is not known.
+        state: its tensors, from :func:`part_of_state`.
+        config: its config, for facts that tensors do not show; None if unknown.
     """
     if config is None:
         return _facts(part, state, {})
@@ -73,14 +73,14 @@ def facts_of_state(part: str, state: Mapping[str, Tensor], config: Mapping[str, 
 
 
 def facts_of_module(part: str, module: nn.Module) -> dict[str, Any]:
-    """Facts of a built neck or head, read off its modules."""
+    """Return the facts of a built neck or head, read from its modules."""
     inside = [module] if part == "neck" else [getattr(module, tower) for tower in TOWERS if hasattr(module, tower)]
     kinds = (_BatchNorm, *NORMS)
-    norms = [item for outer in inside for item in outer.modules() if isinstance(item, kinds)]
+    norms = [layer for outer in inside for layer in outer.modules() if isinstance(layer, kinds)]
     told = {
         "type": type(module).__name__,
-        "eps": _only({item.eps for item in norms}),
-        "groups": _only({item.num_groups for item in norms if isinstance(item, nn.GroupNorm)}),
+        "eps": _only({norm.eps for norm in norms}),
+        "groups": _only({norm.num_groups for norm in norms if isinstance(norm, nn.GroupNorm)}),
         "extra": _extra(getattr(module, "add_extra_convs", False), getattr(module, "relu_before_extra_convs", False)),
     }
     state = module.state_dict()
@@ -88,11 +88,11 @@ def facts_of_module(part: str, module: nn.Module) -> dict[str, Any]:
 
 
 def _facts(part: str, state: Mapping[str, Tensor], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tensors tell, and those things told that they make a question of."""
+    """Combine the facts that tensors show with those of ``told`` that apply to them."""
     lists = ("lateral_convs",) if part == "neck" else TOWERS
     blocks = next((name for name in lists if f"{name}.0.conv.weight" in state), None)
     if blocks is None:
-        return {"type": told.get("type")} if part == "neck" else {}  # of others only names and shapes are compared
+        return {"type": told.get("type")} if part == "neck" else {}  # for others only names and shapes are compared
     width, inputs = state[f"{blocks}.0.conv.weight"].shape[:2]
     used = count(state, blocks)
     if part == "neck":
@@ -116,5 +116,5 @@ def _only(values: set) -> Any:
 
 
 def _extra(source: bool | str, relu: bool) -> str:
-    """What convolutions of extra levels start from."""
+    """Describe the input of the convolutions of extra levels."""
     return f"{'on_input' if source is True else source}{', through ReLUs' if relu else ''}"

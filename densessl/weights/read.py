@@ -1,4 +1,4 @@
-"""Reading checkpoints: what backbone, neck and head a file holds, under which names, and what is known about them."""
+"""Read checkpoints: find backbone, neck and head in a file, and what is known about them."""
 
 import json
 from collections.abc import Mapping
@@ -23,16 +23,14 @@ BRANCHES = ("online", "target")
 
 
 class Opened(NamedTuple):
-    """A checkpoint that has been read.
-
-    Whatever takes a path takes this too, and does not read again.
+    """A checkpoint that has been read. Functions that take a path also take this, and do not read the file again.
 
     Attributes:
-        state: Its named tensors, as :func:`tensors_in` finds them: of the entry that holds its weights
-            (:func:`densessl.weights.io.checkpoints.wrapper_of`), else of all.
-        meta: As far as it is plain data.
-        name: What to call it.
-        rest: Tensors beside the state: the optimiser's, for instance.
+        state: Named tensors, as :func:`tensors_in` finds them, of the entry that holds the weights
+            (:func:`densessl.weights.io.checkpoints.wrapper_of`), or of the whole file if there is no such entry.
+        meta: The plain data in the file's ``meta``.
+        name: Name of the file, for messages.
+        rest: Tensors outside the state, such as the optimiser's.
     """
 
     state: Mapping[str, Tensor]
@@ -45,13 +43,14 @@ Source = str | Path | Mapping[str, Any] | Opened
 
 
 def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
-    """Read a file once. A dict is taken for what reading a file gave.
+    """Read a file once. A dict counts as the content of a file.
 
     Args:
         drop_objects: See :func:`densessl.weights.io.torch_files.load_content`.
 
     Raises:
-        FileNotFoundError, UnsafeCheckpointError, CheckpointError: as of that function, or no tensor is in it.
+        FileNotFoundError, UnsafeCheckpointError: As that function.
+        CheckpointError: As that function, or the file holds no tensors.
     """
     if isinstance(source, Opened):
         return source
@@ -80,13 +79,13 @@ def _plain_meta(meta: Any) -> Any:
 
 
 def tensors_in(content: Any) -> dict[str, Tensor]:
-    """All tensors in dicts and lists, at any depth, by their keys and indices with dots between.
+    """Return all tensors in nested dicts and lists, by their keys and indices joined by dots.
 
-    What contains itself is not gone through again inside itself.
+    A container that contains itself is visited only once.
     """
     found: dict[str, Tensor] = {}
-    around: set[int] = set()  # the ids of what is being gone through
-    left: list[tuple[str, Any, bool]] = [("", content, False)]  # the last is the next; whether it is done
+    around: set[int] = set()  # ids of the containers around the current value
+    left: list[tuple[str, Any, bool]] = [("", content, False)]  # a stack; True marks the end of a container
     while left:
         name, value, done = left.pop()
         if done:
@@ -102,28 +101,28 @@ def tensors_in(content: Any) -> dict[str, Tensor]:
 
 
 def safetensors_meta(path: str | Path) -> Any:
-    """What an export wrote beside the tensors; None in files of others.
+    """Return the ``meta`` that an export wrote into a safetensors file; None for files from elsewhere.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The metadata is damaged.
     """
     with safe_open(Path(path).expanduser(), "pt") as file:
         return json.loads((file.metadata() or {}).get("densessl", "null"))
 
 
 def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, Tensor], Fingerprint]:
-    """The backbone in a file, with unprefixed names, and what is known about it.
+    """Return the backbone in a file, with unprefixed names, and its fingerprint.
 
     Args:
-        source: A path, or what reading it gave. Understood are checkpoints of densessl (``online.backbone.*`` …), files
-            written by :func:`export_backbone`, and public checkpoints of the :mod:`densessl.weights.layouts.tables`.
+        source: A path, or the content of a file: a checkpoint of densessl (``online.backbone.*`` …), a file written by
+            :func:`export_backbone`, or a public checkpoint of a layout in :mod:`densessl.weights.layouts.tables`.
             Nothing in a file is executed.
-        branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers: of densessl's
-            checkpoints the online one.
+        branch: ``"online"``, ``"target"``, or None for the one that the method's paper transfers (for densessl's
+            checkpoints, the online one).
 
     Raises:
-        ExportError: No backbone is found, or not that branch; the message says what there is.
-        FileNotFoundError, ValueError: as of :func:`open_checkpoint`.
+        ExportError: The file has no backbone, or not that branch; the message says what it has.
+        FileNotFoundError, ValueError: As :func:`open_checkpoint`.
     """
     source = open_checkpoint(source)
     taken = by_our_names(source, branch)
@@ -138,21 +137,21 @@ def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, 
 
 
 def parts_in(source: Source, branch: str | None = None) -> dict[str, dict[str, Tensor]]:
-    """The neck and the head in a file, by ``"neck"`` and ``"head"``, with unprefixed names: those it has, and of a head
-    the shared convolutions.
+    """Return the neck and head that a file has, by ``"neck"`` and ``"head"``, with unprefixed names. A head consists of
+    its shared convolutions only.
 
     Args:
-        source, branch: as of :func:`read_backbone`.
+        source, branch: As for :func:`read_backbone`.
     """
     taken = by_our_names(source, branch)
-    found = {part: part_of_state(taken.tensors, part, taken.branch) for part in PARTS if part != "backbone"}
-    return {part: state for part, state in found.items() if state}
+    states = {part: part_of_state(taken.tensors, part, taken.branch) for part in PARTS if part != "backbone"}
+    return {part: state for part, state in states.items() if state}
 
 
 def by_our_names(source: Source, branch: str | None = None) -> Taken:
-    """The tensors of a file by the names that densessl (``online.backbone.*`` …) or MMDetection give them.
+    """Return the tensors of a file by the names of densessl (``online.backbone.*`` …) or MMDetection.
 
-    Args, raises: as of :func:`read_backbone`.
+    Arguments and errors are those of :func:`read_backbone`.
     """
     source = open_checkpoint(source)
     if branch not in (None, *BRANCHES):
@@ -165,7 +164,7 @@ def by_our_names(source: Source, branch: str | None = None) -> Taken:
         parts = tuple(f"{branch}.{part}." for part in PARTS)
         dropped = grouped(source.state, [key for key in source.state if key.startswith(parts)])
         return Taken(OURS, branch, tuple(branches), source.state, dropped)
-    # An export, whose names are known: it is not compared with public layouts, unless its names are theirs.
+    # An export has known names, so it is not compared with public layouts, unless it was written with their names.
     if "fingerprint" in source.meta and "names" not in source.meta:
         if branch == "target":
             raise ExportError(f"{source.name} has no 'target' backbone; its branches are ['online']")
@@ -175,39 +174,39 @@ def by_our_names(source: Source, branch: str | None = None) -> Taken:
         dropped = grouped(tensors, [key for key in tensors if key.startswith(parts)])
         return Taken(OURS, "online", ("online",), tensors, dropped)
     if any(key.startswith("detector.backbone.") for key in source.state):
-        raise ExportError(f"{source.name} holds a whole detector: export it by tools/export.py --to mmdet-detector")
+        raise ExportError(f"{source.name} holds a whole detector: export it with densessl export --to mmdet-detector")
     return take(source.state, source.name, branch)
 
 
 def part_configs(meta: Any) -> Mapping[str, Any]:
-    """What the parts of a file were built from, as its ``meta`` tells. To build one, have it
-    :func:`densessl.weights.file_configs.checked` first.
+    """Return the configs of a file's parts, from its ``meta``. Pass a config through
+    :func:`densessl.weights.file_configs.checked` before building it.
 
     Raises:
-        UnsafeCheckpointError: something else stands there.
+        UnsafeCheckpointError: an entry is no config.
     """
-    told = (meta.get("densessl") or meta.get("parts")) if isinstance(meta, Mapping) else None
-    told = told if isinstance(told, Mapping) else {}
+    configs = (meta.get("densessl") or meta.get("parts")) if isinstance(meta, Mapping) else None
+    configs = configs if isinstance(configs, Mapping) else {}
     for part in PARTS:
-        config = told.get(part)
+        config = configs.get(part)
         kind = config.get("type") if isinstance(config, Mapping) else None
         if config is not None and not isinstance(kind, str | type):
             raise UnsafeCheckpointError(f"meta: {part}: found {config!r:.80}, expected a config with a 'type'")
-    if not isinstance(told.get("normalize"), Mapping | None):
-        raise UnsafeCheckpointError(f"meta: normalize: found {told['normalize']!r:.80}, expected mean and std")
-    return told
+    if not isinstance(configs.get("normalize"), Mapping | None):
+        raise UnsafeCheckpointError(f"meta: normalize: found {configs['normalize']!r:.80}, expected mean and std")
+    return configs
 
 
-NONE = "none"  # of --init: random numbers
+NONE = "none"  # value of --init for random weights
 
 
 def open_init(file: str) -> Opened:
     """Read the file of ``--init``.
 
     Raises:
-        SettingError: It is damaged, or holds no weights.
-        FileMissing: There is none; the message has the nearest names.
-        UnsafeCheckpointError: It would have to execute code to be read.
+        SettingError: The file is damaged, or holds no weights.
+        FileMissing: There is no such file; the message names the nearest ones.
+        UnsafeCheckpointError: Reading the file would execute code.
     """
     path = Path(file).expanduser()
     try:
@@ -218,6 +217,6 @@ def open_init(file: str) -> Opened:
         names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
         near = nearest(path.name, names)
         beside = f"; near it are {near}" if near else ""
-        raise FileMissing(f"--init: {error}{beside}. Random numbers are --init none") from error
+        raise FileMissing(f"--init: {error}{beside}. For random weights use --init none") from error
     except ValueError as error:
         raise SettingError(f"--init: {error}") from error

@@ -1,4 +1,4 @@
-"""Weights into a whole model, with a report."""
+"""Load weights into a whole model, with a report."""
 
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from densessl.weights.load_report import LoadReport, mismatches
 
 
 def bare_model(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper."""
+    """Return the model without its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model
 
 
@@ -22,15 +22,15 @@ def load_into(
         source: where the weights come from, for the report.
 
     Returns:
-        The report, whose part is the ``"model"``.
+        The load report; its part is ``"model"``.
 
     Raises:
-        LoadError: nothing fits, or, if ``strict``, not everything does. The model is as it was then.
+        LoadError: nothing fits, or, if ``strict``, not everything does. The model is unchanged.
     """
     own = model.state_dict()
     mismatched = mismatches(own, weights)
     fitting = type(weights)((name, tensor) for name, tensor in weights.items() if name not in mismatched)
-    if hasattr(weights, "_metadata"):  # versions, by which modules upgrade the names of old checkpoints
+    if hasattr(weights, "_metadata"):  # module versions, which PyTorch uses to upgrade names of old checkpoints
         fitting._metadata = weights._metadata
     before = {name: tensor.clone() for name, tensor in own.items()} if strict else {}
     result = model.load_state_dict(fitting, strict=False)

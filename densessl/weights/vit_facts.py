@@ -1,4 +1,4 @@
-"""Plain ViTs, by the names that timm, MAE, SIM and ViTDet share: their facts, and what loading one does not ask for."""
+"""Plain ViTs, with the names that timm, MAE, SIM and ViTDet share: their facts, and tensors that loading ignores."""
 
 import inspect
 import math
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from densessl.branches.vit import ViT
 from densessl.registry import SCOPE
 
-# What bare files have beside an encoder: classifiers, and the decoders and targets of MAE and SIM.
+# Tensors of bare files outside the encoder: classifiers, and the decoders and targets of MAE and SIM.
 REST = re.compile(r"(head|fc|fc_norm|mask_token|mm_\w+|\w*decoder_\w+)(\..*)?")
 RELATIVE = ("rel_pos_h", "rel_pos_w")
 
@@ -22,8 +22,8 @@ def is_vit(state: Mapping[str, Tensor]) -> bool:
 
 
 def facts_of_vit(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a :class:`~densessl.weights.fingerprint.Fingerprint` that the tensors of a ViT tell, and those that
-    the config tells it was built from; an empty one tells none."""
+    """Return the fields of a :class:`~densessl.weights.fingerprint.Fingerprint` that follow from the tensors and the
+    config of a ViT; the config may be empty."""
     embed_dim, _, patch_size, _ = state["patch_embed.proj.weight"].shape
     facts = {
         "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
@@ -48,16 +48,16 @@ def facts_of_vit(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict
 
 
 def heads_of(backbone: nn.Module) -> int | None:
-    """Attention heads of a built ViT, read off its first block."""
+    """Return the number of attention heads of a built ViT, read from its first block."""
     attention = backbone.get_submodule("blocks.0.attn")
     return getattr(attention, "heads", getattr(attention, "num_heads", None))
 
 
 def new_by_design(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of a model that no pretraining has: ViTDet's relative positions, which start from zero."""
+    """Return the tensors of a model that no pretraining has: ViTDet's relative positions, which start from zero."""
     return [key for key in own if key not in given and key.rpartition(".")[2] in RELATIVE]
 
 
 def unused_by_design(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Tensors of a file that a ViT for detection does without: the class token and the final norm."""
+    """Return the tensors of a file that a ViT for detection ignores: the class token and the final norm."""
     return [key for key in given if key not in own and (key == "cls_token" or key.startswith("norm."))]

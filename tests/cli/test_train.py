@@ -13,7 +13,6 @@ from PIL import Image
 
 from densessl.cli.train import main, settings_of
 from densessl.configs import load_config
-from densessl.pretraining import write_demo
 from densessl.runs import run_config
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 
@@ -171,10 +170,8 @@ def test_demo_keeps_model_and_objective(tmp_path):
     full = config("configs/pixpro_r50.py")
     assert demo.model.to_dict() == full.model.to_dict() and demo.views == full.views
     assert demo.train_cfg.max_epochs < full.train_cfg.max_epochs
-    photos = Path(demo.train_dataloader.dataset.source)
-    assert not photos.exists()  # until the settings are checked
-    write_demo(demo)
-    assert len(list(photos.glob("*.jpg"))) == 30
+    assert demo.train_dataloader.dataset.source == str(tmp_path / "demo_photos")
+    assert not any(tmp_path.iterdir()), "the photos are made when the run is"
 
 
 def test_the_published_recipes_effective_batch():

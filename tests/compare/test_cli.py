@@ -69,7 +69,7 @@ def test_checkpoints_stay_where_asked(toy, compare):
     "line, told",
     [
         (["--init", "random"], "--init random: expected NAME=FILE"),
-        (["--init", "a=x", "--init", "a=none"], "a was given before, as x"),
+        (["--init", "a=x", "--init", "a=none"], "a is already given as x"),
         (["--init", "a=none", "--jobs", "0"], "--jobs: expected 1 or more, found 0"),
         (["--init", "a=none", "--seeds", "0"], "--seeds: expected one or more"),
         ([], "--init: expected NAME=FILE at least once"),

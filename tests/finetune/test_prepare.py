@@ -114,7 +114,7 @@ def data(tmp_path, monkeypatch):
         (["--demo"], "--demo is for pretraining configs"),
         (["--regions", "store"], "--regions is for pretraining configs"),
         (["--init", "nowhere.pth"], "no checkpoint nowhere.pth"),
-        (["--cfg-options", "custom_hooks.7.branch=target"], "--cfg-options: "),
+        (["--cfg-options", "custom_hooks.7.branch=target"], "custom_hooks.7.branch: "),
         (["--cfg-options", "train_dataloader.dataset.metainfo.classes=['hen']"], "none of the data set's classes"),
     ],
 )

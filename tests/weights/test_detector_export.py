@@ -120,7 +120,7 @@ def test_the_files_have_what_fine_tuning_needs_and_no_more(exported):
         ),
         (
             lambda found: found["state_dict"].update({"transformer.level_embed": torch.zeros(1)}),
-            r"convert the file by tools/convert\.py",
+            r"convert the file with densessl convert",
         ),
     ],
 )

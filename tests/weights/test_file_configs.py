@@ -216,6 +216,6 @@ def test_deep_and_endless_configs_are_refused():
 
 def test_numbers_that_fit_no_network_are_told_in_one_line():
     state = checkpoint("backbone", lambda good: dict(good, depth=17))
-    with pytest.raises(CheckpointError, match="the given state tells of a network that cannot be built"):
+    with pytest.raises(CheckpointError, match="the given state describes a network that cannot be built"):
         feature_differences(ResNet(18), state)
     assert torch.is_grad_enabled()

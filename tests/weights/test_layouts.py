@@ -52,7 +52,7 @@ def test_heads_depend_on_whose_vit_it_is():
         (
             ["net.encoder_q.conv1.weight", "net.encoder_q.layer1.0.conv1.weight", "net.queue", "temperature"],
             r"known\. Its 4 tensors begin with net\.encoder_q \(2\), net \(1\), temperature \(1\); .*"
-            r"Networks lie under \['net\.encoder_q\.'\]: tools/convert.py FILE OUT --prefix net\.encoder_q\.",
+            r"Networks lie under \['net\.encoder_q\.'\]: densessl convert FILE OUT --prefix net\.encoder_q\.",
         ),
         (["queue2", "net.encoder_q.0.conv1.weight"], r"nearest is 'DenseCL': 75% of its marks"),
         (["encoder_b.conv1.weight", "momentum_encoder.conv1.weight"], r"nearest is 'MoCo v3': 50% of its marks"),

@@ -1,1 +1,1 @@
-"""Whole detectors: their configs, files and official names."""
+"""Whole detectors: configs, files and official tensor names."""

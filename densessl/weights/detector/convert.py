@@ -1,5 +1,5 @@
-"""Public checkpoints as files for MMDetection and others: whole DETRs by the tables of
-:mod:`densessl.weights.detector.official_names`, backbones by those of :mod:`densessl.weights.layouts.tables`."""
+"""Convert official DETR checkpoints to whole detectors of MMDetection, by the tables of
+:mod:`densessl.weights.detector.official_names`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +17,9 @@ from densessl.weights.detector.stock import stock_model
 from densessl.weights.load_report import LoadReport
 from densessl.weights.read import Source, open_checkpoint
 
-# COCO's category ids are 1 to 90 without these ten; MMDetection numbers the eighty that are left from 0, in order.
+# COCO's category ids are 1 to 90 without these ten; MMDetection numbers the remaining eighty from 0, in order.
 COCO_IDS = [number for number in range(1, 91) if number not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}]
-# Pixels that all these codes feed.
+# Normalisation that all these codes use.
 PIXELS = dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], channel_order="RGB")
 
 
@@ -30,24 +30,25 @@ def convert_detector(
     coco_classes: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """Write ``OUT.pth`` and ``OUT.py`` from an official checkpoint, once MMDetection's detector has taken every tensor.
+    """Write ``OUT.pth`` and ``OUT.py`` from an official checkpoint, after checking that MMDetection's detector loads
+    every tensor.
 
-    Read off the tensors and set in the config are the numbers of queries and layers, the width of the feed-forward
-    networks and the depth of the ResNet. Dilation (DC5) does not show in tensors: it is an option.
+    The numbers of queries and layers, the width of the feed-forward networks and the depth of the ResNet are read from
+    the tensors and set in the config. Tensors do not show dilation (DC5): set it with an option.
 
     Args:
-        source: A file with its weights under ``"model"``. What else is in it is not read.
-        out: As of :func:`densessl.weights.detector.export.export_detector`.
-        family: One of ``FAMILIES``, or ``"auto"``: by its names.
+        source: A file with its weights under ``"model"``. Other entries are ignored.
+        out: As for :func:`densessl.weights.detector.export.export_detector`.
+        family: One of ``FAMILIES``, or ``"auto"`` to recognise it by its tensor names.
         coco_classes: Keep the class branches of a detector that was fine-tuned on COCO, in MMDetection's order.
-        options: More changes to the stock config's ``model`` by dotted name.
+        options: Further changes to the stock config's ``model`` by dotted name.
 
     Returns:
-        What fine-tuning will report.
+        The load report that fine-tuning will give.
 
     Raises:
-        ExportError: The family is not known, has pre-norm layers, or its classes are not COCO's.
-        LoadError: Names or shapes that MMDetection's detector does not have. Nothing is written then.
+        ExportError: The family is unknown, has pre-norm layers, or its classes are not COCO's.
+        LoadError: MMDetection's detector does not have the names or shapes. Nothing was written.
     """
     source = open_checkpoint(source)
     weights, source = source.state, source.name
@@ -57,10 +58,10 @@ def convert_detector(
             "after each residual; they would take the tensors and compute something else. Convert a model that was "
             "trained without --pre_norm, or pretrain one here"
         )
-    found = family_of(weights)
-    if family == "auto" and found is None:
+    recognised = family_of(weights)
+    if family == "auto" and recognised is None:
         raise ExportError(f"{source} is of no family known here, {list(FAMILIES)}; it has {sorted(weights)[:3]}")
-    family = found if family == "auto" else family
+    family = recognised if family == "auto" else family
     config, settings = FAMILIES[family].config, dict(FAMILIES[family].options)
     layers = _layers(weights, "transformer.decoder.layers")
     if not layers:
@@ -81,9 +82,12 @@ def convert_detector(
 
 
 def coco_rows(name: str, tensor: Tensor) -> Tensor:
-    """The rows of a class tensor, (91, …) or (92, …) by COCO's category id, in MMDetection's order, (80, …).
+    """Reorder the rows of a class tensor from COCO's category ids, (91, …) or (92, …), to MMDetection's order, (80, …).
 
-    Of DETR's softmax (92, …) the last row is "no object", and stays last: (81, …).
+    The last row of DETR's softmax (92, …) is "no object", and stays last: (81, …).
+
+    Raises:
+        ExportError: The tensor has another number of rows.
     """
     if len(tensor) not in (91, 92):
         raise ExportError(f"{name} has {len(tensor)} rows, expected 91 or 92, by COCO's category ids")
@@ -92,17 +96,17 @@ def coco_rows(name: str, tensor: Tensor) -> Tensor:
 
 
 def _sizes(state: Mapping[str, Tensor], config: str, depth: int | None) -> dict[str, Any]:
-    """What of a config has to change for tensors to fit, by dotted name, as their shapes tell it."""
-    told: dict[str, Any] = {"backbone.depth": depth} if depth else {}
+    """Return the changes to a config, by dotted name, that make it fit the shapes of the tensors."""
+    sizes: dict[str, Any] = {"backbone.depth": depth} if depth else {}
     if QUERIES in state:
-        told["num_queries"] = len(state[QUERIES])
+        sizes["num_queries"] = len(state[QUERIES])
     for part in ("encoder", "decoder"):
-        told[f"{part}.num_layers"] = _layers(state, f"{part}.layers")
+        sizes[f"{part}.num_layers"] = _layers(state, f"{part}.layers")
         first = state.get(f"{part}.layers.0.ffn.layers.0.0.weight")
         if first is not None:
-            told[f"{part}.layer_cfg.ffn_cfg.feedforward_channels"] = len(first)
+            sizes[f"{part}.layer_cfg.ffn_cfg.feedforward_channels"] = len(first)
     model = stock_model(config)
-    return {key: value for key, value in told.items() if entry_at(model, key) != value}
+    return {key: value for key, value in sizes.items() if entry_at(model, key) != value}
 
 
 def _layers(state: Mapping[str, Tensor], prefix: str) -> int:

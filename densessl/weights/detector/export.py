@@ -1,9 +1,9 @@
-"""From a pretraining of a whole detector to two files: its weights, and a config of MMDetection that fine-tunes them.
+"""Export a pretrained whole detector to two files: its weights, and a config of MMDetection that fine-tunes them.
 
 ``NAME.pth``   {"state_dict": {"backbone.conv1.weight": …, "encoder.layers.0.…": …}, "meta": {"fingerprint": {…},
                "detector": {"config": "mmdet::…", "options": {…}, "positional_encoding.offset": …, …}}}
-``NAME.py``    the stock config as ``_base_``, what the weights need of it, and ``densessl.LoadDetectorHook``; of a
-               config of one's own the whole, so that the two files can be moved: they need no third
+``NAME.py``    the stock config as ``_base_``, the changes that the weights need, and ``densessl.LoadDetectorHook``; a
+               config file of the user's own is copied whole, so that the two files can be moved: they need no third
 """
 
 import json
@@ -26,28 +26,28 @@ from densessl.weights.io.checkpoints import save_checkpoint
 from densessl.weights.load_report import LoadReport
 from densessl.weights.read import Source, open_checkpoint, part_configs
 
-# Options of a pretraining that are its own affair: fine-tuning goes back to the stock config.
+# Options that apply to pretraining only: fine-tuning uses the stock config's.
 OWN = ("backbone.frozen_stages", "backbone.norm_eval", "backbone.init_cfg", "bbox_head.num_classes", "bbox_head.loss_")
 OWN += ("train_cfg", "test_cfg", "data_preprocessor")
 LOADERS = ("LoadBackboneHook", "LoadDetectorHook")
 
 
 def export_detector(source: Source, out: str | Path, detector: str | None = None) -> LoadReport:
-    """Write ``OUT.pth`` and ``OUT.py``, once the detector of that config has taken every tensor.
+    """Write ``OUT.pth`` and ``OUT.py``, after checking that the detector of that config loads every tensor.
 
     Args:
-        source: A checkpoint of a pretraining, or a dict like one.
-        out: Their name, with or without ``.pth``; the folder is made.
-        detector: The config, where the pretraining was given its ``model`` as a dict or by a file of one's own: no file
-            that a checkpoint names is run.
+        source: A checkpoint of a pretraining, or a dict with its content.
+        out: Name of the two files, with or without ``.pth``; the folder is created.
+        detector: The detector's config, needed if the pretraining had its ``model`` as a dict or from a config file of
+            the user's own: a file that a checkpoint names is never run.
 
     Returns:
-        What fine-tuning will report: what is loaded and what is new.
+        The load report that fine-tuning will give: what is loaded and what is new.
 
     Raises:
-        ExportError: It is no checkpoint of a detector, tells no config, or has tensors that are not finite.
-        UnsafeCheckpointError: Its config is no stock config, or its options are more than plain data for it.
-        LoadError: The detector of that config does not take the weights. Nothing is written then.
+        ExportError: The source is no checkpoint of a detector, names no config, or has tensors that are not finite.
+        UnsafeCheckpointError: Its config is no stock config, or its options are not plain data for it.
+        LoadError: The detector of that config does not load the weights. Nothing was written.
     """
     source = open_checkpoint(source)
     described = part_configs(source.meta)
@@ -68,9 +68,9 @@ def export_detector(source: Source, out: str | Path, detector: str | None = None
         trained = build_detector(pretraining_model(stock, changes))
     state = detector_state(source)
     options = {key: value for key, value in changes.items() if not key.startswith(OWN)}
-    told = fp.of_state(_backbone(state), described.get("backbone"), described.get("normalize"))
-    told = replace(told, depth=told.depth or fp.of_model(trained.backbone).depth)  # three stages are too few to count
-    return write_detector(out, state, config, options, told, facts_of_detector(trained))
+    backbone = fp.of_state(_backbone(state), described.get("backbone"), described.get("normalize"))
+    depth = backbone.depth or fp.of_model(trained.backbone).depth  # tensors of three stages do not show the depth
+    return write_detector(out, state, config, options, replace(backbone, depth=depth), facts_of_detector(trained))
 
 
 def write_detector(
@@ -82,16 +82,20 @@ def write_detector(
     facts: Mapping[str, Any] | None = None,
     meta: Mapping[str, Any] | None = None,
 ) -> LoadReport:
-    """Try weights in the detector of a config with options, and write both files.
+    """Load weights into the detector of a config with options, as a check, and write both files.
 
     Args:
-        out: As of :func:`export_detector`.
-        state: By MMDetection's names.
+        out: As for :func:`export_detector`.
+        state: Tensors by MMDetection's names.
         config: ``mmdet::NAME``, or a file.
         options: Changes to its ``model`` by dotted name.
-        backbone: Its fingerprint.
-        facts: Of the detector the weights come from; None where that of config and options is known to be it.
-        meta: More to keep.
+        backbone: Fingerprint of the backbone.
+        facts: Facts of the detector that the weights come from; None to take those of config and options.
+        meta: Further entries of the file's ``meta``.
+
+    Raises:
+        ExportError: A tensor is not finite.
+        LoadError: The detector does not load the weights. Nothing was written.
     """
     diverged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if diverged:
@@ -103,12 +107,12 @@ def write_detector(
         trial = Path(folder, "trial.py")
         trial.write_text(text, encoding="utf-8")
         model = build_detector(str(trial))
-    told = dict(config=config, options=dict(options), **(facts or facts_of_detector(model)))
+    detector = dict(config=config, options=dict(options), **(facts or facts_of_detector(model)))
     header = {
         **(meta or {}),
         "densessl_version": __version__,
         "fingerprint": backbone.to_dict(),
-        "detector": told,
+        "detector": detector,
     }
     # Copies: a tensor that is a view would drag its whole storage into the file.
     content = {"state_dict": {key: value.detach().cpu().clone() for key, value in state.items()}, "meta": header}
@@ -120,14 +124,14 @@ def write_detector(
 
 
 def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
-    """The config that fine-tunes ``name.pth`` beside it, wherever the two lie and it is called from.
+    """Return the text of the config that fine-tunes ``name.pth`` in the same folder, whichever folder that is.
 
     Args:
-        name: Without suffix.
-        config: ``mmdet::NAME``, which becomes its ``_base_``, or a file, which is written out.
+        name: Name of the files without suffix.
+        config: ``mmdet::NAME``, which becomes its ``_base_``, or a file, which is copied into it.
         options: Changes to its ``model`` by dotted name.
     """
-    head = f'"""Fine-tunes {name}.pth: python tools/train.py {name}.py --data-root …"""\n\n'
+    head = f'"""Fine-tunes {name}.pth: densessl train {name}.py --data-root …"""\n\n'
     if "::" in config:
         return head + _changes(name, config, options)
     with tempfile.TemporaryDirectory() as folder:
@@ -139,17 +143,17 @@ def config_text(name: str, config: str, options: Mapping[str, Any]) -> str:
 
 
 def _beside(name: str) -> str:
-    """What MMEngine reads as the weights in the config's own folder."""
+    """Return the path of the weights in the config's own folder, in MMEngine's syntax."""
     return f"{{{{ fileDirname }}}}/{name}.pth"
 
 
 def _changes(name: str, config: str, options: Mapping[str, Any]) -> str:
-    """A config based on another, as text."""
+    """Return the text of a config that inherits another."""
     base = load_config(config)
     kept = [*(base.get("custom_imports") or {}).get("imports", [])]
     own = "densessl." in str(options.get("type", ""))
     imports = list(dict.fromkeys([*kept, "densessl.compat", "densessl.finetune", *["densessl.detectors"] * own]))
-    # Its own hooks stay, but for one that would load something else first.
+    # The hooks of the base stay, except one that would load other weights first.
     others = [not str(hook["type"]).endswith(LOADERS) for hook in base.get("custom_hooks") or ()]
     hooks = "".join(f"_base_.custom_hooks[{number}], " for number, other in enumerate(others) if other)
     model: dict[str, Any] = {"backbone": {"init_cfg": None}}
@@ -171,14 +175,14 @@ model = dict(
 
 
 def entry_at(model: Mapping[str, Any], key: str) -> Any:
-    """The entry of a config with that dotted name; None where there is none."""
+    """Return the entry of a config with that dotted name; None if there is none."""
     for part in key.split("."):
         model = model.get(part) if isinstance(model, Mapping) else None
     return model
 
 
 def _code(value: Any) -> str:
-    """A plain value as Python, dicts by ``dict(key=value)`` where they can be."""
+    """Return a plain value as Python code, with dicts as ``dict(key=value)`` if their keys allow it."""
     if isinstance(value, Mapping) and all(isinstance(key, str) and key.isidentifier() for key in value):
         return f"dict({', '.join(f'{key}={_code(entry)}' for key, entry in value.items())})"
     if isinstance(value, list):

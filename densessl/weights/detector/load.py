@@ -1,8 +1,8 @@
-"""Loading of a whole pretrained detector into a stock one: with a report, or not at all.
+"""Load a whole pretrained detector into a stock one: completely and with a report, or not at all.
 
-Tensors do not tell all: two DETRs of equal shapes compute different things where positions are encoded with another
-offset, or attention has another number of heads. Such *facts* are read off the built detector, kept in the file beside
-the backbone's fingerprint, and compared.
+Tensors do not show everything: two DETRs of equal shapes compute different things if their position encodings have
+different offsets, or their attention different numbers of heads. Such *facts* are read from the built detector, stored
+in the file beside the backbone's fingerprint, and compared.
 """
 
 import re
@@ -19,19 +19,19 @@ from densessl.weights.load_report import LoadReport
 from densessl.weights.read import Opened, Source, open_checkpoint
 from densessl.weights.state import bare_model
 
-# What says which class is which: a pretraining knows none, so these are new wherever classes differ.
+# Tensors that depend on the classes: pretraining has no classes, so these are new whenever the classes differ.
 CLASS_TENSORS = re.compile(r"(bbox_head\.fc_cls|bbox_head\.cls_branches|dn_query_generator\.label_embedding)\.")
 QUERIES = "query_embedding.weight"
 POSITIONS = ("num_feats", "temperature", "normalize", "scale", "offset")
-# What a Deformable DETR in two stages has, and no other.
+# A tensor that only a two-stage Deformable DETR has.
 TWO_STAGES = "pos_trans_fc.weight"
-# Inputs of DINO's decoder.ref_point_head over its outputs, and whose they are.
+# Ratio of inputs to outputs of DINO's decoder.ref_point_head, and the distribution that has it.
 SHAPES = {2: "mmdet-3.3", 4: "onedl-3.5.1"}
 
 
 def detector_state(source: Source) -> dict[str, Tensor]:
-    """The tensors of a detector by MMDetection's names: all of a file, of a pretraining's checkpoint those under
-    ``detector.`` but for the ones of classes. What scores the proposals of a Deformable DETR is not one of them."""
+    """Return the tensors of a detector by MMDetection's names: all tensors of a file; from a pretraining's checkpoint,
+    those under ``detector.`` except class tensors. The branch that scores a Deformable DETR's proposals is kept."""
     state = open_checkpoint(source).state
     inside = {key.removeprefix("detector."): value for key, value in state.items() if key.startswith("detector.")}
     kept = _proposal_scorer(inside)
@@ -39,15 +39,17 @@ def detector_state(source: Source) -> dict[str, Tensor]:
 
 
 def _proposal_scorer(state: Mapping[str, Tensor]) -> set[str]:
-    """Names of the branch that scores the encoder's proposals, the last one, where its first row scores objects of any
-    class: in Deformable DETR. DINO takes the score of the best class instead, of which a pretraining has none."""
+    """Return the tensor names of the branch that scores the encoder's proposals, for a two-stage Deformable DETR. It is
+    the last class branch, and its first row scores objects of any class. DINO uses the score of the best class instead,
+    and a pretraining has no classes."""
     branches = [key for key in state if key.startswith("bbox_head.cls_branches.")] if TWO_STAGES in state else []
     last = max((int(key.split(".")[2]) for key in branches), default=None)
     return {key for key in branches if int(key.split(".")[2]) == last}
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> str | None:
-    """Whose shapes a DINO has: ``"mmdet-3.3"`` (and of the official code) or ``"onedl-3.5.1"``; None of another."""
+    """Return which shapes a DINO has: ``"mmdet-3.3"`` (also the official code's) or ``"onedl-3.5.1"``; None for other
+    detectors."""
     head = state.get("decoder.ref_point_head.layers.0.weight")
     if head is None or "decoder.norm.weight" not in state:
         return None
@@ -55,7 +57,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> str | None:
 
 
 def facts_of_detector(model: nn.Module) -> dict[str, Any]:
-    """What must agree between two DETRs of MMDetection beside names and shapes of tensors; plain data."""
+    """Return what must agree between two DETRs of MMDetection besides names and shapes of tensors, as plain data."""
     kinds = [kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("mmdet.")]
     facts: dict[str, Any] = {"type": kinds[0] if kinds else type(model).__name__}
     positions = getattr(model, "positional_encoding", None)
@@ -75,26 +77,26 @@ def facts_of_detector(model: nn.Module) -> dict[str, Any]:
 def load_detector(model: nn.Module, path: Source, strict_fingerprint: bool = True) -> LoadReport:
     """Load a pretrained detector into a stock one, which may have other classes.
 
-    New are the class branches and DINO's label embedding, where the file has none or of other classes, and the queries
-    where the file has another number of them. Of the branch that scores the proposals of a Deformable DETR in two
-    stages the first row is loaded; the others, by which no proposal is chosen, stay as they are. Everything else must
-    be in both, in the same shape.
+    The class branches and DINO's label embedding start anew if the file has none or has other classes; so do the
+    queries if the file has another number of them. For a two-stage Deformable DETR, the first row of the branch that
+    scores proposals is loaded; the other rows, which select no proposals, keep their values. Everything else must be in
+    both detectors, with the same shapes.
 
     Args:
         model: A DETR of MMDetection, wrapped or not.
-        path: A file of ``tools/export.py --to mmdet-detector`` or ``tools/convert.py``, a checkpoint of a pretraining,
+        path: A file of ``densessl export --to mmdet-detector`` or ``densessl convert``, a checkpoint of a pretraining,
             or one of MMDetection.
-        strict_fingerprint: Raise where the facts differ. With ``False`` the report still says so.
+        strict_fingerprint: Raise if the facts differ. With ``False`` only the report says so.
 
     Returns:
-        The report; ``print(report)`` shows one line, and more where something deserves it.
+        The load report; ``print(report)`` shows one line, and further lines for anything unusual.
 
     Raises:
-        LoadError: Something does not fit; the message lists names. Nothing has been loaded then.
+        LoadError: Something does not fit; the message lists names. Nothing was loaded.
     """
     model, source = bare_model(model), open_checkpoint(path)
     own, given = model.state_dict(), detector_state(source)
-    # Old and converted files lack the step counters of batch norm, and PyTorch neither misses nor needs them.
+    # Old and converted files lack the step counters of batch norm; PyTorch neither reports nor needs them.
     own = {key: value for key, value in own.items() if key in given or not key.endswith("num_batches_tracked")}
     given |= {
         key: torch.cat([given[key], own[key][1:].to(given[key])])
@@ -127,13 +129,13 @@ def load_detector(model: nn.Module, path: Source, strict_fingerprint: bool = Tru
 
 
 def _compare(model: nn.Module, source: Opened, given: Mapping[str, Tensor]) -> tuple[list[Difference], list[str]]:
-    """Facts of the detector, and the fingerprint of its backbone."""
+    """Compare the facts of the detector, and the fingerprint of its backbone, with the file's."""
     found = facts_of_detector(model)
-    told = source.meta.get("detector")
-    wanted = {key: told.get(key) if isinstance(told, Mapping) else None for key in found}
+    described = source.meta.get("detector")
+    expected = {key: described.get(key) if isinstance(described, Mapping) else None for key in found}
     if "shapes" in found:
-        wanted["shapes"] = shapes_of(given)
-    differences, unverified = compare_facts(found, wanted, "detector")
+        expected["shapes"] = shapes_of(given)
+    differences, unverified = compare_facts(found, expected, "detector")
     if any(difference.field == "type" for difference in differences):
         return [difference for difference in differences if difference.field == "type"], []
     if "fingerprint" in source.meta:
@@ -148,8 +150,8 @@ def _check(report: LoadReport, strict_fingerprint: bool) -> None:
         raise LoadError(f"{report.source} was trained in another network than this detector.\n{report}", report)
     if report.missing or report.mismatched or report.unexpected:
         hints = [
-            ("transformer.", "These are names of the official code: convert the file by tools/convert.py."),
+            ("transformer.", "These are names of the official code: convert the file with densessl convert."),
             ("neck.convs.0.conv.bias", "Its neck has biases: set model.neck.bias=True."),
         ]
-        said = [hint for start, hint in hints if any(key.startswith(start) for key in report.unexpected)]
-        raise LoadError("\n".join([f"{report.source} does not fit this detector.", str(report), *said]), report)
+        fitting = [hint for start, hint in hints if any(key.startswith(start) for key in report.unexpected)]
+        raise LoadError("\n".join([f"{report.source} does not fit this detector.", str(report), *fitting]), report)

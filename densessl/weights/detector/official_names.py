@@ -1,8 +1,9 @@
-"""Names of official DETR checkpoints, and what MMDetection calls the same tensors.
+"""Tensor names of official DETR checkpoints, and their names in MMDetection.
 
-Official are the codes of DETR, UP-DETR, DETReg, Deformable DETR, Conditional DETR, DAB-DETR and DINO. Tables of
-(pattern, replacement) are applied in order to every name. What equal shapes hide: Deformable DETR and DINO number the
-norms of a decoder layer otherwise (norm1 follows cross-attention), and the official necks have biases.
+The official codes are those of DETR, UP-DETR, DETReg, Deformable DETR, Conditional DETR, DAB-DETR and DINO. The rules
+of a table, (pattern, replacement), are applied in order to every name. Equal shapes hide two differences: Deformable
+DETR and DINO number the norms of a decoder layer differently (norm1 follows cross-attention), and the official necks
+have biases.
 """
 
 import re
@@ -11,9 +12,9 @@ from typing import Any, NamedTuple
 
 Table = list[tuple[str, str]]
 
-# Heads of pretraining, and tensors that the file has twice.
+# Pretraining heads, and duplicates of other tensors.
 DROPPED = re.compile(r"(feature_embed|patch2query|feature_align|transformer\.decoder\.(bbox|class)_embed)\.")
-# Pre-norm transformers have it, and no others; MMDetection has no pre-norm layers.
+# Only pre-norm transformers have this tensor; MMDetection has no pre-norm layers.
 PRE_NORM = "transformer.encoder.norm.weight"
 
 COMMON: Table = [
@@ -24,7 +25,7 @@ COMMON: Table = [
     (r"^(encoder\.layers\.\d+)\.norm1\.", r"\1.norms.0."),
     (r"^(encoder\.layers\.\d+)\.norm2\.", r"\1.norms.1."),
 ]
-# One level of features.
+# Detectors with one feature level.
 PLAIN: Table = [
     *COMMON,
     (r"^input_proj\.", "neck.convs.0.conv."),
@@ -79,7 +80,7 @@ DEFORMABLE: Table = [
     (r"^pos_trans\.", "pos_trans_fc."),
     (r"^query_embed\.", "query_embedding."),
 ]
-# The heads of the encoder's proposals come after those of the decoder's layers.
+# The heads of the encoder's proposals follow those of the decoder's layers.
 DINO: Table = [
     (r"^transformer\.enc_out_class_embed\.", "class_embed.{layers}."),
     (r"^transformer\.enc_out_bbox_embed\.", "bbox_embed.{layers}."),
@@ -93,10 +94,10 @@ class Family(NamedTuple):
     """A form of official checkpoints.
 
     Attributes:
-        mark: A name that it has, and none of the families after it.
-        table: Of names.
-        config: MMDetection's detector.
-        options: What in it has to be otherwise, by dotted name.
+        mark: A name that this family has, and no later one.
+        table: Renaming rules.
+        config: MMDetection's config of the detector.
+        options: Changes to that config, by dotted name.
     """
 
     mark: str
@@ -134,7 +135,7 @@ FAMILIES = {
         CONDITIONAL,
         "mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py",
     ),
-    # DETReg's DETR encodes the centres of cells. Fine-tuned, it has no mark any more: it must be named then.
+    # DETReg's DETR encodes the centres of cells. Once fine-tuned it has no mark, so its family must be given.
     "detreg-detr": Family(
         "feature_embed.layers.0.weight",
         DETR,
@@ -148,18 +149,18 @@ FAMILIES = {
 
 
 def family_of(names: Iterable[str]) -> str | None:
-    """The family of a checkpoint by its names; None of none that is known."""
+    """Return the family of a checkpoint with these tensor names; None if it is unknown."""
     names = set(names)
     return next((name for name, family in FAMILIES.items() if family.mark in names), None)
 
 
 def renamed(name: str, family: str, layers: int = 6) -> str | None:
-    """MMDetection's name of an official tensor; None of one that MMDetection has no place for.
+    """Return MMDetection's name of an official tensor; None if MMDetection has no such tensor.
 
     Args:
-        name: In the official file.
+        name: Name in the official file.
         family: One of ``FAMILIES``.
-        layers: Of the decoder.
+        layers: Number of decoder layers.
     """
     if DROPPED.match(name):
         return None

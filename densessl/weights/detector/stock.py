@@ -1,4 +1,4 @@
-"""Stock detectors of MMDetection, as pretraining wants them."""
+"""Build stock detectors of MMDetection, unchanged or prepared for pretraining."""
 
 import copy
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ from densessl.errors import SettingError
 
 
 def stock_model(detector: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The ``model`` of a config by name (``mmdet::detr/detr_r50_8xb2-150e_coco.py``, or a file), or as it is given."""
+    """Return the ``model`` of a config by name (``mmdet::detr/detr_r50_8xb2-150e_coco.py``, or a file), or a copy of a
+    given one."""
     if isinstance(detector, Mapping):
         return copy.deepcopy(dict(detector))
     return _detector_config(detector).model.to_dict()
@@ -30,10 +31,10 @@ def _detector_config(name: str) -> Config:
 
 
 def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The same detector for one class of object, its backbone frozen and waiting for weights.
+    """Return a detector's config prepared for pretraining: one class, and a frozen backbone without initial weights.
 
     Args:
-        model: config of a DETR of MMDetection.
+        model: the ``model`` config of a DETR of MMDetection.
         options: further changes, by dotted name (``encoder.num_layers``).
 
     Raises:
@@ -60,22 +61,22 @@ def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | Non
 
 
 def build(model: Mapping[str, Any]) -> nn.Module:
-    """Build and initialise a detector. Nothing is downloaded where its configs have no ``init_cfg`` that does."""
-    from mmdet.registry import MODELS  # of the det extra; weights/ does without
+    """Build and initialise a detector. Nothing is downloaded unless an ``init_cfg`` in its config says so."""
+    from mmdet.registry import MODELS  # of the det extra, which the rest of weights/ does not need
 
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(dict(model))
-        detector._dump_init_info = lambda: None  # else MMEngine logs three lines a parameter
+        detector._dump_init_info = lambda: None  # otherwise MMEngine logs three lines per parameter
         detector.init_weights()
         del detector._dump_init_info
     return detector
 
 
 def build_detector(config: str | Mapping[str, Any]) -> nn.Module:
-    """The detector of an MMDet config: a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its ``model``; or
-    the segmentor of an mmseg config, whose ``default_scope`` says so.
+    """Build the detector of an MMDet config (a file, ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, or its
+    ``model``), or the segmentor of an mmseg config, recognised by its ``default_scope``.
 
-    Its weights are as the layers' constructors leave them: no ``init_cfg`` is followed and nothing is downloaded.
+    Weights are those of the layers' constructors: no ``init_cfg`` is followed and nothing is downloaded.
     """
     cfg = dict(model=dict(config)) if isinstance(config, Mapping) else _detector_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):

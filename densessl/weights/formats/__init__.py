@@ -1,1 +1,1 @@
-"""Files for other libraries."""
+"""Write weight files for other libraries."""

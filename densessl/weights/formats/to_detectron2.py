@@ -1,12 +1,12 @@
-"""The backbone by detectron2's names, in a pickle of plain arrays that any numpy opens.
+"""Write a backbone with detectron2's names, as a pickle of plain arrays that any numpy opens.
 
     ResNet   {"model": {"stem.conv1.weight": …, "res2.0.shortcut.norm.weight": …}, "__author__": "densessl",
              "matching_heuristics": True, "meta": {"fingerprint": {…}, …}}
-    ViT      {"model": {"backbone.net.blocks.0.attn.qkv.weight": …}, …}, of detectron2's ViTDet
+    ViT      {"model": {"backbone.net.blocks.0.attn.qkv.weight": …}, …}, for detectron2's ViTDet
 
-With ``matching_heuristics`` detectron2 takes a name for the end of its own, so that ``res5`` also finds the box head of
-a C4 detector. It passes over ``meta``, which is for our own reader, so its config has to say what the pixels and the
-kind of network are: see :func:`detectron2_settings`.
+With ``matching_heuristics`` detectron2 matches a name with the end of its own, so that ``res5`` also finds the box head
+of a C4 detector. It ignores ``meta``, which is for our own reader, so its config must set the pixel normalisation and
+the kind of network: see :func:`detectron2_settings`.
 """
 
 import json
@@ -25,7 +25,8 @@ from densessl.weights import fingerprint as fp
 from densessl.weights.fingerprint import Fingerprint
 from densessl.weights.vit_facts import unused_by_design
 
-# torchvision's names and detectron2's (its tools/convert-torchvision-to-d2.py). weights/layouts/renames.py leads back.
+# torchvision's names and detectron2's (its tools/convert-torchvision-to-d2.py). weights/layouts/renames.py has the
+# inverse.
 RESNET = [
     ("downsample.0.", "shortcut."),
     ("downsample.1.", "shortcut.norm."),
@@ -35,7 +36,7 @@ RESNET = [
 STEM = "stem."
 VIT = "backbone.net."
 
-# All that detectron2's networks have (modeling/backbone/resnet.py, vit.py).
+# All tensor names of detectron2's networks (modeling/backbone/resnet.py, vit.py).
 KNOWN = re.compile(
     r"(stem\.conv1|res[2-5]\.\d+\.(conv[123]|shortcut))\."
     r"(weight|norm\.(weight|bias|running_mean|running_var|num_batches_tracked))"
@@ -45,7 +46,7 @@ KNOWN = re.compile(
 
 
 def detectron2_name(name: str, arch: str) -> str:
-    """detectron2's name of a tensor of a bare backbone.
+    """Return detectron2's name of a tensor of a bare backbone.
 
     Args:
         arch: ``"resnet"`` or ``"vit"``.
@@ -60,12 +61,12 @@ def detectron2_name(name: str, arch: str) -> str:
 def write_detectron2(
     out: str | Path, state: Mapping[str, Tensor], fingerprint: Fingerprint, meta: Mapping[str, Any]
 ) -> None:
-    """Write a bare ResNet or ViT. Class token and final norm, which ViTDet does without, are left out; bfloat16, which
-    numpy lacks, becomes float32.
+    """Write a bare ResNet or ViT. Class token and final norm, which ViTDet lacks, are left out; bfloat16, which numpy
+    lacks, becomes float32.
 
     Args:
-        meta: Plain data beside the weights. The configs of its ``parts`` are left out, as they may be of a network with
-            tensors that the file does not have.
+        meta: Plain data to store beside the weights. The configs of its ``parts`` are left out, because they may
+            describe a network with tensors that the file does not have.
 
     Raises:
         ExportError: detectron2 has no such network.
@@ -84,71 +85,72 @@ def write_detectron2(
         key: (value.float() if value.dtype == torch.bfloat16 else value).contiguous().numpy()
         for key, value in named.items()
     }
-    # Through json, so that nothing but strings, numbers, lists and dicts gets into the pickle.
-    told = json.loads(
+    # Through json, so that only strings, numbers, lists and dicts get into the pickle.
+    plain = json.loads(
         json.dumps({key: value for key, value in meta.items() if key != "parts"} | {"names": "detectron2"})
     )
-    content = {"model": arrays, "__author__": "densessl", "matching_heuristics": True, "meta": told}
+    content = {"model": arrays, "__author__": "densessl", "matching_heuristics": True, "meta": plain}
     with written_whole(out) as temporary:
         temporary.write_bytes(_pickled(content))
 
 
 def _check(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
-    """Raise where names and shapes would fit and yet another function would be computed, or a config cannot say it."""
+    """Raise if detectron2 would load the tensors and compute another function, or if no config of it fits the
+    network."""
     if fingerprint.arch not in ("resnet", "vit"):
         raise ExportError(f"detectron2: found a network of the kind {fingerprint.arch!r}, expected 'resnet' or 'vit'")
-    has: dict[str, Any] = {"norm": "LN", "layer_scale": False}
+    theirs: dict[str, Any] = {"norm": "LN", "layer_scale": False}
     if fingerprint.arch == "resnet":
         if fingerprint.depth is None:
             raise ExportError(f"detectron2 has no such ResNet as this one: {fingerprint.to_dict()}")
-        has = {"stem": "7x7", "shortcut": "conv", "norm": "BN", "eps": fp.EPS}
-        has |= {"width": 64} if fingerprint.depth < 50 else {}
+        theirs = {"stem": "7x7", "shortcut": "conv", "norm": "BN", "eps": fp.EPS}
+        theirs |= {"width": 64} if fingerprint.depth < 50 else {}
     elif "pos_embed" not in state:
         raise ExportError("detectron2: found a ViT without a 'pos_embed', expected one")
-    differences, _ = fp.compare_facts(has, {key: getattr(fingerprint, key) for key in has}, "backbone")
+    differences, _ = fp.compare_facts(theirs, {key: getattr(fingerprint, key) for key in theirs}, "backbone")
     if differences:
-        said = "; ".join(f"{field}: found {found}, expected {own}" for field, own, found, _ in differences)
-        raise ExportError(f"detectron2: found another network than those it is written for: {said}")
+        listed = "; ".join(f"{field}: found {found}, expected {own}" for field, own, found, _ in differences)
+        raise ExportError(f"detectron2 has no such network: {listed}")
 
 
 def _widths(state: Mapping[str, Tensor], stage: int) -> list[int]:
-    """Channels that a block of a ResNet's stage, 0 to 3, gives, and those inside it: all, and those of a group. Of
-    ResNeXts and wide ResNets they are in other proportions than of a ResNet."""
+    """Return the output channels of a block in a ResNet's stage (0 to 3), the channels inside it, and those per group.
+    Their proportions distinguish ResNeXts and wide ResNets from ResNets."""
     block = f"layer{stage + 1}.0"
     inside, per_group = state[f"{block}.conv2.weight"].shape[:2]
     return [len(state.get(f"{block}.conv3.weight", state[f"{block}.conv2.weight"])), inside, per_group]
 
 
 def _pickled(content: Mapping[str, Any]) -> bytes:
-    """A pickle that refers to nothing but numpy's own array, dtype and ``_reconstruct``, by names that numpy 1 and 2
-    both know: numpy 2 writes its module as numpy._core, which numpy 1 lacks, and opens numpy.core too.
+    """Return a pickle that refers only to numpy's array, dtype and ``_reconstruct``, by names that numpy 1 and 2 both
+    have: numpy 2 writes its module as numpy._core, which numpy 1 lacks, but also opens numpy.core.
 
-    Protocol 3 writes such a name as text, once, before the first array's bytes.
+    Protocol 3 writes such a name once, as text, before the first array's bytes.
     """
     before, found, after = pickle.dumps(content, protocol=3).partition(b"cnumpy._core.multiarray\n_reconstruct\n")
     return before + found.replace(b"numpy._core", b"numpy.core") + after
 
 
 def detectron2_settings(out: str | Path, state: Mapping[str, Tensor], fingerprint: Fingerprint) -> str:
-    """What a config of detectron2 has to say for the file to mean what it meant: lines of YAML for a ResNet, of Python
-    for a ViT. Its own defaults are BGR, Caffe's means, and the stride in the 1x1 convolutions."""
-    told = fingerprint
-    if told.arch == "vit":
+    """Return the settings that detectron2's config needs for the file: lines of YAML for a ResNet, of Python for a ViT.
+    Its own defaults are BGR, Caffe's means, and the stride in the 1x1 convolutions."""
+    known = fingerprint
+    if known.arch == "vit":
         net = "model.backbone.net"
         settings = {
             "train.init_checkpoint": f'"{out}"',
-            "model.input_format": told.channel_order and f'"{told.channel_order}"',
-            "model.pixel_mean": told.mean and list(told.mean),
-            "model.pixel_std": told.std and list(told.std),
-            f"{net}.patch_size": told.patch_size,
-            f"{net}.embed_dim": told.embed_dim,
-            f"{net}.depth": told.depth,
-            f"{net}.num_heads": told.heads,
-            f"{net}.mlp_ratio": len(state["blocks.0.mlp.fc1.weight"]) / told.embed_dim,
-            f"{net}.qkv_bias": told.qkv_bias,
-            f"{net}.norm_layer": told.eps and f"partial(nn.LayerNorm, eps={told.eps})",
-            f"{net}.pretrain_img_size": told.image_size,
-            f"{net}.pretrain_use_cls_token": told.class_row,
+            "model.input_format": known.channel_order and f'"{known.channel_order}"',
+            "model.pixel_mean": known.mean and list(known.mean),
+            "model.pixel_std": known.std and list(known.std),
+            f"{net}.patch_size": known.patch_size,
+            f"{net}.embed_dim": known.embed_dim,
+            f"{net}.depth": known.depth,
+            f"{net}.num_heads": known.heads,
+            f"{net}.mlp_ratio": len(state["blocks.0.mlp.fc1.weight"]) / known.embed_dim,
+            f"{net}.qkv_bias": known.qkv_bias,
+            f"{net}.norm_layer": known.eps and f"partial(nn.LayerNorm, eps={known.eps})",
+            f"{net}.pretrain_img_size": known.image_size,
+            f"{net}.pretrain_use_cls_token": known.class_row,
         }
         lines = [f"{key} = {value}" for key, value in settings.items() if value is not None]
     else:
@@ -161,12 +163,12 @@ def detectron2_settings(out: str | Path, state: Mapping[str, Tensor], fingerprin
         }
         settings = {
             "MODEL.WEIGHTS": f'"{out}"',
-            "MODEL.PIXEL_MEAN": told.mean and list(told.mean),
-            "MODEL.PIXEL_STD": told.std and list(told.std),
-            "MODEL.RESNETS.DEPTH": told.depth,
-            "MODEL.RESNETS.STRIDE_IN_1X1": told.stride and told.stride == "1x1",
+            "MODEL.PIXEL_MEAN": known.mean and list(known.mean),
+            "MODEL.PIXEL_STD": known.std and list(known.std),
+            "MODEL.RESNETS.DEPTH": known.depth,
+            "MODEL.RESNETS.STRIDE_IN_1X1": known.stride and known.stride == "1x1",
             **{key: value for key, (value, default) in widths.items() if value != default},
-            "INPUT.FORMAT": told.channel_order and f'"{told.channel_order}"',
+            "INPUT.FORMAT": known.channel_order and f'"{known.channel_order}"',
         }
         lines = _yaml({key: value for key, value in settings.items() if value is not None})
     unknown = [key for key, value in settings.items() if value is None]
@@ -174,7 +176,7 @@ def detectron2_settings(out: str | Path, state: Mapping[str, Tensor], fingerprin
 
 
 def _yaml(settings: Mapping[str, Any]) -> list[str]:
-    """Lines of nested YAML from dotted names, those with one parent being neighbours."""
+    """Return lines of nested YAML from dotted names; names with the same parent must be neighbours."""
     lines, above = [], []
     for key, value in settings.items():
         *parents, last = key.split(".")

@@ -1,11 +1,11 @@
-"""The backbone as a graph: ``image`` (N, 3, H, W) in, one map for each stage out.
+"""Write a backbone as an ONNX graph with the input ``image`` (N, 3, H, W) and one output map per stage.
 
     ResNet   ``c2`` … ``c5`` (N, C, ⌈H / stride⌉, ⌈W / stride⌉) of strides 4, 8, 16 and 32, for any N, H and W
     ViT      ``last_map`` (N, C, H / patch, W / patch) of its last block, for any N and one size of images
 
-The graph does not normalise: whatever runs it has a place of its own for that (DALI, DeepStream, TensorRT's
-preprocessing), in integers or fused into the decoding, and two normalisations are the commonest silent error of all.
-Its metadata say how: ``mean``, ``std`` of pixels in 0 to 255, ``channel_order``, and all the rest under ``densessl``.
+The graph does not normalise: runtimes have their own place for that (DALI, DeepStream, TensorRT's preprocessing), in
+integers or fused into the decoding, and normalising twice is a common silent error. The metadata says how to normalise:
+``mean`` and ``std`` of pixels in 0 to 255, and ``channel_order``; everything else is under ``densessl``.
 """
 
 import json
@@ -26,9 +26,9 @@ from densessl.weights.equality import feature_differences, require_same_network
 from densessl.weights.file_configs import checked
 from densessl.weights.fingerprint import Fingerprint
 
-OPSET = 18  # what PyTorch's exporter writes without converting; ONNX Runtime 1.14 and TensorRT 8.6 read it
+OPSET = 18  # PyTorch's exporter writes it without converting; ONNX Runtime 1.14 and TensorRT 8.6 read it
 STAGES = ("c2", "c3", "c4", "c5")
-LARGEST = 2**31 - 2**20  # bytes of a protocol buffer, less some for the graph itself
+LARGEST = 2**31 - 2**20  # most bytes of weights: the limit of a protocol buffer, minus some for the graph
 
 
 def write_onnx(
@@ -41,20 +41,20 @@ def write_onnx(
     """Write the graph of a bare ResNet or ViT, in fp32.
 
     Args:
-        state: Its tensors.
-        fingerprint: What else is known about it.
-        header: As ``meta`` of an export.
-        size: Side in pixels of the images of a ViT, a multiple of its patches; by default that of its pretraining.
+        state: Tensors of the network.
+        fingerprint: Its fingerprint.
+        header: The ``meta`` of an export.
+        size: Side in pixels of a ViT's images, a multiple of its patch size; by default that of pretraining.
 
     Raises:
         MissingPackage: onnx or onnxscript is not installed.
-        ExportError: the network is none that can be built here, or is too large for one file.
+        ExportError: the network cannot be built here, or is too large for one file.
     """
     onnx = import_extra("onnx", "to='onnx'")
     import_extra("onnxscript", "to='onnx'")  # torch's exporter imports it
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     if sum(value.nbytes for value in state.values()) > LARGEST:
-        raise ExportError("onnx: found more than 2 GB of weights; one file of it holds no more")
+        raise ExportError("onnx: found more than 2 GB of weights, which is the limit of one file")
     network = backbone_network(state, fingerprint, header["parts"]["backbone"])
     content = {"state_dict": {f"backbone.{key}": value for key, value in state.items()}, "meta": header}
     differences = feature_differences(network, content)
@@ -62,7 +62,7 @@ def write_onnx(
         raise ExportError(f"onnx: the network of this fingerprint computes something else: {differences}")
 
     free: dict[int, Any] = {0: torch.export.Dim("batch")}
-    side, names = 128, STAGES  # of a ResNet any side will do: it is free
+    side, names = 128, STAGES  # any side works for a ResNet: its dimensions are dynamic
     if fingerprint.arch == "resnet":
         free |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
         if size is not None:
@@ -82,11 +82,11 @@ def write_onnx(
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
-    told = {"mean": fingerprint.mean, "std": fingerprint.std}
+    pixels = {"mean": fingerprint.mean, "std": fingerprint.std}
     onnx.helper.set_model_props(
         model,
         {
-            **{key: json.dumps(value) for key, value in told.items() if value is not None},
+            **{key: json.dumps(value) for key, value in pixels.items() if value is not None},
             **({"channel_order": fingerprint.channel_order} if fingerprint.channel_order else {}),
             "densessl": json.dumps(header),
         },
@@ -99,18 +99,18 @@ def write_onnx(
 def backbone_network(
     state: Mapping[str, Tensor], fingerprint: Fingerprint, config: Mapping[str, Any] | None
 ) -> nn.Module:
-    """Our ResNet or ViT of a fingerprint, which returns all stages, or the last block's map, in evaluation mode.
+    """Build our ResNet or ViT of a fingerprint, in evaluation mode. It returns all stages, or the last block's map.
 
     Args:
-        config: What it was built from, which is asked for norms other than BN.
+        config: Config of the network, which determines norms other than BN; None if unknown.
 
     Raises:
-        ExportError: It is none of ours, or the fingerprint does not tell which.
+        ExportError: The network is not one of ours, or the fingerprint lacks a needed field.
     """
     needed = {"resnet": ("depth", "stride", "norm"), "vit": ("heads", "eps", "image_size")}.get(fingerprint.arch)
     if needed is None:
         raise ExportError(f"onnx: found a network of the kind {fingerprint.arch!r}, expected 'resnet' or 'vit'")
-    batch_norm = fingerprint.norm == "BN"  # of whatever ranks: the graph has what they became
+    batch_norm = fingerprint.norm == "BN"  # synchronised or not: in evaluation it is the same
     unknown = [name for name in (*needed, *["eps"] * batch_norm) if getattr(fingerprint, name) is None]
     if unknown:
         raise ExportError(f"onnx: the checkpoint does not tell {', '.join(unknown)}, which the graph depends on")
@@ -142,7 +142,7 @@ def backbone_network(
 
 
 def set_side(vit: ViT, side: int) -> int:
-    """Resample a ViT's positions for square images of another side, once and for all. Returns the side."""
+    """Resample a ViT's position embedding for square images of another side, in place. Return the side."""
     if side % vit.patch_size:
         raise ExportError(f"size: found {side}, expected a multiple of the patches' {vit.patch_size}")
     cells = side // vit.patch_size
@@ -151,11 +151,11 @@ def set_side(vit: ViT, side: int) -> int:
 
 
 def onnx_signature(out: str | Path) -> str:
-    """Inputs and outputs of a written graph with their shapes, and how images are to be normalised: one line each."""
+    """Return inputs and outputs of a written graph with their shapes, and how to normalise images: one line each."""
     import onnx  # of the onnx extra
 
     model = onnx.load(out)
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
 
     def shape(value) -> str:
         return ", ".join(dim.dim_param or str(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
@@ -163,8 +163,13 @@ def onnx_signature(out: str | Path) -> str:
     lines = [f"opset {model.opset_import[0].version}"]
     lines += [f"input {value.name} ({shape(value)}), fp32" for value in model.graph.input]
     lines += [f"output {value.name} ({shape(value)})" for value in model.graph.output]
-    if {"mean", "std", "channel_order"} <= told.keys():
-        lines.append(f"give it (pixels - {told['mean']}) / {told['std']} of {told['channel_order']} pixels in 0 to 255")
+    if {"mean", "std", "channel_order"} <= metadata.keys():
+        lines.append(
+            f"feed it (pixels - {metadata['mean']}) / {metadata['std']} of "
+            f"{metadata['channel_order']} pixels in 0 to 255"
+        )
     else:
-        lines.append("the checkpoint does not tell mean, std and channel order: give it what the pretraining was given")
+        lines.append(
+            "the checkpoint does not tell mean, std and channel order: normalise images as the pretraining did"
+        )
     return "\n".join(lines)

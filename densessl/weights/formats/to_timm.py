@@ -1,4 +1,4 @@
-"""Which of timm's models takes exported weights as they are, and computes the same."""
+"""Find the timm model that loads exported weights unchanged and computes the same."""
 
 import math
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from torch import Tensor
 from densessl.errors import ExportError
 from densessl.weights.fingerprint import Fingerprint
 
-# timm's plain ViTs of patches of 16 pixels: name, depth and heads, by width.
+# timm's plain ViTs with patches of 16 pixels: name, depth and heads, by width.
 VITS = {192: ("tiny", 12, 3), 384: ("small", 12, 6), 768: ("base", 12, 12), 1024: ("large", 24, 16)}
-EPS = 1e-6  # of their norms; no argument of create_model that is plain data changes it
+EPS = 1e-6  # eps of their norms; no plain-data argument of create_model changes it
 
 
 def timm_arguments(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> tuple[str, dict[str, Any]]:
-    """Name and arguments for ``timm.create_model``: the model has exactly the tensors of ``state``.
+    """Return name and arguments for ``timm.create_model`` that give a model with exactly the tensors of ``state``.
 
     Args:
-        state: Of a bare ViT or ResNet.
-        fingerprint: What else is known about it. Of a ResNet only the depth is looked at.
+        state: Tensors of a bare ViT or ResNet.
+        fingerprint: Its fingerprint; for a ResNet only the depth is used.
 
     Raises:
-        ExportError: timm has no such network, or the fingerprint does not tell which it is.
+        ExportError: timm has no such network, or the fingerprint lacks a needed field.
     """
     if fingerprint.arch == "resnet":
         return f"resnet{fingerprint.depth}", {"num_classes": 0}
@@ -40,7 +40,7 @@ def timm_arguments(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> tup
     width = fingerprint.embed_dim if fingerprint.embed_dim in VITS else 768
     name, depth, heads = VITS[width]
     class_token = "cls_token" in state
-    wanted_and_default = {
+    needed_and_default = {
         "img_size": (fingerprint.image_size, 224),
         "patch_size": (fingerprint.patch_size, 16),
         "embed_dim": (fingerprint.embed_dim, width),
@@ -52,15 +52,15 @@ def timm_arguments(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> tup
         "class_token": (class_token, True),
         "no_embed_class": (class_token and not fingerprint.class_row, False),
         "global_pool": ("token" if class_token else "avg", "token"),
-        "fc_norm": (None if class_token else False, None),  # else the final norm would come after the pooling
+        "fc_norm": (None if class_token else False, None),  # otherwise the final norm would follow the pooling
         "final_norm": ("norm.weight" in state, True),
     }
-    changed = {key: wanted for key, (wanted, default) in wanted_and_default.items() if wanted != default}
+    changed = {key: needed for key, (needed, default) in needed_and_default.items() if needed != default}
     return f"vit_{name}_patch16_224", {"num_classes": 0, **changed}
 
 
 def _names(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> set[str]:
-    """Those of the tensors of timm's ViT."""
+    """Return the tensor names of timm's ViT."""
     modules = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]
     block = {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
     block -= set() if fingerprint.qkv_bias else {"attn.qkv.bias"}

@@ -1,4 +1,4 @@
-"""Which of torchvision's ResNets takes exported weights as they are, and computes the same."""
+"""Find the torchvision ResNet that loads exported weights unchanged and computes the same."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,17 @@ from densessl.weights.fingerprint import Fingerprint
 
 
 def check_torchvision(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> str:
-    """Name of torchvision's ResNet that takes every tensor, lacks only ``fc``, and computes the same.
+    """Return the name of the torchvision ResNet that, apart from its ``fc``, has exactly these tensors and computes the
+    same.
 
     Args:
-        state: Of a bare ResNet.
-        fingerprint: What else is known about it.
+        state: Tensors of a bare ResNet.
+        fingerprint: Its fingerprint.
 
     Raises:
-        ExportError: There is none.
+        ExportError: There is no such ResNet.
     """
-    import torchvision  # takes a second, and only this format needs it
+    import torchvision  # the import takes a second, and only this format needs it
 
     if fingerprint.arch != "resnet" or fingerprint.depth is None:
         raise ExportError(f"torchvision has no such network as this one: {fingerprint.to_dict()}")

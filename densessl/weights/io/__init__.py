@@ -1,1 +1,1 @@
-"""Reading and writing of files."""
+"""Read and write weight files without executing anything in them."""

@@ -1,8 +1,8 @@
-"""Pickles that hold arrays, read without running what they ask to be run.
+"""Read pickles that hold arrays, without running code from them.
 
-A pickle is a program: it may name any importable function and have it called. Here it may name the few that rebuild
-arrays, which stand-ins replace; another name ends the reading. Objects of MMEngine become :class:`Held`, so that
-neither MMEngine nor MMDetection needs to be there.
+A pickle is a program: it may name any importable function and have it called. Here it may name only the few functions
+that rebuild arrays, which are replaced by safe ones; any other name is an error. Objects of MMEngine become
+:class:`Held`, so that neither MMEngine nor MMDetection needs to be installed.
 """
 
 import io
@@ -28,14 +28,14 @@ def in_a_line(error: Exception) -> str:
 
 
 class RefusedPickle(CheckpointError):
-    """The file is no pickle, or names something that is not needed to hold arrays. The message says what."""
+    """The file is no pickle, or names something that arrays do not need; the message says what."""
 
 
 class Held:
-    """Stands for an object of another package: its attributes, and nothing else."""
+    """A placeholder for an object of another package, with its attributes only."""
 
     def __setstate__(self, state: dict) -> None:
-        # Pickle's own way would also change the class, where a file gives its state to that.
+        # Pickle's default would also change the class, if a file passes it the state.
         vars(self).update(state)
 
 
@@ -43,13 +43,13 @@ def load_arrays(place: str | os.PathLike) -> Any:
     """Read a pickle of dicts, lists, sets, numbers, strings, numpy arrays, torch tensors and ``InstanceData``.
 
     Args:
-        place: the file. Strings of Python 2 are read as Latin-1.
+        place: path of the file. Strings of Python 2 are read as Latin-1.
 
     Returns:
-        What the file holds. Tensors are on the CPU, an ``InstanceData`` is a :class:`Held`.
+        The content of the file. Tensors are on the CPU; an ``InstanceData`` is a :class:`Held`.
 
     Raises:
-        RefusedPickle: see there. Nothing else that the file names was imported or called.
+        RefusedPickle: the file is no pickle, or names anything else. Nothing that it names was imported or called.
     """
     with open(place, "rb") as file:
         try:
@@ -63,7 +63,7 @@ def load_arrays(place: str | os.PathLike) -> Any:
 class _Reader(pickle.Unpickler):
     def __init__(self, file: IO[bytes]):
         super().__init__(file, encoding="latin1")
-        # Made for each file, since a file can set attributes of what it names.
+        # Built anew for each file, because a file can set attributes of the objects that it names.
         self._known = _stand_ins()
 
     def find_class(self, module: str, name: str) -> Callable | None:
@@ -76,13 +76,13 @@ class _Reader(pickle.Unpickler):
 
 
 def _stand_ins() -> dict[tuple[str, str], Callable | None]:
-    """What a file may name, and what it gets."""
+    """Return what a file may name, and the safe replacement of each."""
 
     class InstanceData(Held):
         pass
 
     class DType:
-        """A numpy dtype without fields. Numpy's own takes flags from the file, with which bytes pass for pointers."""
+        """A numpy dtype without fields. Numpy's own takes flags from the file that make it treat bytes as pointers."""
 
         def __init__(self, kind: str, *_: Any):
             if not re.fullmatch(r"[?biufcSUO]\d*", kind):
@@ -93,15 +93,15 @@ def _stand_ins() -> dict[tuple[str, str], Callable | None]:
             self.numpy = self.numpy.newbyteorder(state[1])
 
     class Array(np.ndarray):
-        """Takes what it is told once, and of the data's own size. Numpy's own reads on where a list of objects is
-        shorter than the shape says, and told again it frees what views may look at.
+        """An array that accepts its state once, with a shape that fits its data. Numpy's own reads past a list of
+        objects that is shorter than its shape, and a second state frees memory that views may use.
         """
 
         def __setstate__(self, state: tuple) -> None:
             if self.size:
                 raise ValueError("an array is given data twice")
             _, shape, dtype, fortran, data = state
-            if isinstance(data, str):  # of Python 2
+            if isinstance(data, str):  # from Python 2
                 data = data.encode("latin1")
             flat = np.empty(len(data), object) if dtype.numpy.hasobject else np.frombuffer(data, dtype.numpy)
             super().__setstate__((1, flat.reshape(shape).shape, dtype.numpy, bool(fortran), data))
@@ -124,14 +124,14 @@ def _stand_ins() -> dict[tuple[str, str], Callable | None]:
     def rebuild_tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
         held = storage._untyped_storage.nbytes()
         tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
-        if storage._untyped_storage.nbytes() > held:  # made to fit, with what others left in memory
+        if storage._untyped_storage.nbytes() > held:  # enlarged, with uninitialised memory
             raise ValueError(f"a tensor of shape {tuple(size)} is larger than its data")
         return tensor
 
     known = {
         ("collections", "OrderedDict"): OrderedDict,
         ("_codecs", "encode"): encode,
-        ("numpy", "ndarray"): None,  # the argument of _reconstruct; as a class it could be called
+        ("numpy", "ndarray"): None,  # only the argument of _reconstruct; as a class it could be called
         ("numpy", "dtype"): DType,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
         ("torch.storage", "_load_from_bytes"): load_storage,

@@ -1,8 +1,8 @@
-"""Reading and writing of weights. Nothing here, or built on it, executes anything a file holds.
+"""Read and write weights. Nothing here, or built on it, executes anything in a file.
 
-Files from anywhere come through :func:`densessl.weights.io.torch_files.load_content`. :func:`load_weights` takes those
-whose weights are tensors by name and nothing else, :func:`densessl.weights.read.open_checkpoint` all tensors of any
-file. :func:`read_checkpoint` reads back what :func:`save_checkpoint` wrote.
+:func:`densessl.weights.io.torch_files.load_content` reads files from anywhere. :func:`load_weights` accepts files whose
+weights are named tensors only; :func:`densessl.weights.read.open_checkpoint` takes all tensors of any file.
+:func:`read_checkpoint` reads what :func:`save_checkpoint` wrote.
 """
 
 import re
@@ -36,30 +36,30 @@ __all__ = [
 
 
 def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, on the CPU.
+    """Return the tensors of a checkpoint by name, on the CPU.
 
     Args:
-        path: as of :func:`load_content`.
-        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default that of
-            :func:`wrapper_of`, else the file itself.
+        path: as for :func:`load_content`.
+        key: entry of the file that holds the weights, for files with several (``'teacher'``). By default the entry that
+            :func:`wrapper_of` finds, or the whole file.
 
     Returns:
-        An ordered dict, with PyTorch's ``_metadata`` if the file has it. Names are those of the file.
+        An ordered dict with the file's names, and with PyTorch's ``_metadata`` if the file has it.
 
     Raises:
         FileMissing: no such file.
-        UnsafeCheckpointError: as of :func:`load_content`.
-        CheckpointError: the file is damaged, has no entry ``key``, or holds something else than named tensors.
+        UnsafeCheckpointError: as :func:`load_content`.
+        CheckpointError: the file is damaged, has no entry ``key``, or holds anything but named tensors.
     """
     content = load_content(path)
-    found = list(content) if isinstance(content, dict) else type(content).__name__
+    contents = list(content) if isinstance(content, dict) else type(content).__name__
     key = wrapper_of(content) if key is None else key
     if key is not None:
         if not isinstance(content, dict) or key not in content:
-            raise CheckpointError(f"{path} has no entry {key!r}; it holds {found}")
+            raise CheckpointError(f"{path} has no entry {key!r}; it holds {contents}")
         content = content[key]
     if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path}: expected named tensors, found {found}")
+        raise CheckpointError(f"{path}: expected named tensors, found {contents}")
     strangers = {str(name): type(value).__name__ for name, value in content.items() if not isinstance(value, Tensor)}
     if strangers:
         raise CheckpointError(
@@ -70,18 +70,18 @@ def load_weights(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
 
 
 def wrapper_of(content: Any) -> str | None:
-    """The entry of a file that holds its weights: the first of ``WRAPPERS`` that is a dict, None where none is."""
+    """Return the entry of a file that holds its weights: the first of ``WRAPPERS`` that is a dict, or None."""
     if not isinstance(content, Mapping):
         return None
     return next((name for name in WRAPPERS if isinstance(content.get(name), Mapping)), None)
 
 
 def read_checkpoint(path: str | Path) -> dict:
-    """The content of a training checkpoint that :func:`save_checkpoint` wrote, on the CPU.
+    """Read a training checkpoint that :func:`save_checkpoint` wrote, onto the CPU.
 
     Raises:
         FileMissing: no such file.
-        UnsafeCheckpointError: the file holds more than tensors and plain containers. It has not been unpickled.
+        UnsafeCheckpointError: the file holds more than tensors and plain containers. It was not unpickled.
         CheckpointError: the file is damaged or holds no dict.
     """
     content = torch_load(existing(path))
@@ -91,26 +91,25 @@ def read_checkpoint(path: str | Path) -> dict:
 
 
 def save_checkpoint(path: str | Path, content: dict) -> None:
-    """Write ``content`` to ``path`` so that a file of that name is at all times absent, the old one, or whole.
-
-    It is written under a temporary name beside ``path``, flushed to the disk, read back, and moved into place.
+    """Write ``content`` to ``path`` atomically: under a temporary name beside it, flushed to disk, read back, and
+    renamed. At any time ``path`` is absent, the old file, or the complete new one.
 
     Args:
-        content: tensors, numbers, strings, None, and lists, tuples and dicts of them (:func:`to_plain` makes them so).
+        content: tensors, numbers, strings, None, and lists, tuples and dicts of them (:func:`to_plain` converts it).
 
     Raises:
-        TypeError: something else is in ``content``; the message names where. ``path`` is untouched.
-        OSError: the disk is full, or the like. ``path`` is untouched.
+        TypeError: ``content`` holds anything else; the message says where. ``path`` is unchanged.
+        OSError: the disk is full or failed. ``path`` is unchanged.
     """
     content = to_plain(content)
     with written_whole(path) as temporary:
-        with open(temporary, "wb") as file:  # named by its path, the archive would have that name inside
+        with open(temporary, "wb") as file:  # given a path, torch.save would write its name into the archive
             torch.save(content, file)
         torch.load(temporary, map_location="cpu", weights_only=True, mmap=True)
 
 
 def to_plain(value, where: str = "checkpoint", drop: bool = False):
-    """A copy of ``value`` of nothing but tensors on the CPU, numbers, strings, None, lists, tuples and dicts.
+    """Return a copy of ``value`` made only of tensors on the CPU, numbers, strings, None, lists, tuples and dicts.
 
     Numpy scalars become Python's, numpy arrays of numbers become tensors, parameters become tensors. Ordered dicts and
     counters are kept, and so is the ``_metadata`` of a state dict.
@@ -120,7 +119,7 @@ def to_plain(value, where: str = "checkpoint", drop: bool = False):
         drop: leave out dict entries that cannot be converted instead of raising.
 
     Raises:
-        TypeError: a value cannot be converted; the message names where it is.
+        TypeError: a value cannot be converted; the message says where it is.
     """
     if isinstance(value, Tensor):
         return value.detach().cpu()
@@ -155,14 +154,14 @@ def to_plain(value, where: str = "checkpoint", drop: bool = False):
 
 
 def find_latest_checkpoint(folder: str | Path) -> Path | None:
-    """The checkpoint to resume from in a work folder, or None when it has none.
+    """Return the checkpoint to resume from in a work folder, or None if it has none.
 
-    It is the one MMEngine's ``last_checkpoint`` names, there or, if the folder was moved, by that name in ``folder``.
-    That note is not written atomically: when it is empty or names no file, the ``epoch_N.pth`` or ``iter_N.pth``
-    written last counts.
+    It is the one that MMEngine's note ``last_checkpoint`` names, at that path or, if the folder was moved, by that name
+    in ``folder``. The note is not written atomically: if it is empty or names no file, the ``epoch_N.pth`` or
+    ``iter_N.pth`` written last is used.
 
     Raises:
-        FileMissing: ``last_checkpoint`` names a file, and there is no checkpoint at all.
+        FileMissing: ``last_checkpoint`` names a file, but the folder holds no checkpoint.
     """
     folder = Path(folder)
     note = folder / "last_checkpoint"
@@ -183,7 +182,7 @@ RenameRules = list[tuple[str, str | Callable[[re.Match], str]]]
 
 
 def rename(weights: dict[str, Tensor], rules: RenameRules) -> dict[str, Tensor]:
-    """``weights`` with every (pattern, replacement) of ``rules`` applied to the names in turn, as ``re.sub`` does."""
+    """Return ``weights`` with each (pattern, replacement) of ``rules`` applied to every name in turn, by ``re.sub``."""
     renamed = OrderedDict()
     for name, tensor in weights.items():
         for pattern, replacement in rules:

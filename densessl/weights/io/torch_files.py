@@ -1,7 +1,7 @@
-"""Opening of files from anywhere. Nothing here executes anything a file holds.
+"""Open files from anywhere. Nothing here executes anything in a file.
 
-What ``torch.save`` wrote is read by PyTorch's restricted unpickler, other pickles by
-:mod:`densessl.weights.io.array_pickles`; there is no other way to fall back on.
+PyTorch's restricted unpickler reads what ``torch.save`` wrote; :mod:`densessl.weights.io.array_pickles` reads other
+pickles. There is no fallback to full unpickling.
 """
 
 import errno
@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 from densessl.errors import CheckpointError, FileMissing, UnsafeCheckpointError
 from densessl.weights.io.array_pickles import DAMAGED, RefusedPickle, in_a_line, load_arrays
 
-# How every file of the older format of torch.save begins, after a few bytes of pickle.
+# The first bytes of files in torch.save's older format, after a few bytes of pickle.
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
 
 
 class _Inert:
-    """Stands for an object of a checkpoint that is no weight. Takes any arguments and any state, and drops them."""
+    """A placeholder for an object of a checkpoint that is not a weight. Accepts any arguments and state, and drops
+    them."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -39,9 +40,8 @@ def _empty(*_: Any) -> OrderedDict:
     return OrderedDict()
 
 
-# What trainers leave in checkpoints beside weights: MMEngine its log buffers (with numpy arrays), research code its
-# options, Lightning hyper-parameters. These names are read as _Inert; the objects they name are neither created nor
-# called.
+# Objects that trainers store beside weights: log buffers of MMEngine (with numpy arrays), options of research code,
+# hyper-parameters of Lightning. These names are read as _Inert; the objects are neither created nor called.
 _INERT: list[tuple[Any, str]] = [
     (_Inert, name)
     for name in (
@@ -62,9 +62,9 @@ _INERT: list[tuple[Any, str]] = [
         "typing.Any",
     )
 ]
-# So many names of objects to drop a file may have.
+# The most names of objects that one file may have dropped.
 _MOST_NAMES = 1000
-# PyTorch's unpickler fills no other dicts than its own.
+# PyTorch's unpickler fills only dicts of its own kinds.
 _INERT += [(_empty, "collections.defaultdict")] + [
     (OrderedDict, f"{module}.AttributeDict")
     for module in (
@@ -77,22 +77,22 @@ _INERT += [(_empty, "collections.defaultdict")] + [
 
 
 def load_content(path: str | Path, drop_objects: bool = False) -> Any:
-    """All that a file holds of tensors and plain containers, on the CPU.
+    """Return the tensors and plain containers in a file, on the CPU.
 
-    Arrays of numbers become tensors in a pickle of arrays. Within what ``torch.save`` wrote they are dropped, as the
-    other leftovers of trainers.
+    In a pickle of arrays, arrays of numbers become tensors. In a file of ``torch.save`` they are dropped, like other
+    objects that trainers store.
 
     Args:
-        path: a local ``.safetensors`` file, anything ``torch.save`` wrote, or a pickle of arrays (Detectron's, by
-            Python 2 or 3). Which it is shows in its first bytes, whatever its name.
-        drop_objects: read past objects of any class in what ``torch.save`` wrote, in either format: they become empty
-            stand-ins, and nothing is imported or called for them. Names of the operating system's modules are refused
-            even so.
+        path: a local ``.safetensors`` file, a file of ``torch.save``, or a pickle of arrays (Detectron's, from Python 2
+            or 3). The latter two are told apart by their first bytes, not by their names.
+        drop_objects: skip objects of any class in files of ``torch.save``, in either format: they become empty
+            placeholders, and nothing is imported or called for them. Names of the operating system's modules are still
+            refused.
 
     Raises:
         FileMissing: no such file.
-        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the harmless leftovers of
-            common trainers. It has not been unpickled.
+        UnsafeCheckpointError: the file holds objects other than tensors, plain containers and the known harmless
+            objects of common trainers. It was not unpickled.
         CheckpointError: the file is damaged, or a pickle of arrays contains itself.
     """
     path = existing(path)
@@ -108,7 +108,7 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
 
 
 def existing(path: str | Path) -> Path:
-    """The path of a local file. Raises FileMissing where there is none, and for a URL."""
+    """Return the path of a local file. Raise FileMissing if there is none, or for a URL."""
     if re.match(r"[a-z0-9+-]+://", str(path)):
         raise FileMissing(f"{path}: expected a local file; download it first")
     path = Path(path).expanduser()
@@ -118,14 +118,15 @@ def existing(path: str | Path) -> Path:
 
 
 def _of_torch(path: Path) -> bool:
-    """Whether ``torch.save`` wrote the file, in any of its formats. Other pickles are all the rest."""
+    """Whether ``torch.save`` wrote the file, in any of its formats. Otherwise it is some other pickle."""
     with open(path, "rb") as file:
         start = file.read(64)
     return is_zipfile(path) or start[:2] == b"PK" or _LEGACY in start or is_tarfile(path)
 
 
 def torch_load(path: Path, drop_objects: bool = False) -> Any:
-    """What ``torch.save`` wrote. Takes and raises as :func:`load_content`, and knows no leftovers of trainers."""
+    """Read a file of ``torch.save``. Arguments and errors are those of :func:`load_content`, but objects that trainers
+    store are refused unless the caller allows them."""
     dropped = _unknown_names(path) if drop_objects else set()
     while True:
         try:
@@ -135,11 +136,12 @@ def torch_load(path: Path, drop_objects: bool = False) -> Any:
             found = re.search(r"GLOBAL (\S+)", str(error))
             name = found and found[1]
             if drop_objects and name and name not in dropped and len(dropped) < _MOST_NAMES:
-                dropped |= {name, f"builtins.{name}"}  # as the message has the names of that module
+                dropped |= {name, f"builtins.{name}"}  # the error message names builtins without their module
                 continue
             raise UnsafeCheckpointError(f"{path} {_refusal(name, 'is blocked' in str(error), drop_objects)}") from error
-        except Exception as error:  # whatever a reader of binary files trips over
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which seeking in a file cut short gives
+        except Exception as error:  # a damaged file can raise anything
+            # EINVAL comes from seeking in a truncated file
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             raise CheckpointError(f"{path} is not a readable checkpoint: {DAMAGED} ({in_a_line(error)})") from error
 
@@ -147,22 +149,19 @@ def torch_load(path: Path, drop_objects: bool = False) -> Any:
 def _unknown_names(path: Path) -> set[str]:
     try:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # the older format, of which reading tells one name at a time; or damaged, which it tells too
+    except Exception:  # the older format, whose names torch.load reports one by one, or a damaged file
         return set()
 
 
 def _refusal(name: str | None, blocked: bool, drop_objects: bool) -> str:
-    """What to say of a file that was not read, and what would help."""
+    """Return why a file was not read, and what would help."""
     what = f"holds the object `{name}`" if name else "is damaged or holds more than plain data"
     what += "; reading it could execute code, so it was not read"
     if blocked:
         return f"{what}. That is the operating system's: no option reads past it"
     if not name or drop_objects:
         return what
-    return (
-        f"{what}. To take its tensors and none of its objects, which runs nothing: "
-        "python tools/convert.py FILE OUT --drop-objects"
-    )
+    return f"{what}. To take only its tensors, without running anything: densessl convert FILE OUT --drop-objects"
 
 
 def _pickle_load(path: Path) -> Any:
@@ -171,19 +170,17 @@ def _pickle_load(path: Path) -> Any:
     except RefusedPickle as error:
         if " names " in str(error):
             raise UnsafeCheckpointError(
-                f"{error}. Save the weights as a pickle of plain numpy arrays by the code that made the file"
+                f"{error}. Save the weights as a pickle of plain numpy arrays with the code that made the file"
             ) from error
         raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).removeprefix(f'{path}: ')}") from error
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{path} {error}") from error
     except RecursionError as error:
-        raise CheckpointError(
-            f"{path} holds a list or dict that contains itself, or lies too deep in others"
-        ) from error
+        raise CheckpointError(f"{path} holds a list or dict that contains itself, or is nested too deeply") from error
 
 
 def _tensors(value: Any) -> Any:
-    """What a pickle held, with its arrays of numbers as tensors."""
+    """Return the content of a pickle, with its arrays of numbers as tensors."""
     if isinstance(value, dict):
         return {key: _tensors(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""Whose file it is, and which of its names are the backbone's."""
+"""Recognise which code wrote a checkpoint, and find the backbone in it."""

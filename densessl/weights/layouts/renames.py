@@ -1,7 +1,7 @@
-"""How other libraries name the tensors of a ResNet or a ViT: a rule a line, (pattern, replacement), applied in order.
+"""How other libraries name the tensors of a ResNet or ViT: rules (pattern, replacement), applied in order.
 
-They lead to the names that torchvision, timm and MMDetection share. All of them may be applied to any network, since no
-name of one library is another's.
+The rules lead to the names that torchvision, timm and MMDetection share. All rules may be applied to any network,
+because no two libraries use one name for different tensors.
 """
 
 import re
@@ -66,12 +66,12 @@ NAMES: RenameRules = [
 # CCOP pretrains Detectron2's ResNet with its FPN.
 BOTTOM_UP: RenameRules = [
     (r"^bottom_up\.", ""),
-    (r"^fpn_lateral(\d)\.norm\.", lambda found: f"neck.lateral_convs.{int(found[1]) - 2}.bn."),
-    (r"^fpn_lateral(\d)\.", lambda found: f"neck.lateral_convs.{int(found[1]) - 2}.conv."),
-    (r"^fpn_output(\d)\.norm\.", lambda found: f"neck.fpn_convs.{int(found[1]) - 2}.bn."),
-    (r"^fpn_output(\d)\.", lambda found: f"neck.fpn_convs.{int(found[1]) - 2}.conv."),
+    (r"^fpn_lateral(\d)\.norm\.", lambda match: f"neck.lateral_convs.{int(match[1]) - 2}.bn."),
+    (r"^fpn_lateral(\d)\.", lambda match: f"neck.lateral_convs.{int(match[1]) - 2}.conv."),
+    (r"^fpn_output(\d)\.norm\.", lambda match: f"neck.fpn_convs.{int(match[1]) - 2}.bn."),
+    (r"^fpn_output(\d)\.", lambda match: f"neck.fpn_convs.{int(match[1]) - 2}.conv."),
 ]
-# Heads, classifiers, queues and running averages under the prefix of a backbone.
+# Names under a backbone's prefix that are not part of it: heads, classifiers, queues, running averages.
 HEADS = re.compile(
     r"(?:prototypes\w*|projection_head\w*|heads?|stem\.fc|fc1000_\w|pred_\w|conv1_b|\w*_momentum|n_averaged|steps)(?:\..*)?"
 )

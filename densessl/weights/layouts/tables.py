@@ -1,8 +1,8 @@
-"""Layouts of public checkpoints: under which prefix each network lies, and what their sources tell about it.
+"""Layouts of public checkpoints: the prefix of each network, and the facts that its source implies.
 
-A layout is recognised by names that no layout after it has. How the network itself names its tensors is another
-question, see :mod:`densessl.weights.layouts.renames`. Names are compared without the ``module.`` of data parallelism;
-those of networks in nested dicts are joined by dots: ``teacher.backbone.conv1.weight``.
+A layout is recognised by names that no later layout has. :mod:`densessl.weights.layouts.renames` has the names within a
+network. Names are compared without the ``module.`` of data parallelism; names in nested dicts are joined by dots:
+``teacher.backbone.conv1.weight``.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from densessl.weights.vit_facts import is_vit
 
 
 class Facts(NamedTuple):
-    """What the sources of a layout tell, and tensors do not; None is not known.
+    """Facts that a layout's source implies and tensors do not show; None means unknown.
 
     Attributes:
-        resnet: MMDetection's config of its ResNets.
-        heads: Attention heads of its ViTs by their width. The norms' eps is timm's then, 1e-6.
-        pixels: ``dict(mean=, std=, channel_order=)`` of what it was trained on.
+        resnet: Config of its ResNets in MMDetection's terms.
+        heads: Attention heads of its ViTs by width; the norms' eps is then timm's, 1e-6.
+        pixels: ``dict(mean=, std=, channel_order=)`` of the training images.
     """
 
     resnet: Mapping[str, Any] | None = None
@@ -30,48 +30,48 @@ class Facts(NamedTuple):
     pixels: Mapping[str, Any] | None = None
 
     def config(self, state: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
-        """The config of the network with these tensors; None of one that is neither a ResNet nor a ViT."""
+        """Return the config of the network with these tensors; None if it is neither a ResNet nor a ViT."""
         if is_resnet(state):
             return self.resnet
         if not is_vit(state) or self.heads is None:
             return None
         heads = self.heads.get(state["patch_embed.proj.weight"].shape[0])
-        told = {"num_heads": heads} if heads else {}
-        return dict(type="VisionTransformer", norm_cfg=dict(type="LN", eps=1e-6), **told)
+        arguments = {"num_heads": heads} if heads else {}
+        return dict(type="VisionTransformer", norm_cfg=dict(type="LN", eps=1e-6), **arguments)
 
 
 STRIDE_3X3, STRIDE_1X1 = dict(type="ResNet", style="pytorch"), dict(type="ResNet", style="caffe")
-LARGE = {768: 12, 1024: 16, 1280: 16}  # ViTs of these widths have as many heads everywhere
+LARGE = {768: 12, 1024: 16, 1280: 16}  # ViTs of these widths have the same number of heads everywhere
 DEIT, MOCO_V3 = {192: 3, 384: 6, **LARGE}, {384: 12, **LARGE}
 RGB = dict(channel_order="RGB")
 MEAN = [123.675, 116.28, 103.53]
 IMAGENET = dict(mean=MEAN, std=[58.395, 57.12, 57.375], **RGB)
-# The standard deviation is in the first convolution.
+# The first convolution contains the standard deviation.
 MSRA = dict(mean=MEAN[::-1], std=[1.0, 1.0, 1.0], channel_order="BGR")
-# torchvision's detectors have an eps of 1e-5, and those of its first released weights one of 0.
+# torchvision's detectors have an eps of 1e-5, those of its first released weights an eps of 0.
 NO_EPS = dict(STRIDE_3X3, norm_cfg=dict(type="BN", eps=None))
 
 UNKNOWN = Facts()
 OFFICIAL = Facts(STRIDE_3X3, DEIT, IMAGENET)
-LIBRARY = Facts(STRIDE_3X3, LARGE, IMAGENET)  # which has ViTs of 384 channels with 6 heads and with 12
-OWN_PIXELS = Facts(STRIDE_3X3, LARGE, RGB)  # which normalises as its user says
+LIBRARY = Facts(STRIDE_3X3, LARGE, IMAGENET)  # libraries with ViTs of 384 channels with 6 heads and with 12
+OWN_PIXELS = Facts(STRIDE_3X3, LARGE, RGB)  # libraries whose user chooses the normalisation
 
 
 class Layout(NamedTuple):
     """A form of public checkpoints.
 
     Attributes:
-        name: Whose it is.
-        marks: Patterns, each of which begins some name in the file.
-        online: Pattern of the prefix of the backbone; of the network that was trained where there are two.
-        target: The same of the other: momentum encoder, target, teacher. None where there is none.
-        facts: See there.
-        default: The branch whose backbone its paper transfers.
-        rules: Names in this layout, before ``NAMES``.
-        folded: Norms may be the scale and shift that they amount to.
+        name: The code that writes it.
+        marks: Patterns; for each, some name in the file begins with a match.
+        online: Pattern of the backbone's prefix; if there are two networks, of the trained one.
+        target: Pattern of the other network's prefix: momentum encoder, target, teacher. None if there is none.
+        facts: What the source implies.
+        default: The branch whose backbone the paper transfers.
+        rules: Renaming rules to apply before ``NAMES``.
+        folded: Norms may be folded into scale and shift.
         whole: Neck and head have MMDetection's names too.
-        others: Its backbone may be neither a ResNet nor a ViT.
-        grouped: The facts where the 3x3 convolutions have groups (ResNeXt), if they are others then.
+        others: The backbone may be neither a ResNet nor a ViT.
+        grouped: Other facts for backbones whose 3x3 convolutions have groups (ResNeXt); None if they are the same.
     """
 
     name: str
@@ -92,8 +92,9 @@ class Layout(NamedTuple):
         return {"online": self.online} | ({"target": self.target} if self.target else {})
 
 
-OURS = Layout("densessl", (r"(?:online|target)\.backbone\.",), r"online\.", r"target\.", UNKNOWN)  # taken as it is
-ONE = r"(?:conv1|bn1|layer\d|layers|patch_embed|cls_token|pos_embed)\b"  # begins a network in the first place of a list
+# names are taken unchanged
+OURS = Layout("densessl", (r"(?:online|target)\.backbone\.",), r"online\.", r"target\.", UNKNOWN)
+ONE = r"(?:conv1|bn1|layer\d|layers|patch_embed|cls_token|pos_embed)\b"  # first name of a network at index 0 of a list
 LAYOUTS = [
     # Detectors.
     Layout(
@@ -119,7 +120,7 @@ LAYOUTS = [
         facts=UNKNOWN,
     ),
     Layout("Detectron2's ViTDet", (r"backbone\.net\.(?:pos_embed|blocks\.)",), r"backbone\.net\.", facts=UNKNOWN),
-    # A student and a teacher.
+    # Student and teacher.
     Layout(
         "SCFS",
         (r"student\.(?:module\.)?backbone\.model\.", r"teacher\.(?:module\.)?backbone\.model\."),
@@ -147,7 +148,7 @@ LAYOUTS = [
         LIBRARY,
         others=True,
     ),
-    Layout(  # whose DINO has a head besides
+    Layout(  # its DINO also has a head
         "solo-learn",
         (r"(?:backbone|encoder)\.", r"classifier\.(?:weight|bias)"),
         r"(?:backbone|encoder)\.",
@@ -161,7 +162,7 @@ LAYOUTS = [
         facts=LIBRARY,
         others=True,
     ),
-    # Its ViTs were trained on pixels of -1 to 1, its ResNets on ImageNet's.
+    # Its ViTs were trained on pixels scaled to -1 to 1, its ResNets with ImageNet's mean and deviation.
     Layout("a classifier of mmpretrain", (r"backbone\.", r"head\."), r"backbone\.", facts=OWN_PIXELS, others=True),
     # Official codes.
     Layout(
@@ -177,7 +178,7 @@ LAYOUTS = [
     Layout("Fast-MoCo", (r"backbone\.", r"bbone_ema\."), r"backbone\.", r"bbone_ema\."),
     Layout("SiameseIM", (r"blocks\.", r"mm_blocks\."), ""),
     Layout("MAE", (r"blocks\.", r"decoder_blocks\."), ""),
-    # SwAV divided by 0.228 where others have 0.229, and its transfers by 0.229: not told.
+    # SwAV's pretraining divides by 0.228, its transfers by 0.229: the deviation stays unknown.
     Layout(
         "SwAV",
         (r"conv1\.", r"projection_head\.", r"prototypes\."),
@@ -189,7 +190,7 @@ LAYOUTS = [
         (r"(?:classy_state_dict\.base_model\.model\.)?(?:trunk\.)?_feature_blocks\.",),
         r"(?:classy_state_dict\.base_model\.model\.)?(?:trunk\.)?_feature_blocks\.",
     ),
-    # BYOL in PyTorch: lucidrains'; those of sthalles and yaox12.
+    # BYOL in PyTorch: by lucidrains; by sthalles and yaox12.
     Layout(
         "BYOL of byol-pytorch",
         (r"(?:learner\.)?online_encoder\.net\.",),
@@ -222,18 +223,18 @@ LAYOUTS = [
         r"(?:backbone_momentum|teacher_backbone|momentum_backbone)\.(?:vit\.)?",
         LIBRARY,
     ),
-    # Backbones alone.
+    # Backbones only.
     Layout(
         "Caffe2 (MSRA)",
         (r"conv1_w$", "res_conv1_bn_", r"res2_0_branch2a_w$"),
         r"(?=conv1_w|res_conv1_bn_|res\d_\d+_branch)",
         facts=Facts(STRIDE_1X1, None, MSRA),
         folded=True,
-        grouped=Facts(pixels=dict(mean=MEAN[::-1], channel_order="BGR")),  # of the stride and std others than MSRA's
+        grouped=Facts(pixels=dict(mean=MEAN[::-1], channel_order="BGR")),  # stride and std differ from MSRA's
     ),
     Layout("Detectron2, from torchvision's names", (r"stem\.conv1\.weight", r"res2\."), r"(?=stem\.|res\d\.)"),
 ]
-# Nobody's in particular, and looked for last.
+# Of no particular source; tried last.
 PLAIN = [
     Layout("a model with a backbone", (r"backbone\.",), r"backbone\.", facts=UNKNOWN, whole=True, others=True),
     Layout(

@@ -1,4 +1,4 @@
-"""Taking the backbone out of a public checkpoint, by the tables of :mod:`densessl.weights.layouts.tables`."""
+"""Take the backbone out of a public checkpoint, using the tables of :mod:`densessl.weights.layouts.tables`."""
 
 import re
 from collections import Counter
@@ -17,25 +17,26 @@ from densessl.weights.vit_facts import REST, is_vit
 
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*")
 FPN = re.compile(r"neck\.(?:lateral|fpn)_convs\.")
-# DeepMind's networks pad as TensorFlow does, more at one side than at the other where the stride is 2.
+# DeepMind's networks pad as TensorFlow does: asymmetrically at stride 2.
 HAIKU = re.compile(r"(?:^|\.)res_net\d+/~/", re.MULTILINE)
-# In every network: what precedes it is its prefix. Backbones of timm in MMDetection and its relatives are nested.
+# Names that every network has; what precedes one is the prefix. In OpenMMLab libraries, timm's backbones are nested.
 INSIDE = re.compile(
     r"^(?!timm_model\.)(.+\.)(?:layer1\.0\.conv1\.weight|4\.0\.conv1\.weight|blocks\.0\.attn\.qkv\.weight)$",
     re.MULTILINE,
 )
-WHOLE = ("neck.", "bbox_head.")  # parts that files of MMDetection have besides
+WHOLE = ("neck.", "bbox_head.")  # further parts in files of MMDetection
 
 
 class Taken(NamedTuple):
-    """What of a file is wanted.
+    """What was taken from a file.
 
     Attributes:
-        layout: The file's.
-        branch: Whose tensors these are.
-        branches: Those that the file has.
-        tensors: ``backbone.*`` and, where there is one, ``neck.*``, by MMDetection's names; of densessl's files all.
-        dropped: How many tensors were left out, by the beginning of their names.
+        layout: The layout of the file.
+        branch: The branch that was taken.
+        branches: The branches in the file.
+        tensors: ``backbone.*`` and, if there is one, ``neck.*``, by MMDetection's names; all tensors of densessl's
+            files.
+        dropped: Number of tensors that were left out, by the beginning of their names.
     """
 
     layout: Layout
@@ -46,22 +47,22 @@ class Taken(NamedTuple):
 
 
 def layout_of(names: Iterable[str]) -> Layout | None:
-    """The layout of a file by its names; None of one that is not known."""
+    """Return the layout of a file with these tensor names; None if it is unknown."""
     text = "\n".join(WRAPPERS.sub("", name) for name in names)
     return next((layout for layout in [*LAYOUTS, *PLAIN] if all(_begins(mark, text) for mark in layout.marks)), None)
 
 
 def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> Taken:
-    """The backbone in a file of a public layout, and the FPN where it has one.
+    """Take the backbone, and the FPN if there is one, from a file of a public layout.
 
     Args:
-        state: All its named tensors.
-        name: of the file, for errors.
+        state: All named tensors of the file.
+        name: Name of the file, for errors.
         branch: ``"online"``, ``"target"``, or None for the layout's default.
 
     Raises:
-        ExportError: The layout is not known, or its prefix leads to no network, and the message says what there is and
-            what it is most like; or there is no such branch.
+        ExportError: The layout is unknown, its prefix leads to no network, or there is no such branch. The message says
+            what the file has, and which layout is nearest.
     """
     bare = {WRAPPERS.sub("", key): value for key, value in state.items()}
     layout = layout_of(bare)
@@ -72,7 +73,7 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
     if branch not in branches:
         raise ExportError(f"{name} ({layout.name}) has no {branch!r} backbone; its branches are {list(branches)}")
     prefix = re.compile(layout.branches[branch])
-    places = {key: key[found.end() :] for key in bare if (found := prefix.match(key))}
+    places = {key: key[match.end() :] for key in bare if (match := prefix.match(key))}
     places = {key: own for key, own in places.items() if not HEADS.fullmatch(own) and not REST.fullmatch(own)}
     own = rename({own: bare[key] for key, own in places.items()}, [*layout.rules, *NAMES])
     parts = {key: value for key, value in own.items() if FPN.match(key)}
@@ -80,7 +81,7 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
     if not is_resnet(backbone) and not is_vit(backbone):
         if not layout.others or INSIDE.search("\n".join(backbone)):
             raise ExportError(unknown(bare, name))
-        # The rules are for ResNets and ViTs: a Swin's patch_embed.projection is MMDetection's name too.
+        # The rules are for ResNets and ViTs only: a Swin's patch_embed.projection is already MMDetection's name.
         backbone = _completed({own: bare[key] for key, own in places.items()}, layout.folded)
     elif layout.grouped and _has_groups(backbone):
         layout = layout._replace(facts=layout.grouped)
@@ -91,33 +92,33 @@ def take(state: Mapping[str, Tensor], name: str, branch: str | None = None) -> T
 
 
 def unknown(names: Iterable[str], file: str) -> str:
-    """What to say of a file whose layout is not known."""
+    """Return the error message for a file of unknown layout."""
     names = list(names)
     if HAIKU.search("\n".join(names)):
         return (
             f"no backbone in {file} that PyTorch could run: it has a ResNet of Haiku, whose strided convolutions pad "
-            "otherwise (SAME). MMDetection's would take its tensors and compute something else; take one of PyTorch"
+            "differently (SAME). MMDetection's would take its tensors and compute something else; use one of PyTorch"
         )
     prefixes = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in names)
     shown = [f"{prefix} ({count})" for prefix, count in prefixes.most_common(8)] + ["…"] * (len(prefixes) > 8)
     networks = INSIDE.findall("\n".join(names))
-    way_out = f". Networks lie under {networks}: tools/convert.py FILE OUT --prefix {networks[0]}" if networks else ""
-    near = "" if networks else f"; {_nearest(names)}"  # names inside a network are like those of many a layout
+    remedy = f". Networks lie under {networks}: densessl convert FILE OUT --prefix {networks[0]}" if networks else ""
+    near = "" if networks else f"; {_nearest(names)}"  # names inside a network resemble many layouts
     return (
         f"no backbone in {file}, whose layout is none of those known{near}. "
         f"Its {len(names)} tensors begin with {', '.join(shown)}; expected "
         "'online.backbone.*', 'backbone.*', those of a bare ResNet or ViT, or of a layout that docs/transfer.md lists"
-        + way_out
+        + remedy
     )
 
 
 def _begins(pattern: str, text: str) -> bool:
-    """Whether some line of a text begins so."""
+    """Whether some line of a text begins with a match of the pattern."""
     return re.search(f"^(?:{pattern})", text, re.MULTILINE) is not None
 
 
 def _nearest(names: Iterable[str]) -> str:
-    """The layout most like a file's."""
+    """Return the layout most similar to a file's, in words."""
     shares = {layout.name: _share(layout, names) for layout in LAYOUTS}
     nearest = max(shares, key=shares.__getitem__)
     if not shares[nearest]:
@@ -126,7 +127,7 @@ def _nearest(names: Iterable[str]) -> str:
 
 
 def _share(layout: Layout, names: Iterable[str]) -> float:
-    """Of a layout's marks and prefixes those that some name has, at any of its dots."""
+    """Return the share of a layout's marks and prefixes that some name has, at its beginning or after any dot."""
     text = "\n".join(names)
     patterns = [*layout.marks, *filter(None, layout.branches.values())]
     return sum(re.search(rf"(?:^|\.)(?:{p})", text, re.MULTILINE) is not None for p in patterns) / len(patterns)
@@ -139,9 +140,9 @@ def _has_groups(state: Mapping[str, Tensor]) -> bool:
 
 
 def _completed(state: dict[str, Tensor], folded: bool) -> dict[str, Tensor]:
-    """A backbone with what converters leave out of its batch norms.
+    """Return a backbone with the batch-norm tensors that converters leave out.
 
-    The running variance of a folded norm is such that eps brings it to 1, as in Detectron2.
+    The running variance of a folded norm is set to 1 - eps, so that adding eps gives 1, as in Detectron2.
     """
     whole = dict(state)
     for key, value in state.items():
@@ -155,7 +156,7 @@ def _completed(state: dict[str, Tensor], folded: bool) -> dict[str, Tensor]:
 
 
 def grouped(names: Iterable[str], taken: Collection[str] = ()) -> Counter:
-    """How many names were not taken: by their first part, or the first two where something was taken from that."""
+    """Count the names that were not taken: by their first part, or by the first two if something was taken from it."""
     roots = {name.split(".")[0] for name in taken}
     left = [name.split(".") for name in names if name not in taken]
     return Counter(".".join(parts[:2]) if parts[0] in roots else parts[0] for parts in left)
