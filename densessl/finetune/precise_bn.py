@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from densessl.constraints import Count
 from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
