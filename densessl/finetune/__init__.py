@@ -1,4 +1,5 @@
-"""What a fine-tuning run registers: hooks that load weights, heads, ViTDet, rates by layer. Imports no mmdet."""
+"""Components for fine-tuning configs: hooks that load weights, heads, ViTDet, layer-wise learning rates. Imports no
+mmdet."""
 
 from densessl.finetune.layer_decay import LayerDecayConstructor
 from densessl.finetune.load_hooks import LoadBackboneHook, LoadDetectorHook

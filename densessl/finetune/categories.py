@@ -1,4 +1,4 @@
-"""Data sets in COCO's format whose classes are those asked for, or one. Imports mmdet: configs name this module.
+"""Data sets in COCO's format with chosen classes, or with one class. Imports mmdet, so configs import this module:
 
 ``custom_imports = dict(imports=[…, "densessl.finetune.categories"])``.
 """
@@ -14,19 +14,19 @@ from densessl.registry import DATASETS
 
 
 class _Named(COCO):
-    """Ids of categories in the order of the names asked for. MMDetection's own come in the file's order, though the
-    labels made of them are read as indices of the names, and names that the file lacks are passed over."""
+    """Returns category ids in the order of the given names. MMDetection's own class returns them in the file's order,
+    although labels are read as indices of the names, and ignores names that the file lacks."""
 
     def get_cat_ids(self, cat_names: Sequence[str] = (), sup_names: Any = (), cat_ids: Any = ()) -> list[int]:
         ids = {category["name"]: category["id"] for category in self.dataset["categories"]}
         missing = [name for name in cat_names if name not in ids]
         if missing:
-            raise SettingError(f"metainfo.classes: the file has no categories {missing}; all it has: {','.join(ids)}")
+            raise SettingError(f"metainfo.classes: the file has no categories {missing}; it has {','.join(ids)}")
         return [ids[name] for name in cat_names]
 
 
 class _All(COCO):
-    """Ids of all categories, whatever is asked for."""
+    """Returns the ids of all categories, whatever the given names."""
 
     def get_cat_ids(self, cat_names: Any = (), sup_names: Any = (), cat_ids: Any = ()) -> list[int]:
         return [category["id"] for category in self.dataset["categories"]]
@@ -34,10 +34,10 @@ class _All(COCO):
 
 @DATASETS.register_module()
 class NamedCocoDataset(CocoDataset):
-    """COCO's format, with the classes of ``metainfo.classes`` in that order; objects of other categories are not used.
+    """COCO's format, with the classes of ``metainfo.classes`` in that order; objects of other categories are ignored.
 
     Raises:
-        ValueError: the annotation file lacks a category of that name; the message has those that it has.
+        ValueError: the annotation file lacks one of the classes; the message lists its categories.
     """
 
     COCOAPI = _Named
@@ -45,12 +45,12 @@ class NamedCocoDataset(CocoDataset):
 
 @DATASETS.register_module()
 class OneClassCocoDataset(CocoDataset):
-    """COCO's format, with the objects of all categories as one class, whose name is the one of ``metainfo.classes``.
+    """COCO's format, with the objects of all categories as one class, named in ``metainfo.classes``.
 
-    ``CocoMetric`` without ``ann_file`` takes the truth from the samples' ``instances``, so no file is rewritten.
+    ``CocoMetric`` without ``ann_file`` takes the ground truth from the samples' ``instances``, so no file is rewritten.
 
     Raises:
-        ValueError: ``metainfo.classes`` has not exactly one name.
+        ValueError: ``metainfo.classes`` does not have exactly one name.
     """
 
     COCOAPI = _All

@@ -1,7 +1,8 @@
-"""Cityscapes, as its archives unpack, made ready for MMDetection and MMSegmentation without cityscapesscripts.
+"""Prepare Cityscapes for MMDetection and MMSegmentation, without cityscapesscripts.
 
-Both read what the archives lack: instances in COCO's format, and maps of the 19 classes that are trained. Either is
-made from the maps of ids in ``gtFine``; names of files and classes are those that the stock configs expect.
+The stock configs read files that the archives lack: instances in COCO's format, and label maps of the 19 training
+classes. Both are made here from the id maps in ``gtFine``, with the names of files and classes that the stock configs
+expect.
 """
 
 import json
@@ -18,7 +19,7 @@ from densessl.data.sources import DataNotFound
 from densessl.errors import SettingError
 from densessl.files import written_whole
 
-# The classes with instances that are evaluated, by id; caravans (29) and trailers (30) are not.
+# The classes whose instances are evaluated, by id; caravans (29) and trailers (30) are not.
 INSTANCES = {
     24: "person",
     25: "rider",
@@ -29,7 +30,7 @@ INSTANCES = {
     32: "motorcycle",
     33: "bicycle",
 }
-# Ids of the classes that semantic segmentation is trained on, in the order of their training ids; others are ignored.
+# Ids of the training classes of semantic segmentation, in the order of their training ids; others are ignored.
 TRAINED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 IGNORED = 255
 
@@ -40,7 +41,7 @@ LAYOUT = "leftImg8bit/{split}/{city}/*_leftImg8bit.png and gtFine/{split}/{city}
 
 
 class Made(NamedTuple):
-    """What became of a split: the json of its instances, and how many of each there are."""
+    """The json of a split's instances, and the numbers of images, instances and crowds in it."""
 
     file: Path
     images: int
@@ -49,17 +50,17 @@ class Made(NamedTuple):
 
 
 def prepare_cityscapes(root: str | Path, splits: Sequence[str] = ("train", "val"), workers: int = 1) -> list[Made]:
-    """Write ``annotations/instancesonly_filtered_gtFine_{split}.json``, and beside each ``*_labelIds.png`` its
-    ``*_labelTrainIds.png`` where there is none.
+    """Write ``annotations/instancesonly_filtered_gtFine_{split}.json``, and the missing ``*_labelTrainIds.png`` beside
+    each ``*_labelIds.png``.
 
     Args:
-        root: The folder with ``leftImg8bit`` and ``gtFine``.
-        splits: Of those folders.
-        workers: Processes that read maps.
+        root: Folder with ``leftImg8bit`` and ``gtFine``.
+        splits: Subfolders of those to prepare.
+        workers: Number of processes.
 
     Raises:
-        DataNotFound: A split has no images, or maps are missing; the message lists them. Nothing has been written then.
-        ValueError: A map is not one of ids.
+        DataNotFound: A split has no images, or maps are missing; the message lists them. Nothing was written.
+        ValueError: A map does not hold ids.
     """
     root = Path(root)
     names = {split: _images(root, split) for split in splits}
@@ -67,8 +68,8 @@ def prepare_cityscapes(root: str | Path, splits: Sequence[str] = ("train", "val"
     with ProcessPoolExecutor(workers) as pool:
         for split, images in names.items():
             chunk = max(1, min(32, len(images) // workers))
-            found = list(pool.map(partial(_convert, root / "gtFine" / split), images, chunksize=chunk))
-            content = to_coco(images, found)
+            converted = list(pool.map(partial(_convert, root / "gtFine" / split), images, chunksize=chunk))
+            content = to_coco(images, converted)
             file = root / "annotations" / f"instancesonly_filtered_gtFine_{split}.json"
             with written_whole(file) as temporary:
                 temporary.write_text(json.dumps(content))
@@ -78,19 +79,19 @@ def prepare_cityscapes(root: str | Path, splits: Sequence[str] = ("train", "val"
 
 
 def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
-    """Annotations in COCO's format, but for their own and their image's id, of a map (H, W) of instance ids.
+    """Return annotations in COCO's format, without their own and their image's id, from a map (H, W) of instance ids.
 
-    An instance's id is 1000 times its class's plus a number; a group that could not be told apart has its class's, and
-    is a crowd.
+    The id of an instance is 1000 times its class id plus a number. A group of inseparable objects has the class id
+    itself, and is a crowd.
 
     Raises:
-        ValueError: not a map of integers of more than 8 bits, which instances need.
+        ValueError: the array is no map of integers of more than 8 bits, which instance ids need.
     """
     from pycocotools import mask  # of the det extra
 
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.itemsize < 2:
         raise SettingError(f"found an array {ids.shape} of {ids.dtype}, expected (H, W) of 16-bit instance ids")
-    columns = np.asfortranarray(ids)  # run lengths go down columns: turned once, not for each instance
+    columns = np.asfortranarray(ids)  # run lengths go down columns: transpose once, not for each instance
     annotations = []
     for value in np.flatnonzero(np.bincount(ids.ravel())).tolist():
         category = value // 1000 if value >= 1000 else value
@@ -109,25 +110,25 @@ def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
 
 
 def train_ids(ids: np.ndarray) -> np.ndarray:
-    """A map (H, W) of class ids in 0 to 255 as one of training ids, uint8: 0 to 18 and 255 for what is ignored."""
+    """Convert a map (H, W) of class ids, 0 to 255, to training ids, uint8: 0 to 18, and 255 for ignored classes."""
     table = np.full(256, IGNORED, np.uint8)
     table[list(TRAINED)] = np.arange(len(TRAINED))
     return table[ids]
 
 
-def to_coco(images: Sequence[str], found: Sequence[tuple[tuple[int, int], list[dict[str, Any]]]]) -> dict[str, Any]:
-    """The content of a json in COCO's format.
+def to_coco(images: Sequence[str], converted: Sequence[tuple[tuple[int, int], list[dict[str, Any]]]]) -> dict[str, Any]:
+    """Return the content of a json in COCO's format.
 
     Args:
-        images: ``city/name`` of each, without ending.
-        found: for each its height and width in pixels, and what :func:`instances_of` gave.
+        images: ``city/name`` of each image, without suffix.
+        converted: height and width in pixels of each image, and its annotations from :func:`instances_of`.
     """
     entries = [
         dict(id=i, file_name=name + IMAGE, height=height, width=width)
-        for i, (name, ((height, width), _)) in enumerate(zip(images, found, strict=True))
+        for i, (name, ((height, width), _)) in enumerate(zip(images, converted, strict=True))
     ]
-    # Annotations count from 1: pycocotools takes one of id 0 for "no match".
-    pairs = [(i, annotation) for i, (_, annotations) in enumerate(found) for annotation in annotations]
+    # Annotation ids start at 1: pycocotools reads id 0 as "no match".
+    pairs = [(i, annotation) for i, (_, annotations) in enumerate(converted) for annotation in annotations]
     return dict(
         images=entries,
         annotations=[dict(id=number, image_id=i, **annotation) for number, (i, annotation) in enumerate(pairs, 1)],
@@ -136,12 +137,12 @@ def to_coco(images: Sequence[str], found: Sequence[tuple[tuple[int, int], list[d
 
 
 def _images(root: Path, split: str) -> list[str]:
-    """``city/name`` of every image of a split, whose maps are all there."""
+    """Return ``city/name`` of every image of a split, after checking that all their maps exist."""
     folder, maps = root / "leftImg8bit" / split, root / "gtFine" / split
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{IMAGE}"))
-    if not found:
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"*/*{IMAGE}"))
+    if not files:
         raise DataNotFound(f"{folder} has no images of Cityscapes; expected in {root}: {LAYOUT}")
-    names = [name.removesuffix(IMAGE) for name in found]
+    names = [name.removesuffix(IMAGE) for name in files]
     missing = [
         name + kind for name in names for kind in (INSTANCE_MAP, LABEL_MAP) if not (maps / (name + kind)).is_file()
     ]
@@ -154,7 +155,7 @@ def _images(root: Path, split: str) -> list[str]:
 
 
 def _convert(maps: Path, name: str) -> tuple[tuple[int, int], list[dict[str, Any]]]:
-    """The size and the instances of one image; writes its map of training ids."""
+    """Return the size and the instances of one image, and write its map of training ids if it is missing."""
     target = maps / (name + TRAIN_MAP)
     if not target.exists():
         with Image.open(maps / (name + LABEL_MAP)) as image, written_whole(target) as temporary:

@@ -1,4 +1,4 @@
-"""Learning rates that fall with the distance from the head, for fine-tuning, as BEiT, MAE and ViTDet have them."""
+"""Layer-wise learning rate decay for fine-tuning, as in BEiT, MAE and ViTDet."""
 
 from typing import Annotated, TypedDict
 
@@ -16,7 +16,7 @@ class LayerDecay(TypedDict, total=False):
     """Settings of :class:`LayerDecayConstructor`.
 
     Attributes:
-        decay_rate: factor of the learning rate from a layer to the one before it.
+        decay_rate: factor between the learning rates of a layer and the layer after it.
     """
 
     decay_rate: Annotated[float, Range(0, 1, above=True)]
@@ -24,19 +24,20 @@ class LayerDecay(TypedDict, total=False):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayConstructor(DenseOptimWrapperConstructor):
-    """Gives a parameter of a detector's backbone the learning rate ``lr * decay_rate ** (L + 1 - layer)``, L its number
-    of blocks: patches and positions are layer 0, block i is layer i + 1. What is not backbone has ``lr``.
+    """Gives parameters of a detector's backbone the learning rate ``lr * decay_rate ** (L + 1 - layer)``, where L is
+    its number of blocks: patch and position embedding are layer 0, block i is layer i + 1. All other parameters have
+    ``lr``.
 
-    Without weight decay are parameters of one dimension (biases, norms) and ``pos_embed``.
+    Parameters of one dimension (biases, norms) and ``pos_embed`` have no weight decay.
 
     Args:
         optim_wrapper_cfg: ``optimizer`` (with ``lr``), and ``type`` and arguments of the wrapper, such as
             ``"AmpOptimWrapper"``.
-        paramwise_cfg: ``dict(decay_rate=0.7)``, as of ViTDet-B; 1, the default, is one rate for all.
+        paramwise_cfg: ``dict(decay_rate=0.7)``, as for ViTDet-B; 1, the default, gives all layers one rate.
 
     Raises:
-        ValueError: an unknown key of ``paramwise_cfg``, a rate that is not in (0, 1]; when called, a model whose
-            backbone has no ``layer_of``.
+        ValueError: ``paramwise_cfg`` has an unknown key, or a rate outside (0, 1]; when called, the model's backbone
+            has no ``layer_of``.
     """
 
     KEYS = ("decay_rate",)

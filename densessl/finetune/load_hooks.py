@@ -1,4 +1,4 @@
-"""Hooks that give a detector its pretrained weights before its first step."""
+"""Hooks that load pretrained weights into a detector before its first step."""
 
 from collections.abc import Collection, Mapping
 
@@ -14,12 +14,12 @@ from densessl.weights.state import bare_model
 
 @HOOKS.register_module()
 class LoadBackboneHook(Hook):
-    """Give a detector its pretrained backbone before its first step, on every rank, and with it the neck and the shared
-    convolutions of its head, where the file has them.
+    """Load a pretrained backbone into a detector before its first step, on every rank, with the neck and the shared
+    convolutions of its head if the file has them.
 
     The detector itself stays stock: ``custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])`` and
     ``custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint="r50.pth")]``. It runs after MMEngine's own
-    weight initialisation, so ``backbone.init_cfg`` is best ``None``. A resumed run keeps what it resumed.
+    weight initialisation, so set ``backbone.init_cfg=None``. A resumed run keeps its own weights.
 
     Args:
         checkpoint: The file, or None for a backbone from scratch, which the log then says.
@@ -29,10 +29,10 @@ class LoadBackboneHook(Hook):
         allow_unexpected: Whether the file may have tensors that the backbone lacks; see :func:`load_backbone`.
 
     Attributes:
-        reports: Of the parts, by name; ``report`` is the backbone's.
+        reports: Load reports of the parts, by name; ``report`` is the backbone's.
     """
 
-    priority = "VERY_HIGH"  # whatever else looks at the weights before training should see these
+    priority = "VERY_HIGH"  # other hooks that read the weights before training must see these
 
     def __init__(
         self,
@@ -65,29 +65,29 @@ class LoadBackboneHook(Hook):
             runner.logger.info(f"LoadBackboneHook: checkpoint=None, so the backbone keeps {origin}")
         else:
             settings = (self.min_coverage, self.strict_fingerprint)
-            which = dict(parts=self.parts, allow_unexpected=self.allow_unexpected)
-            self.reports = load_parts(runner.model, self.checkpoint, *settings, **which)
+            options = dict(parts=self.parts, allow_unexpected=self.allow_unexpected)
+            self.reports = load_parts(runner.model, self.checkpoint, *settings, **options)
             for report in self.reports.values():
                 runner.logger.info(f"LoadBackboneHook: {self.checkpoint}: {report}")
 
 
 @HOOKS.register_module()
 class LoadDetectorHook(Hook):
-    """Give a detector its pretrained weights before its first step, on every rank; its class branches stay new.
+    """Load a pretrained detector into a detector before its first step, on every rank; class branches start anew.
 
     The detector itself stays stock: ``custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])`` and
     ``custom_hooks = [dict(type="densessl.LoadDetectorHook", checkpoint="detector.pth")]``. It runs after MMEngine's own
-    weight initialisation, so ``backbone.init_cfg`` is best ``None``. A resumed run keeps what it resumed.
+    weight initialisation, so set ``backbone.init_cfg=None``. A resumed run keeps its own weights.
 
     Args:
         checkpoint: The file, or None for a detector from scratch, which the log then says.
         strict_fingerprint: Whether a detector of another architecture than the file's is refused.
 
     Attributes:
-        report: Of the load, None before it.
+        report: The load report; None before loading.
     """
 
-    priority = "VERY_HIGH"  # whatever else looks at the weights before training should see these
+    priority = "VERY_HIGH"  # other hooks that read the weights before training must see these
 
     def __init__(self, checkpoint: str | None = None, strict_fingerprint: bool = True) -> None:
         self.checkpoint = checkpoint

@@ -1,4 +1,4 @@
-"""Statistics of batch normalisation for testing, taken anew from the training images."""
+"""Estimate batch-norm statistics for testing from training images (PreciseBN)."""
 
 import itertools
 import random
@@ -27,18 +27,18 @@ from densessl.weights.state import bare_model
 
 @torch.no_grad()
 def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
-    """Set running means and variances to the plain averages of those of the batches, under the present weights.
+    """Set running means and variances to the plain averages of the batches' statistics, with the current weights.
 
-    A running average is dominated by the last few batches, and older ones in it belong to older weights. This is
+    A running average is dominated by the last few batches, and older ones belong to older weights. This is
     detectron2's PreciseBN (fvcore 0.1): the average over batches of each batch's mean and unbiased variance, here in
     float64; with several processes, over the batches of all.
 
-    Norm layers that are in evaluation mode or without running statistics stay as they are, and so do those that no
-    batch came through. Where a batch comes through several times, as in a head shared by levels, each counts.
+    Norm layers in evaluation mode or without running statistics stay unchanged, and so do those that no batch passes.
+    If a batch passes a norm several times, as in a head shared by levels, each pass counts.
 
     Args:
-        model: in training mode, where its norms are meant to be.
-        batches: whatever ``forward`` takes. Every process needs as many, if its norms are synchronised.
+        model: must be in training mode, except norms that should stay unchanged.
+        batches: arguments for ``forward``. With synchronised norms, every process needs the same number.
         forward: runs the model on one batch.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
@@ -54,8 +54,8 @@ def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Ca
     handles = [norm.register_forward_hook(partial(add, total)) for norm, total in zip(norms, sums)]
     try:
         for norm in norms:
-            norm.reset_running_stats()  # or what is not finite there would survive being multiplied by 0
-            norm.momentum = 1.0  # then the running statistics are those of the last batch
+            norm.reset_running_stats()  # otherwise a value that is not finite would survive multiplication by 0
+            norm.momentum = 1.0  # so that running statistics are those of the last batch
         for batch in batches:
             forward(batch)
     finally:
@@ -75,13 +75,13 @@ def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Ca
 
 @HOOKS.register_module()
 class PreciseBNHook(Hook):
-    """Take the norms' statistics anew before each validation, and before the checkpoint of the last step.
+    """Estimate the norms' statistics before each validation, and before the checkpoint of the last step.
 
-    The batches are drawn from the training images by the seed of the run and the step, so that they do not depend on
-    what was drawn before; the random numbers of the training go on as if nothing had happened.
+    The seed of the run and the step determine which training images are drawn, so they do not depend on earlier draws.
+    The random state of training is restored afterwards.
 
     Args:
-        batches: how many, of the training's batch size in each process; 200 in detectron2.
+        batches: number of batches, of the training batch size, in each process; 200 in detectron2.
 
     Raises:
         ValueError: ``batches`` is not positive.
@@ -105,11 +105,11 @@ class PreciseBNHook(Hook):
             self.recompute(runner)
 
     def recompute(self, runner: Runner) -> None:
-        """Do it now. The model is in training mode, as it is after any step."""
-        model = bare_model(runner.model)  # nothing to exchange for gradients
+        """Estimate the statistics now. The model must be in training mode, as it is after any step."""
+        model = bare_model(runner.model)  # without its wrapper, as no gradients are exchanged
 
         def forward(batch: Any) -> None:
-            with runner.optim_wrapper.optim_context(model):  # the precision of the training
+            with runner.optim_wrapper.optim_context(model):  # the precision of training
                 model._run_forward(model.data_preprocessor(batch, True), mode="loss")
 
         key = np.random.SeedSequence([abs(runner.seed), runner.iter])
@@ -121,13 +121,15 @@ class PreciseBNHook(Hook):
 
 
 def _due(loop: Any, done: int, last: int) -> bool:
-    """Whether a validation, or the end, comes after so many steps or epochs: the condition of MMEngine's loops."""
+    """Whether a validation, or the end of training, follows ``done`` steps or epochs: the condition of MMEngine's
+    loops."""
     interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
     return done == last or (done >= loop.val_begin and done % interval == 0)
 
 
 def _drawn_anew(loader: DataLoader, seed: int) -> DataLoader:
-    """Endless batches of a loader's data set, made as it makes them (images of like aspect together), in new order."""
+    """Return a loader of endless batches of a loader's data set, batched in the same way (images of similar aspect
+    ratio together), in new order."""
     batch_sampler = loader.batch_sampler
     sampler = InfiniteSampler(loader.dataset, shuffle=True, seed=seed)
     return DataLoader(
@@ -142,7 +144,7 @@ def _drawn_anew(loader: DataLoader, seed: int) -> DataLoader:
 
 @contextmanager
 def _random_numbers_of(seed: int) -> Iterator[None]:
-    """Every global generator starts at the seed, and afterwards where it was."""
+    """Seed all global random generators, and restore their states afterwards."""
     python, arrays = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):

@@ -1,4 +1,4 @@
-"""The box head of C4 detectors as papers of self-supervised pretraining fine-tune it."""
+"""The box head of C4 detectors, as papers on self-supervised pretraining fine-tune it."""
 
 from typing import Any
 
@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from densessl.errors import SettingError
 from densessl.registry import MODELS
 
-# What MMDetection gives such a head: He's normal for convolutions, and ones for norms. A pretrained file replaces it.
+# MMDetection's initialisation of such a head: He's normal for convolutions, ones for norms. Pretrained weights replace
+# it.
 INIT = [dict(type="Kaiming", layer="Conv2d"), dict(type="Constant", val=1, layer=["_BatchNorm", "GroupNorm"])]
 
 
 @MODELS.register_module()
 class Res5Head(BaseModule):
-    """``roi_head.shared_head``: the last stage of a ResNet on the features of regions, and one norm more behind it.
+    """``roi_head.shared_head``: the last stage of a ResNet on the features of regions, followed by one more norm.
 
     The norm is that of MoCo's fine-tuning (He et al., CVPR 2020, arXiv 1911.05722, ``Res5ROIHeadsExtraNorm`` of its
-    release), which the papers after it keep: features that were trained without labels have another scale than those
-    trained with them, and with a norm behind them one learning rate does for both.
+    release), which later papers keep: self-supervised and supervised features have different scales, and with a norm
+    after them one learning rate suits both.
 
-    Keys ``layer4.*`` are the ResNet's own, so that a whole backbone's file fills them; ``norm.*`` are new.
+    The keys ``layer4.*`` are the ResNet's own, so that the file of a whole backbone fills them; ``norm.*`` are new.
 
     Args:
-        depth: of the ResNet, 50, 101 or 152 where the stage has bottlenecks, 18 or 34 where it has not.
+        depth: depth of the ResNet: 50, 101 or 152 for bottlenecks, 18 or 34 for basic blocks.
         style: ``"pytorch"`` has the stride in the 3x3 convolution, as torchvision and densessl, ``"caffe"`` in the 1x1.
-        norm_cfg: of the stage and of the norm behind it.
+        norm_cfg: norm of the stage, and of the norm after it.
         init_cfg: as of any module of MMDetection.
 
     Raises:

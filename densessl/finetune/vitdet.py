@@ -1,9 +1,9 @@
-"""ViTDet for MMDetection: a plain ViT that looks through windows, and a pyramid made of its one map (Li et al.,
+"""ViTDet for MMDetection: a plain ViT with windowed attention, and a pyramid made from its single map (Li et al.,
 Exploring Plain Vision Transformer Backbones for Object Detection, ECCV 2022, arXiv 2203.16527).
 
 ``custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])`` makes ``densessl.ViTDet``,
-``densessl.SimpleFPN`` and the norm ``densessl.LN2d`` known to a stock config. Arguments and names of tensors are those
-of MMDetection's ``projects/ViTDet``, whose own files the wheel does not have.
+``densessl.SimpleFPN`` and the norm ``densessl.LN2d`` available in a stock config. Arguments and tensor names are those
+of MMDetection's ``projects/ViTDet``, which its wheel does not contain.
 """
 
 from collections.abc import Collection, Sequence
@@ -31,15 +31,16 @@ class LN2d(LayerNorm2d):
 
 
 class RelativeAttention(Attention):
-    """Self-attention of the cells of maps, in windows or over all, with the decomposed relative positions of MViTv2
-    (arXiv 2112.01526): the logit of a query q and a key gains ``q . R_h[dy] + q . R_w[dx]``, where q is not scaled.
+    """Self-attention between the cells of maps, within windows or over the whole map, with the decomposed relative
+    positions of MViTv2 (arXiv 2112.01526): the logit of a query q and a key gains ``q . R_h[dy] + q . R_w[dx]``, where
+    q is not scaled.
 
-    Keys beside the attention's: ``rel_pos_h``, ``rel_pos_w`` (2 * side - 1, dim / heads), zeros at first.
+    Further keys: ``rel_pos_h``, ``rel_pos_w`` (2 * side - 1, dim / heads), initially zero.
 
     Args:
         dim, heads, qkv_bias: see :class:`Attention`.
-        side: of the square of cells that the tables are made for; they are resampled for others.
-        window: side of the windows in cells; None for none.
+        side: side in cells of the square that the tables are made for; they are resampled for others.
+        window: side of the windows in cells; None for attention over the whole map.
     """
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool, side: int, window: int | None = None):
@@ -48,14 +49,14 @@ class RelativeAttention(Attention):
         self.rel_pos_h, self.rel_pos_w = (nn.Parameter(torch.zeros(2 * side - 1, dim // heads)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, H, W, C) to the same. Where windows stick out at the bottom and the right, the cells missing there
-        are zeros that are looked at like others, as in Detectron2."""
+        """Map (N, H, W, C) to the same shape. Windows that extend past the bottom or right edge are padded with zero
+        cells, which are attended to like others, as in Detectron2."""
         if self.window is None:
             return self.attend(x)
         return join_windows(self.attend(split_windows(x, self.window)), x.shape[1:3])
 
     def attend(self, x: Tensor) -> Tensor:
-        """Each cell of (N, H, W, C) to all of its map."""
+        """Let each cell of maps (N, H, W, C) attend to all cells of its map."""
         grid = x.shape[1:3]
         q, k, v = self.split(x.flatten(1, 2))
         bias = relative_bias(q.unflatten(2, grid), self.rel_pos_h, self.rel_pos_w)
@@ -63,7 +64,7 @@ class RelativeAttention(Attention):
 
 
 def relative_bias(queries: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tensor:
-    """What relative positions add to the logits, (N, heads, H * W, H * W), of queries (N, heads, H, W, D).
+    """Return what relative positions add to the logits, (N, heads, H * W, H * W), for queries (N, heads, H, W, D).
 
     Args:
         rel_pos_h, rel_pos_w: (L, D); the middle row is for distance 0, later ones for queries below or right of keys.
@@ -75,8 +76,8 @@ def relative_bias(queries: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor) -> Tens
 
 
 def _by_distance(table: Tensor, side: int) -> Tensor:
-    """Rows (side, side, D) of a table for each query and key on a line of so many cells; resampled where it is for
-    another number."""
+    """Return the rows (side, side, D) of a table for each query and key on a line of ``side`` cells. The table is
+    resampled if it is for another number of cells."""
     if len(table) != 2 * side - 1:
         table = F.interpolate(table.T[None], 2 * side - 1, mode="linear")[0].T
     cells = torch.arange(side, device=table.device)
@@ -84,7 +85,7 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
 
 
 def split_windows(x: Tensor, side: int) -> Tensor:
-    """Maps (N, H, W, C), with zeros added at the bottom and the right, to windows (N * windows, side, side, C)."""
+    """Split maps (N, H, W, C), zero-padded at the bottom and right, into windows (N * windows, side, side, C)."""
     height, width = x.shape[1:3]
     x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
     return x.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3).flatten(0, 2)
@@ -99,27 +100,28 @@ def join_windows(windows: Tensor, size: Sequence[int]) -> Tensor:
 
 @MODELS.register_module()
 class ViTDet(BaseModule):
-    """A plain ViT for detection. It gives one map of stride ``patch_size``, without final norm and class token.
+    """A plain ViT for detection. It outputs one map of stride ``patch_size``, and has no final norm or class token.
 
-    Keys are those of :class:`densessl.branches.vit.ViT` but ``cls_token``, and ``blocks.{i}.attn.rel_pos_{h,w}``.
-    Positions are learnt and, where a grid is not theirs, resampled.
+    Keys are those of :class:`densessl.branches.vit.ViT` without ``cls_token``, and ``blocks.{i}.attn.rel_pos_{h,w}``.
+    The position embedding is learnt, and resampled for grids of other sizes.
 
     Args:
-        img_size: side in pixels of the images to train on, for which relative positions have as many rows as needed.
+        img_size: side in pixels of the training images; sets the number of relative positions.
         patch_size: side of a patch in pixels.
         embed_dim, depth, num_heads, mlp_ratio, qkv_bias, layer_scale: see :class:`densessl.branches.vit.ViT`.
-        drop_path_rate: of the last block; it grows linearly from 0 at the first.
-        norm_cfg: of the blocks. Where ``eps`` is not that of the pretraining, features differ; ours is MAE's and SIM's.
+        drop_path_rate: drop path rate of the last block; it grows linearly from 0 at the first.
+        norm_cfg: norm of the blocks. Features differ if its ``eps`` is not that of pretraining; the default is MAE's
+            and SIM's.
         window_size: side of the windows, in cells.
-        window_block_indexes: blocks that look through windows; the others look at all cells.
-        pretrain_img_size: side in pixels of the images that the table of positions was made for.
-        pretrain_use_cls_token: whether that table begins with a row for a class token, which is kept but not used.
-        with_cp: recompute each block's activations in backward instead of keeping them.
-        init_cfg: as of any module of MMDetection.
+        window_block_indexes: blocks with windowed attention; the others attend to all cells.
+        pretrain_img_size: side in pixels of the images that the position embedding was made for.
+        pretrain_use_cls_token: whether that embedding begins with a row for a class token, which is kept but not used.
+        with_cp: recompute each block's activations in the backward pass instead of storing them.
+        init_cfg: as for any module of MMDetection.
 
     Raises:
-        ValueError: a block of ``window_block_indexes`` does not exist; ``pretrain_img_size`` is no multiple of the
-            patch's.
+        ValueError: a block of ``window_block_indexes`` does not exist, or ``pretrain_img_size`` is no multiple of
+            ``patch_size``.
     """
 
     layer_of = ViT.layer_of
@@ -167,8 +169,8 @@ class ViTDet(BaseModule):
         init_linear_(self.blocks)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """One map (N, C, h, w) of images (N, 3, H, W), which get zeros at the bottom and the right where their size is
-        no multiple of the patch's: h = ceil(H / patch_size)."""
+        """Return one map (N, C, h, w) of images (N, 3, H, W), with h = ceil(H / patch_size). Images are zero-padded at
+        the bottom and right to a multiple of the patch size."""
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % self.patch_size, 0, -height % self.patch_size))
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
@@ -182,18 +184,19 @@ class ViTDet(BaseModule):
 
 @MODELS.register_module()
 class SimpleFPN(BaseModule):
-    """ViTDet's pyramid: the backbone's one map at 4, 2, 1 and 1/2 times its size, each made on its own (section 3).
+    """ViTDet's pyramid: the backbone's single map at 4, 2, 1 and 1/2 times its size, each made separately (section 3).
 
-    Keys ``fpn1.{0,1,3}.*``, ``fpn2.0.*``, ``lateral_convs.{i}.*`` and ``fpn_convs.{i}.*``, i from 0 at ``start_level``.
+    Keys ``fpn1.{0,1,3}.*``, ``fpn2.0.*``, ``lateral_convs.{i}.*`` and ``fpn_convs.{i}.*``, with i = 0 for
+    ``start_level``.
 
     Args:
-        backbone_channel: C of the backbone's map, a multiple of 4.
-        out_channels: of every output.
-        num_outs: outputs, fine to coarse, at least those made; each further one has every second cell of the one
-            before.
-        start_level: the first of the four sizes that is made: 1 for a RetinaNet, whose finest stride is 8.
-        norm_cfg: of all convolutions and between the first two deconvolutions.
-        init_cfg: as of any module of MMDetection.
+        backbone_channel: channels of the backbone's map, a multiple of 4.
+        out_channels: channels of every output.
+        num_outs: number of outputs, fine to coarse, at least 4 - ``start_level``; each further one takes every second
+            cell of the previous one.
+        start_level: index of the first of the four sizes to make: 1 for a RetinaNet, whose finest stride is 8.
+        norm_cfg: norm of all convolutions, and between the first two deconvolutions.
+        init_cfg: as for any module of MMDetection.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -233,8 +236,8 @@ class SimpleFPN(BaseModule):
         self.fpn_convs = nn.ModuleList(ConvModule(out_channels, out_channels, 3, padding=1, **plain) for _ in widths)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The backbone's one map (N, C, H, W), in a sequence, to ``num_outs`` maps (N, out_channels, h, w): h is 4H,
-        2H, H, H / 2 …, from ``start_level`` on."""
+        """Turn the backbone's single map (N, C, H, W), in a sequence, into ``num_outs`` maps (N, out_channels, h, w),
+        where h is 4H, 2H, H, H / 2 …, from ``start_level`` on."""
         (x,) = maps
         levels = [getattr(self, f"fpn{i + 1}")(x) for i in range(self.start_level, 4)]
         outs = [out(lateral(level)) for level, lateral, out in zip(levels, self.lateral_convs, self.fpn_convs)]

@@ -38,7 +38,7 @@ def test_what_of_a_backbone_does_not_learn():
         "model.backbone.norm_cfg.requires_grad=True"
     )
     (line,) = frozen("none", frozen_stages=0)  # norm_eval is true by MMDetection's default
-    assert "frozen_stages=0, norm_eval=True" in line and "at random numbers" in line
+    assert "frozen_stages=0, norm_eval=True" in line and "at their random initial values" in line
     learns = dict(frozen_stages=-1, norm_eval=False, norm_cfg=dict(type="BN", requires_grad=True))
     assert frozen("x.pth", **learns) == [] == frozen(None, frozen_stages=1)
 

@@ -1,1 +1,1 @@
-"""What one command line changes in a stock config."""
+"""Apply the settings of a run to a stock config."""

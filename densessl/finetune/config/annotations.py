@@ -1,5 +1,5 @@
-"""Annotation files: what they hold, and the same format again with a part of it. COCO's json, Pascal VOC's lists and
-XML files, and the lists of MMSegmentation."""
+"""Read annotation files, and write parts of them in the same format: COCO's json, Pascal VOC's lists and XML files, and
+the lists of MMSegmentation."""
 
 import copy
 import hashlib
@@ -16,15 +16,15 @@ from densessl.errors import SettingError
 from densessl.files import written_whole
 from densessl.finetune.config.data_files import Leaf, leaves
 
-LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders that tell nothing in a file's name
+LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders to leave out of a file's name
 
-# Of the images that are chosen, by name and in order: the indices of the boxes that stay, None for all labels.
+# The chosen images by name, in order, with the indices of the boxes to keep; None keeps all labels.
 Part = Mapping[str, set[int] | None]
 
 
 class Box(NamedTuple):
-    """A box that MMDetection trains on. ``identity`` tells it from others of its image, ``index`` is its place there
-    or, in COCO's format, in the file."""
+    """A box that MMDetection trains on. ``identity`` distinguishes it from others of its image; ``index`` is its index
+    in the image or, in COCO's format, in the file."""
 
     name: str
     identity: str
@@ -35,11 +35,11 @@ class LabelFile(NamedTuple):
     """An annotation file that has been read.
 
     Attributes:
-        source: As the config names it.
+        source: Its path in the config.
         content: Its bytes.
-        images: By name, the boxes of the data set's classes; none where labels are no boxes.
-        classes: Of the data set; none where labels are no boxes.
-        write: From a part and a path without suffix to the entries that make a data set read that part.
+        images: Boxes of the data set's classes by image name; empty lists if labels are not boxes.
+        classes: Classes of the data set; empty if labels are not boxes.
+        write: Writes a part to a path without suffix, and returns the config entries that make a data set read it.
     """
 
     source: str
@@ -56,7 +56,7 @@ class LabelFile(NamedTuple):
         return "_".join([*(part for part in folders if part not in LAYOUT), path.stem])
 
     def count(self, part: Part) -> Counter[str]:
-        """Boxes of each class in a part."""
+        """Count the boxes of each class in a part."""
         kept = ((box, part[name]) for name in part for box in self.images[name])
         return Counter(box.name for box, stays in kept if stays is None or box.index in stays)
 
@@ -65,7 +65,7 @@ def read_labels(leaf: Leaf) -> LabelFile:
     """Read the annotation file of a data set.
 
     Raises:
-        SettingError: Its labels are not in one file of a format known here.
+        SettingError: The labels are not in one file of a known format.
     """
     reader = _of_format(leaf, {"CocoDataset": _read_coco, "XMLDataset": _read_voc, "BaseSegDataset": _read_list})
     if reader is None or not leaf.cfg.get("ann_file"):
@@ -79,7 +79,7 @@ def read_labels(leaf: Leaf) -> LabelFile:
 
 
 def _of_format(leaf: Leaf, readers: Mapping[str, Callable]) -> Callable | None:
-    """The reader of a data set's format, by the name of a class; None where there is none."""
+    """Return the reader of a data set's format, by the name of a class; None if there is none."""
     return next((reader for name, reader in readers.items() if name in leaf.formats), None)
 
 
@@ -88,47 +88,48 @@ def digest(content: bytes) -> str:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Write a file as a whole; one of the same content stays as it is, for another process may be reading it."""
+    """Write a file atomically. A file with the same content is left alone, because another process may be reading
+    it."""
     if not path.is_file() or path.read_bytes() != content:
         with written_whole(path) as temporary:
             temporary.write_bytes(content)
 
 
 def classes_of(leaf: Leaf) -> list[str]:
-    """The names of a data set's classes; none where it has no names."""
-    load = getattr(leaf.kind, "_load_metainfo", None)  # which a data set that is not MMEngine's need not have
+    """Return the names of a data set's classes; empty if it has no names."""
+    load = getattr(leaf.kind, "_load_metainfo", None)  # a data set that is not MMEngine's may lack it
     return list(load(copy.deepcopy(leaf.cfg.get("metainfo"))).get("classes") or []) if load else []
 
 
 def check_classes(cfg: Config) -> list[str]:
-    """Look whether the train sets' classes are in their annotation files, of COCO's format and Pascal VOC's.
+    """Check that the train sets' classes are in their annotation files, for COCO's and Pascal VOC's formats.
 
     Returns:
-        Of each data set a line for the classes that its file lacks, if it lacks any.
+        One line for each data set whose file lacks some of the classes.
 
     Raises:
-        SettingError: A file has none of the classes; or lacks one of a ``NamedCocoDataset``, which needs them all.
+        SettingError: A file has none of the classes, or lacks one of a ``NamedCocoDataset``, which needs them all.
     """
-    said = []
+    lines = []
     for leaf in leaves(cfg, "train_dataloader"):
         reader = _of_format(leaf, NAMES)
         path, classes = leaf.path(leaf.cfg.get("ann_file") or ""), classes_of(leaf) if reader else []
         if not classes or not path.is_file() or "OneClassCocoDataset" in leaf.formats:
             continue
-        found = reader(leaf, path, set(classes))
-        lacks = [name for name in classes if name not in found]
+        names = reader(leaf, path, set(classes))
+        lacks = [name for name in classes if name not in names]
         if lacks and (len(lacks) == len(classes) or "NamedCocoDataset" in leaf.formats):
             raise SettingError(
-                f"{path} has none of the data set's classes {lacks[:5]}; it has {sorted(found)[:80]}. Set "
+                f"{path} has none of the data set's classes {lacks[:5]}; it has {sorted(names)[:80]}. Set "
                 f"{leaf.key}.metainfo.classes, or CLASSES where the config reads that"
             )
         if lacks:
-            said.append(f"{path} has no class named {', '.join(map(repr, lacks))}")
-    return said
+            lines.append(f"{path} has no class named {', '.join(map(repr, lacks))}")
+    return lines
 
 
 def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
-    """The names of the categories, without the parsing of a file of hundreds of megabytes."""
+    """Return the names of the categories, without parsing the whole file, which may be very large."""
     raw = path.read_bytes()
     start = raw.find(b"[", raw.find(b'"categories"'))
     text = raw[start : start + (1 << 22)].decode(errors="ignore")
@@ -139,7 +140,7 @@ def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
 
 
 def _voc_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
-    """The names of objects, of as many images as are needed to see all that are wanted."""
+    """Return the names of objects, from as many images as it takes to see all wanted ones."""
     folder, found = _xml_folder(leaf), set()
     for name in _lines(path)[1]:
         found |= {box.name for box in _objects(folder / f"{name}.xml")}
@@ -229,7 +230,7 @@ def _write_list(part: Part, stem: Path) -> dict[str, str]:
 
 
 def _objects(path: Path) -> list[Box]:
-    """The boxes of an XML file that are not marked as difficult."""
+    """Return the boxes of an XML file that are not marked difficult."""
     try:
         objects = ElementTree.parse(path).findall("object")
         return [
@@ -242,7 +243,7 @@ def _objects(path: Path) -> list[Box]:
 
 
 def _pruned(path: Path, stays: set[int] | None) -> bytes:
-    """An XML file without the objects that do not stay."""
+    """Return an XML file with only the objects to keep."""
     tree = ElementTree.parse(path)
     for index, each in enumerate(tree.findall("object")):
         if stays is not None and index not in stays:
@@ -251,8 +252,8 @@ def _pruned(path: Path, stays: set[int] | None) -> bytes:
 
 
 def labels_digest(leaf: Leaf) -> str | None:
-    """SHA-256 of a data set's annotations: of the file that it names and, in Pascal VOC's layout, of the XML files that
-    this one lists; None where it names none."""
+    """Return the SHA-256 of a data set's annotations: of the file that it names and, in Pascal VOC's layout, of the XML
+    files that this file lists. None if the data set names no file."""
     path = leaf.path(leaf.cfg.get("ann_file") or "")
     if not path.is_file():
         return None
@@ -264,11 +265,11 @@ def labels_digest(leaf: Leaf) -> str | None:
 
 
 def settings_digest(settings: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the files that the entries name; of a folder that of its files' digests, by name."""
-    found = {}
+    """Return the SHA-256 of the file that each entry names; for a folder, of the digests of its XML files."""
+    digests = {}
     for key, value in settings.items():
         path = Path(value)
         files = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
         parts = [digest(file.read_bytes()) for file in files]
-        found[key] = parts[0] if path.is_file() else digest("\n".join(parts).encode())
-    return found
+        digests[key] = parts[0] if path.is_file() else digest("\n".join(parts).encode())
+    return digests

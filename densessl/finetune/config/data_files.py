@@ -1,4 +1,4 @@
-"""The files that a config's data sets name: where they are, and all that is missing of them at once."""
+"""The files that a config's data sets name: find them, and report all missing ones at once."""
 
 import difflib
 import inspect
@@ -19,16 +19,16 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
 EVALUATOR_FILES = ("ann_file", "seg_prefix")
 REMOTE = re.compile(r"[a-zA-Z0-9]{2,}:")  # s3://, petrel:, http://; a single letter is a drive
-CHUNK = 1 << 20  # bytes of an annotation file read at once
+CHUNK = 1 << 20  # bytes of an annotation file to read at once
 
 
 class Leaf(NamedTuple):
-    """A data set that reads files, under whatever wraps it.
+    """A data set that reads files, inside any wrappers.
 
     Attributes:
-        key: Where the config has it: ``"train_dataloader.dataset.datasets.0"``.
+        key: Its place in the config: ``"train_dataloader.dataset.datasets.0"``.
         cfg: Its entry; changing it changes the config.
-        kind: Its class, None where the registries know none of that name.
+        kind: Its class; None if no registry has one of that name.
     """
 
     key: str
@@ -37,20 +37,20 @@ class Leaf(NamedTuple):
 
     @property
     def formats(self) -> set[str]:
-        """Names of its class and of those it derives from."""
+        """Names of its class and of the base classes."""
         return {base.__name__ for base in self.kind.__mro__} if self.kind else set()
 
     def path(self, *parts: str) -> Path:
-        """A path as MMEngine joins it: absolute parts win over ``data_root``."""
+        """Join a path as MMEngine does: absolute parts override ``data_root``."""
         return Path(os.path.join(self.cfg.get("data_root") or "", *parts))
 
     def default(self, argument: str, fallback: Any = None) -> Any:
-        """An argument's value, that of the signature where the config has none."""
+        """Return an argument's value, or the signature's default if the config has none."""
         return self.cfg[argument] if argument in self.cfg else default_of(self.kind, argument, fallback)
 
 
 class Wanted(NamedTuple):
-    """A file or folder that a config names, and what is wrong with it: "" where nothing is."""
+    """A file or folder that a config names, and what is wrong with it; "" if nothing is."""
 
     path: Path
     key: str
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
 
 
 def leaves(cfg: Config, loader: str) -> list[Leaf]:
-    """The data sets that a loader reads, in order; none where the config has no such loader."""
+    """Return the data sets that a loader reads, in order; empty if the config has no such loader."""
     node = (cfg.get(loader) or {}).get("dataset")
 
     def walk(node: Mapping[str, Any], key: str) -> Iterator[Leaf]:
@@ -75,7 +75,7 @@ def leaves(cfg: Config, loader: str) -> list[Leaf]:
 
 
 def class_of(name: Any, scope: str | None, root: Registry = DATASETS) -> type | None:
-    """The class that a config's ``type`` names in a scope; None where there is none of that name."""
+    """Return the class that a config's ``type`` names in a scope; None if there is none."""
     if not isinstance(name, str):
         return name
     with DefaultScope.overwrite_default_scope(scope or "mmengine"), root.switch_scope_and_registry(None) as registry:
@@ -83,17 +83,17 @@ def class_of(name: Any, scope: str | None, root: Registry = DATASETS) -> type | 
 
 
 def default_of(kind: type | None, argument: str, fallback: Any = None) -> Any:
-    """What an argument of a class, or of those it derives from, is by default."""
+    """Return the default of an argument in the signature of a class or its base classes."""
     for base in kind.__mro__ if kind else ():
-        found = inspect.signature(base.__init__).parameters.get(argument)
-        if found is not None and found.default is not inspect.Parameter.empty:
-            return found.default
+        parameter = inspect.signature(base.__init__).parameters.get(argument)
+        if parameter is not None and parameter.default is not inspect.Parameter.empty:
+            return parameter.default
     return fallback
 
 
 def set_data_root(cfg: Config, root: str) -> None:
-    """Put ``root`` for every ``data_root`` of a config, in place, and for the old one wherever data sets and evaluators
-    name files below it."""
+    """Replace every ``data_root`` of a config by ``root``, in place, also as the beginning of other paths in data sets
+    and evaluators."""
     roots = {leaf.cfg.get("data_root") for loader in LOADERS for leaf in leaves(cfg, loader)}
     olds = sorted({old for old in (cfg.get("data_root"), *roots) if old}, key=len, reverse=True)
 
@@ -114,13 +114,13 @@ def set_data_root(cfg: Config, root: str) -> None:
 
 
 def check_data(cfg: Config) -> None:
-    """Look for everything that the data sets and evaluators of a config name, before any of it is needed.
+    """Check all files and folders that the data sets and evaluators of a config name.
 
-    Files and folders must exist, folders of images and labels must hold something, and of each list of images the
-    first one must be there. Not looked for are remote files, and the test set of a config without validation.
+    Files and folders must exist, folders of images and labels must not be empty, and the first image of each list must
+    exist. Remote files are not checked, nor is the test set of a config without validation.
 
     Raises:
-        DataNotFound: lists all that is missing, and shows the layout that is expected.
+        DataNotFound: files are missing; the message lists them all, with the expected layout.
     """
     wanted = _by_path(_wanted(cfg))
     wrong = [each for each in wanted if each.wrong]
@@ -128,25 +128,25 @@ def check_data(cfg: Config) -> None:
         return
     roots = [leaf.cfg.get("data_root") for loader in LOADERS for leaf in leaves(cfg, loader)]
     roots = list(dict.fromkeys(os.path.abspath(root) for root in roots if root))
-    lines = [f"{len(wrong)} of the {len(wanted)} files and folders that the config names are not as they should be:"]
+    lines = [f"{len(wrong)} of the {len(wanted)} files and folders that the config names are missing or wrong:"]
     lines += [f"  {each.path}: {each.wrong} ({each.key})" for each in wrong]
     lines += ["Expected:", *_tree(wanted, roots)]
     elsewhere = _elsewhere(wrong, roots[0]) if len(roots) == 1 else None
     if elsewhere:
         lines.append(f"All of it is in {elsewhere}: did you mean --data-root {elsewhere}?")
     else:
-        lines.append("Say where the data is by --data-root DIR, which takes the place of the config's data_root.")
+        lines.append("Say where the data is with --data-root DIR, which replaces the config's data_root.")
     raise DataNotFound("\n".join(lines))
 
 
 def _by_path(wanted: Iterable[Wanted]) -> list[Wanted]:
-    """Each path once, with all the entries that name it; of what may be wrong with it the first."""
-    found: dict[Path, Wanted] = {}
+    """Merge entries of the same path: each path once, with all the keys that name it and the first problem."""
+    merged: dict[Path, Wanted] = {}
     for each in wanted:
-        old = found.get(each.path, each)
+        old = merged.get(each.path, each)
         keys = dict.fromkeys([*old.key.split(", "), each.key])
-        found[each.path] = old._replace(key=", ".join(keys), wrong=old.wrong or each.wrong)
-    return list(found.values())
+        merged[each.path] = old._replace(key=", ".join(keys), wrong=old.wrong or each.wrong)
+    return list(merged.values())
 
 
 def _wanted(cfg: Config) -> Iterator[Wanted]:
@@ -184,7 +184,7 @@ def _of_leaf(leaf: Leaf) -> Iterator[Wanted]:
     places = {key: _place(leaf.path(*parts), f"{leaf.key}.{key}", suffixes.get(key)) for key, parts in folders.items()}
     yield from places.values()
     if first is not None:
-        # A file name in COCO's format is that of an image, but in the panoptic kind may be that of a map.
+        # In COCO's format, a file name is an image's; in the panoptic format it may be a map's.
         alike = {key: place.path / (first + suffixes.get(key, "")) for key, place in places.items() if not place.wrong}
         absent = {key: path for key, path in alike.items() if not path.is_file()}
         if suffixes or len(absent) == len(alike):
@@ -193,7 +193,7 @@ def _of_leaf(leaf: Leaf) -> Iterator[Wanted]:
 
 
 def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True) -> Wanted:
-    """What is wrong with a file or a folder, which must hold a file: with that ending, if it is given."""
+    """Check a file, or a folder, which must hold a file, with the given suffix if there is one."""
     if not path.exists():
         near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
         return Wanted(path, key, f"missing; there is {near[0]}" if near else "missing", folder)
@@ -208,7 +208,7 @@ def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True)
 
 
 def _first_of(listed: Path | None, leaf: Leaf) -> str | None:
-    """The first image that a file of annotations lists; None where it does not tell in a way known here."""
+    """Return the first image that an annotation file lists; None if its format is unknown."""
     if listed is None or not listed.is_file():
         return None
     if listed.suffix == ".txt" and leaf.formats & {"XMLDataset", "BaseSegDataset"}:
@@ -220,19 +220,19 @@ def _first_of(listed: Path | None, leaf: Leaf) -> str | None:
 
 
 def _first_match(path: Path, pattern: re.Pattern[bytes]) -> str | None:
-    """The JSON string of the first match in a file, which may be of hundreds of megabytes and is not parsed."""
+    """Return the JSON string of the first match in a file, without parsing the file, which may be very large."""
     before = b""
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
-            found = pattern.search(before + chunk)
-            if found:
-                return json.loads(found[1])
+            match = pattern.search(before + chunk)
+            if match:
+                return json.loads(match[1])
             before = chunk[-4096:]
     return None
 
 
 def _tree(wanted: Iterable[Wanted], roots: list[str]) -> list[str]:
-    """The layout as an indented tree for each root, folders with a slash, with a note at what is wrong."""
+    """Return the layout as an indented tree for each root, folders with a slash, with a note at each problem."""
     lines, rest = [], {os.path.abspath(each.path): each for each in wanted}
     for root in [*roots, "/"]:
         inside = {path: each for path, each in rest.items() if Path(path).is_relative_to(root) and path != root}
@@ -252,7 +252,7 @@ def _tree(wanted: Iterable[Wanted], roots: list[str]) -> list[str]:
 
 
 def _elsewhere(wrong: Iterable[Wanted], root: str) -> str | None:
-    """The folder above or one below ``root`` in which everything that is missing is."""
+    """Return the parent or a subfolder of ``root`` that has everything that is missing; None if there is none."""
     inside = [Path(os.path.abspath(each.path)) for each in wrong]
     if not all(path.is_relative_to(root) for path in inside):
         return None

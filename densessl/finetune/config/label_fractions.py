@@ -1,16 +1,17 @@
-"""A part of a train set's labels: the same part wherever and whenever it is chosen.
+"""Choose a part of a train set's labels reproducibly.
 
     10%         a tenth of the images with all their labels: floor(share * images), at least one, as the published
                 fractions of COCO (Sohn et al., arXiv 2005.04757; MMDetection's tools/misc/split_coco.py)
-    100-images  so many images
-    30-shot     so many boxes of every class. As in few-shot detection (TFA, Wang et al., arXiv 2003.06957), the other
-                boxes of a chosen image, of this class or another, are not labelled: they are background
+    100-images  that many images
+    30-shot     that many boxes of every class. As in few-shot detection (TFA, Wang et al., arXiv 2003.06957), all other
+                boxes of a chosen image are unlabelled: they count as background
 
-Images are ranked by a hash of the seed and their name, and the first are taken. So of one seed a smaller part lies in
-every larger one, and neither the order in the file, nor the platform, nor a library's random numbers matter. For shots
-each class has a ranking of its own, and the boxes of an image are ranked by a hash of their coordinates. Unlike in
-TFA's sampling, images with many boxes are not passed over, and an image with several chosen boxes is trained on once,
-with all of them. Crowds and boxes marked as difficult, which MMDetection does not train on, are no shots and go.
+Images are ranked by a hash of the seed and their name, and the first ones are taken. For one seed, a smaller part is
+therefore a subset of every larger one, and neither the order in the file, nor the platform, nor a library's random
+numbers matter. For shots, each class has its own ranking, and the boxes of an image are ranked by a hash of their
+coordinates. Unlike TFA's sampling, this does not skip images with many boxes, and trains once on an image with several
+chosen boxes, with all of them. Crowds and boxes marked difficult, which MMDetection does not train on, are never chosen
+and are removed.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ Image = tuple[int, str]  # number of its annotation file, and its name there
 
 
 class Spec(NamedTuple):
-    """How much; ``form`` is one of ``FORMS``. Of a share the amount is up to 100."""
+    """The size of a part; ``form`` is one of ``FORMS``. The amount of a share is a percentage, up to 100."""
 
     form: str
     amount: Fraction
@@ -46,15 +47,15 @@ class Spec(NamedTuple):
 
 
 def parse_labels(text: str) -> Spec:
-    """``"10%"``, ``"30-shot"`` or ``"100-images"``.
+    """Parse ``"10%"``, ``"30-shot"`` or ``"100-images"``.
 
     Raises:
-        SettingError: Another form, or an amount out of range; the message has the nearest.
+        SettingError: The form is unknown, or the amount out of range; the message names the nearest valid text.
     """
     for form, pattern in FORMS.items():
-        found = re.fullmatch(pattern, text)
-        if found and 0 < Fraction(found[1]) <= (100 if form == "%" else math.inf):
-            return Spec(form, Fraction(found[1]))
+        match = re.fullmatch(pattern, text)
+        if match and 0 < Fraction(match[1]) <= (100 if form == "%" else math.inf):
+            return Spec(form, Fraction(match[1]))
     number = (re.findall(r"\d+(?:\.\d+)?", text) or ["10"])[0]
     share, whole = float(number) if 0 < float(number) <= 100 else 100, max(1, int(float(number)))
     raise SettingError(
@@ -64,29 +65,29 @@ def parse_labels(text: str) -> Spec:
 
 
 def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[str]:
-    """Let the train set of ``cfg`` have a part of its labels, in place.
+    """Restrict the train set of ``cfg`` to a part of its labels, in place.
 
-    Written to ``folder`` are the annotation files of the part, one for each that the train set has, and
-    ``SPEC-seedSEED.json`` with their names and SHA-256, specification, seed, and numbers of images and of boxes of each
-    class. Of several data sets, such as VOC07+12, it is a part of the union.
+    ``folder`` receives an annotation file of the part for each one of the train set, and ``SPEC-seedSEED.json`` with
+    their names and SHA-256, the specification, the seed, and the numbers of images and of boxes of each class. For
+    several data sets, such as VOC07+12, the part is taken from the union.
 
     Returns:
         Lines for the log.
 
     Raises:
-        SettingError: ``text`` is not understood; there are fewer images than asked for; the train set is of a kind
-            whose labels are not in one file, or has no boxes to count shots of.
+        SettingError: ``text`` is invalid, there are too few images, the train set's labels are not in one file, or it
+            has no boxes to count shots of.
     """
     spec, folder = parse_labels(text), Path(folder).absolute()
-    found: dict[Path, list[Leaf]] = {}
+    groups: dict[Path, list[Leaf]] = {}
     for leaf in leaves(cfg, "train_dataloader"):
-        found.setdefault(leaf.path(leaf.cfg.get("ann_file") or ""), []).append(leaf)
-    files = [read_labels(group[0]) for group in found.values()]
+        groups.setdefault(leaf.path(leaf.cfg.get("ann_file") or ""), []).append(leaf)
+    files = [read_labels(group[0]) for group in groups.values()]
     if spec.form == "-shot" and not all(file.classes for file in files):
         raise SettingError(f"--labels: found {spec}, but {files[0].source} lists no boxes; say N% or N-images")
     chosen = choose(spec, seed, [file.images for file in files])
     tail, boxes, records = f"{str(spec).replace('%', 'percent')}-seed{seed}", Counter(), []
-    for number, (file, group) in enumerate(zip(files, found.values())):
+    for number, (file, group) in enumerate(zip(files, groups.values())):
         part = {name: stays for (owner, name), stays in chosen.items() if owner == number}
         twin = f"_{number}" if [other.stem for other in files].count(file.stem) > 1 else ""
         settings = file.write(part, folder / f"{file.stem}{twin}.{tail}")
@@ -110,18 +111,20 @@ def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[st
 
 
 def rank(images: Iterable[Image], seed: int, name: str = "") -> list[Image]:
-    """Images in the order of the SHA-256 of ``SEED|NAME|IMAGE``; where names are equal, in that of their files."""
+    """Sort images by the SHA-256 of ``SEED|NAME|IMAGE``; images of equal names by their files."""
     return sorted(images, key=lambda image: (_hash(seed, name, image[1]), image))
 
 
 def choose(spec: Spec, seed: int, files: Sequence[Mapping[str, Sequence[Box]]]) -> dict[Image, set[int] | None]:
-    """The images of a part in their order, with the indices of the boxes that stay; None where all labels do.
+    """Choose the images of a part, in order, with the indices of the boxes to keep; None keeps all labels. If a class
+    has fewer boxes than shots, all are kept.
 
     Args:
-        files: Of each annotation file the boxes by image, see :class:`densessl.finetune.config.annotations.LabelFile`.
+        files: Boxes by image for each annotation file, see
+            :class:`densessl.finetune.config.annotations.LabelFile`.
 
     Raises:
-        SettingError: There are fewer images than asked for. Of a class with fewer boxes than shots, all are taken.
+        SettingError: There are fewer images than requested.
     """
     order = rank(((number, name) for number, file in enumerate(files) for name in file), seed)
     if spec.form == "-shot":
@@ -137,17 +140,17 @@ def choose(spec: Spec, seed: int, files: Sequence[Mapping[str, Sequence[Box]]]) 
 
 
 def _by_class(files: Sequence[Mapping[str, Sequence[Box]]]) -> dict[str, dict[Image, list[Box]]]:
-    """For each class its boxes, by the images that have some."""
-    found: dict[str, dict[Image, list[Box]]] = {}
+    """Group boxes by class and image."""
+    groups: dict[str, dict[Image, list[Box]]] = {}
     for number, file in enumerate(files):
         for image, boxes in file.items():
             for box in boxes:
-                found.setdefault(box.name, {}).setdefault((number, image), []).append(box)
-    return found
+                groups.setdefault(box.name, {}).setdefault((number, image), []).append(box)
+    return groups
 
 
 def _in_order(name: str, owners: Mapping[Image, Sequence[Box]], seed: int) -> list[tuple[Image, Box]]:
-    """The boxes of a class in the order in which they are shots."""
+    """Return the boxes of a class in the order in which they are chosen as shots."""
 
     def key(box: Box) -> tuple[bytes, int]:
         return _hash(seed, name, box.identity), box.index

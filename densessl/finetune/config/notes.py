@@ -1,4 +1,4 @@
-"""What is worth saying of a config before it trains: nothing that is wrong, but what often is not meant."""
+"""Notes on a config before it trains: settings that are valid but often unintended."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,36 +10,36 @@ from mmengine.registry import MODELS
 from densessl.finetune.config.annotations import classes_of
 from densessl.finetune.config.data_files import class_of, default_of, leaves
 
-NOTE = "note: "  # how the lines begin; a comparison repeats them beside its results
-# Settings of a ResNet that keep something from learning: what they are then, and what lets it learn.
+NOTE = "note: "  # prefix of the lines; a comparison repeats them beside its results
+# Settings of a ResNet that freeze something: the freezing values, and the value that trains everything.
 FREEZING = {"frozen_stages": (range(5), -1), "norm_eval": ([True], False), "norm_cfg.requires_grad": ([False], True)}
 
 
 def notes(cfg: Config, init: str | None, launcher: str) -> list[str]:
-    """Lines for the log, each of which begins with :data:`NOTE`.
+    """Return lines for the log, each of which begins with :data:`NOTE`.
 
     Args:
-        init, launcher: Of the command line.
+        init, launcher: See :class:`densessl.run_settings.RunSettings`.
     """
-    found = [*_frozen(cfg, init), *_batch(cfg, launcher), *_numbers_of_classes(cfg)]
-    return [f"{NOTE}{line}" for line in found]
+    lines = [*_frozen(cfg, init), *_batch(cfg, launcher), *_numbers_of_classes(cfg)]
+    return [f"{NOTE}{line}" for line in lines]
 
 
 def _frozen(cfg: Config, init: str | None) -> Iterator[str]:
-    """What of the backbone stays as it starts, which stock configs mean for weights of supervised training."""
+    """Note what the config freezes in the backbone; stock configs do so for supervised weights."""
     backbone = cfg.model.get("backbone") or {}
     kind = class_of(backbone.get("type"), cfg.get("default_scope"), MODELS)
-    found = {}
+    frozen = {}
     for key, (freezing, _) in FREEZING.items():
         name, _, inner = key.partition(".")
         setting = backbone.get(name, default_of(kind, name))
         setting = setting.get(inner) if inner and isinstance(setting, Mapping) else setting
         if not isinstance(setting, Mapping) and setting in freezing:
-            found[key] = setting
-    if init is not None and found:
-        weights = "at random numbers" if init == "none" else f"as in {init}"
-        options = " ".join(f"model.backbone.{key}={FREEZING[key][1]}" for key in found)
-        settings = ", ".join(f"{key}={setting}" for key, setting in found.items())
+            frozen[key] = setting
+    if init is not None and frozen:
+        weights = "at their random initial values" if init == "none" else f"as in {init}"
+        options = " ".join(f"model.backbone.{key}={FREEZING[key][1]}" for key in frozen)
+        settings = ", ".join(f"{key}={setting}" for key, setting in frozen.items())
         yield (
             f"model.backbone has {settings}, which keeps layers or statistics {weights}; "
             f"all of it learns with --cfg-options {options}"
@@ -47,7 +47,7 @@ def _frozen(cfg: Config, init: str | None) -> Iterator[str]:
 
 
 def _batch(cfg: Config, launcher: str) -> Iterator[str]:
-    """Whether the learning rate is for another number of images a step."""
+    """Note a learning rate that is meant for another number of images per step."""
     scaling, wrapper = cfg.get("auto_scale_lr") or {}, cfg.get("optim_wrapper") or {}
     base, batch = scaling.get("base_batch_size"), cfg.train_dataloader.get("batch_size")
     if not (base and batch) or scaling.get("enable") or launcher == "slurm":
@@ -67,7 +67,7 @@ def _batch(cfg: Config, launcher: str) -> Iterator[str]:
 
 
 def _numbers_of_classes(cfg: Config) -> Iterator[str]:
-    """Heads with another number of classes than the train set."""
+    """Note heads with another number of classes than the train set."""
     sizes = {len(classes_of(leaf)) for leaf in leaves(cfg, "train_dataloader")}
     if len(sizes) == 1 and (size := sizes.pop()):
         for key, number in _heads(cfg.model, "model"):
@@ -76,7 +76,7 @@ def _numbers_of_classes(cfg: Config) -> Iterator[str]:
 
 
 def _heads(node: Any, key: str) -> Iterator[tuple[str, int]]:
-    """The entries ``num_classes`` of all heads, by their places in the config."""
+    """Yield the ``num_classes`` of all heads, by their keys in the config."""
     items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
     for name, value in items:
         if name == "num_classes" and isinstance(value, int) and "head" in key:

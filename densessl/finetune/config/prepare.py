@@ -1,5 +1,4 @@
-"""What the command line changes in the config of a detector or a segmentor: where its data is, what it starts from, how
-many labels it sees, and how long it trains."""
+"""Apply the settings of a run to the config of a detector or segmentor: data, initial weights, labels and length."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,26 +19,26 @@ HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
 
 
 def change_config(cfg: Config, settings: RunSettings) -> None:
-    """Change the config of a detector or segmentor, in place, by the settings that need no data.
+    """Apply the settings that need no data to the config of a detector or segmentor, in place.
 
     Raises:
-        SettingError: A setting does not go with this config or another setting, or the file of ``init`` is damaged.
-        FileMissing, UnsafeCheckpointError: Of ``init``, see :func:`densessl.weights.read.open_init`.
+        SettingError: A setting does not fit this config or another setting, or the file of ``init`` is damaged.
+        FileMissing, UnsafeCheckpointError: The file of ``init``, see :func:`densessl.weights.read.open_init`.
     """
-    for word, value in {
+    for option, value in {
         "--demo": settings.demo,
         "--regions": settings.regions,
         "--epochs": settings.epochs,
         "--batch-size auto": settings.batch_size == "auto",
     }.items():
         if value:
-            raise SettingError(f"{word} is for pretraining configs; {settings.config} has neither `views` nor `view`")
+            raise SettingError(f"{option} is for pretraining configs; {settings.config} has neither `views` nor `view`")
     if settings.evaluations is not None and settings.steps is None:
         raise SettingError("--evaluations needs --steps N; without it train_cfg.val_interval says when to evaluate")
     if settings.labels_seed is not None and settings.labels is None:
         raise SettingError("--labels-seed needs --labels; --seed is the seed of the run")
     if settings.labels is not None:
-        parse_labels(settings.labels)  # a typo is told before files are read
+        parse_labels(settings.labels)  # report a typo before reading files
     if settings.data_root:
         set_data_root(cfg, settings.data_root)
     if settings.batch_size is not None:
@@ -52,10 +51,9 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
 
 
 def read_data(cfg: Config, settings: RunSettings) -> list[str]:
-    """Change ``cfg``, in place, by the settings that need its data, once all of it has been looked for: ``steps`` and
-    ``labels``.
+    """Check that all data exists, and apply the settings that need it, ``steps`` and ``labels``, to ``cfg``, in place.
 
-    The length of a schedule is that of all labels, however few are chosen: so the schedules of all fractions are equal.
+    An epoch counts as that of all labels, however few are chosen, so that all fractions have the same schedule.
 
     Returns:
         Lines for the log.
@@ -81,11 +79,11 @@ def read_data(cfg: Config, settings: RunSettings) -> list[str]:
 
 
 def set_init(cfg: Config, file: str) -> None:
-    """Let training start from a file, or from random numbers (``"none"``), in place.
+    """Make training start from a file, or from random weights (``"none"``), in place.
 
-    The first of the config's loading hooks gets the file, others are left out; without any, one is added. For a file
-    with a whole detector it is a LoadDetectorHook. Nothing else is loaded: ``init_cfg`` with weights, the older
-    ``pretrained`` and ``load_from`` become None.
+    The first loading hook of the config gets the file, and other loading hooks are removed; if there is none, one is
+    added. For a file with a whole detector it is a LoadDetectorHook. Nothing else is loaded: ``init_cfg`` with weights,
+    the older ``pretrained``, and ``load_from`` become None.
     """
     kind = "LoadDetectorHook" if file != NONE and _has_detector(open_init(file)) else "LoadBackboneHook"
     hooks = list(cfg.get("custom_hooks") or [])
@@ -95,7 +93,7 @@ def set_init(cfg: Config, file: str) -> None:
     if file == NONE:
         kind = given or kind
     elif given != kind:
-        hook = {}  # settings of another hook
+        hook = {}  # its settings are for the other kind of hook
     hook.update(type=f"densessl.{kind}", checkpoint=None if file == NONE else file)
     at = places[0] if places else len(hooks)
     cfg.custom_hooks = [*hooks[:at], hook, *(each for i, each in enumerate(hooks[at:], at) if i not in places)]
@@ -108,13 +106,13 @@ def set_init(cfg: Config, file: str) -> None:
 
 
 def _has_detector(opened: Opened) -> bool:
-    """Whether a file has a whole detector that was pretrained here, or converted: its ``meta`` says so."""
+    """Whether a file has a whole detector that densessl pretrained or converted, according to its ``meta``."""
     described = opened.meta.get("densessl")
     return "detector" in opened.meta or (isinstance(described, Mapping) and "detector" in described)
 
 
 def _dicts(node: Any) -> Iterator[dict[str, Any]]:
-    """A config's entry and all dicts in it."""
+    """Yield a config's entry and all dicts in it."""
     if isinstance(node, Mapping):
         yield node
         node = node.values()

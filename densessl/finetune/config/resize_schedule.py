@@ -1,7 +1,7 @@
-"""Any schedule of MMEngine in a given number of optimiser steps: shorter or longer, of the same shape.
+"""Resize any MMEngine schedule to a given number of optimiser steps, with the same shape.
 
-What is compared on few labels is compared at equal steps, so the loop becomes one of iterations and everything that has
-a place in the schedule keeps its share of it: milestones, warm-ups, and where each scheduler begins and ends.
+Comparisons on few labels use equal numbers of steps, so the loop counts iterations, and milestones, warm-ups, and the
+begin and end of each scheduler keep their share of the schedule.
 """
 
 import copy
@@ -18,32 +18,34 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from densessl.errors import SettingError
 
-# Schedulers of MMEngine and MMDetection, without their ending: …LR, …Momentum, …ParamScheduler.
-RAMPS = ("Linear", "Constant", "QuadraticWarmup")  # need two steps to get from where they start to where they end
-LENGTHS = {"CosineAnnealing": "T_max", "OneCycle": "total_steps"}  # what is as long as the scheduler unless given
+# Schedulers of MMEngine and MMDetection, without their suffix: …LR, …Momentum, …ParamScheduler.
+RAMPS = ("Linear", "Constant", "QuadraticWarmup")  # need at least two steps to reach their end
+# the argument that defaults to the scheduler's length
+LENGTHS = {"CosineAnnealing": "T_max", "OneCycle": "total_steps"}
 OTHERS = ("MultiStep", "Step", "Exponential", "Poly", "CosineRestart")
 
 
 def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int | None = None) -> str:
-    """Make ``cfg`` train for so many optimiser steps, in place.
+    """Make ``cfg`` train for ``steps`` optimiser steps, in place.
 
-    A place p of the old schedule, of T iterations, becomes step ``round(p / T * steps)``, times the iterations that are
-    accumulated into a step. Schedulers by epoch become schedulers by iteration, as ``convert_to_iter_based`` makes
-    them: what was a staircase of epochs becomes the line through its left corners. Ramps (warm-ups) take at least two
-    steps, the least in which MMEngine's reach their end; what begins where such a ramp ended still does.
+    Iteration p of the old schedule, of T iterations, becomes step ``round(p / T * steps)``, times the number of
+    accumulated iterations per step. Schedulers by epoch become schedulers by iteration, as with
+    ``convert_to_iter_based``: a staircase of epochs becomes the line through its left corners. Ramps (warm-ups) take at
+    least two steps, the fewest in which MMEngine's reach their end; schedulers that began at the end of such a ramp
+    still do.
 
-    Validation takes place ``evaluations`` times, at equal distances, the last time at the end. A checkpoint is written
-    at the end only. Logs count iterations. The sampler of the train set becomes endless.
+    Validation runs ``evaluations`` times, evenly spread, the last time at the end. A checkpoint is written at the end
+    only. Logs count iterations. The sampler of the train set becomes infinite.
 
     Args:
-        epoch_length: Iterations of an epoch before the change; where it matters (warm-up in iterations, the rest in
-            epochs) and is not given, the train set is built and counted.
+        epoch_length: Iterations of an epoch before the change. If None, and if it matters (warm-up in iterations, the
+            rest in epochs), the train set is built to count them.
 
     Returns:
         A line for the log.
 
     Raises:
-        SettingError: A number is out of range; or the config has a scheduler or a hook that cannot be resized.
+        SettingError: A number is out of range, or the config has a scheduler or hook that cannot be resized.
     """
     if steps < 1:
         raise SettingError(f"--steps: found {steps}, expected at least 1")
@@ -58,10 +60,10 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
     epochs, total = _length(cfg.train_cfg)
     schedulers = list(_schedulers(cfg.get("param_scheduler")))
     for each in schedulers:
-        _kind(each)  # before anything is built
+        _kind(each)  # refuse unknown ones before anything is built
     if any(bool(each.get("by_epoch", True)) != epochs for each in schedulers):
         epoch_length = epoch_length or iters_per_epoch(cfg)
-    unit = epoch_length or 1  # where all count in the same unit, the unit does not matter
+    unit = epoch_length or 1  # if all count in the same unit, the unit does not matter
     total *= unit if epochs else 1
     _resize(schedulers, Fraction(iters, total), total, unit)
     cfg.train_cfg = _loop(iters, [accumulated * round(n * steps / evaluations) for n in range(1, evaluations + 1)])
@@ -77,31 +79,32 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
 
 
 def iters_per_epoch(cfg: Config) -> int:
-    """Iterations of an epoch of the config's train set, which is built for it, on all processes of the launcher."""
+    """Return the iterations per epoch of the config's train set over all processes of the launcher. Builds the train
+    set."""
     loader = cfg.train_dataloader
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
         images = len(DATASETS.build(copy.deepcopy(loader.dataset)))
-    # The runner starts the process group later than the config is needed.
+    # The process group is not running yet, so its size comes from the environment.
     variable = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}.get(cfg.get("launcher", "none"), "")
     batch = loader.get("batch_size") or loader.batch_sampler.batch_size
     return max(1, math.ceil(images / (batch * int(os.environ.get(variable, 1)))))
 
 
 def _length(loop: Mapping[str, Any]) -> tuple[bool, int]:
-    """Whether a train loop counts epochs, and how many, or how many iterations."""
+    """Return whether a train loop counts epochs, and its number of epochs or iterations."""
     kind = bare_name(loop.get("type", "EpochBasedTrainLoop" if loop.get("by_epoch", True) else "IterBasedTrainLoop"))
     if kind not in ("EpochBasedTrainLoop", "IterBasedTrainLoop"):
         raise SettingError(
             f"--steps: train_cfg.type is {kind}, expected EpochBasedTrainLoop or IterBasedTrainLoop; "
-            "set its length in its own words by --cfg-options"
+            "set its own settings for the length with --set"
         )
     epochs = kind == "EpochBasedTrainLoop"
     return epochs, int(loop["max_epochs" if epochs else "max_iters"])
 
 
 def _loop(iters: int, points: list[int]) -> dict[str, Any]:
-    """A loop by iterations that validates at those points. Between two of them the interval is the later point itself,
-    which divides no other number up to it: so they may lie at any distance."""
+    """Return a loop by iterations that validates at the given points, at any distances. Between two points, the
+    interval is the later point itself, because no smaller number is a multiple of it."""
     loop = dict(type="IterBasedTrainLoop", max_iters=iters, val_interval=points[0])
     if points != [points[0] * (i + 1) for i in range(len(points))]:
         loop["dynamic_intervals"] = [(before + 2, point) for before, point in itertools.pairwise(points)]
@@ -109,7 +112,7 @@ def _loop(iters: int, points: list[int]) -> dict[str, Any]:
 
 
 def _schedulers(node: Any) -> Iterator[dict[str, Any]]:
-    """The schedulers of ``param_scheduler``: one, a list, or for each of several optimisers one or a list."""
+    """Yield the schedulers of ``param_scheduler``: one, a list, or one or a list for each of several optimisers."""
     if isinstance(node, Mapping):
         yield from [node] if "type" in node else (each for part in node.values() for each in _schedulers(part))
     elif node is not None:
@@ -117,7 +120,7 @@ def _schedulers(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _resize(schedulers: list[dict[str, Any]], scale: Fraction, total: int, unit: int) -> None:
-    """Scale schedulers in place; ``total`` is the length of the schedule in iterations, ``unit`` that of an epoch."""
+    """Scale schedulers in place; ``total`` is the schedule's length in iterations, ``unit`` that of an epoch."""
     spans = []
     for each in schedulers:
         own = unit if each.get("by_epoch", True) else 1
@@ -140,7 +143,7 @@ def _resize(schedulers: list[dict[str, Any]], scale: Fraction, total: int, unit:
 
 
 def _resize_one(each: dict[str, Any], begin: int, end: int, unit: int, at: Callable[[float], int]) -> None:
-    """Scale what a scheduler counts from its own begin, in its own unit."""
+    """Scale the settings that a scheduler counts from its own begin, in its own unit."""
 
     def after(places: Iterable[float]) -> list[int]:
         return [max(1, at(begin + place * unit) - at(begin)) for place in places]
@@ -148,7 +151,7 @@ def _resize_one(each: dict[str, Any], begin: int, end: int, unit: int, at: Calla
     kind = _kind(each)
     if kind == "MultiStep":
         each["milestones"] = after(each["milestones"])
-    elif kind == "Step":  # rounded, a step size would drift away from its multiples: they are named instead
+    elif kind == "Step":  # multiples of a rounded step size would drift, so list them as milestones
         size = each.pop("step_size")
         each["milestones"] = after(range(size, -(-(end - begin) // unit), size))
         each["type"] = each["type"] if isinstance(each["type"], str) else each["type"].__name__
@@ -172,12 +175,12 @@ def _kind(scheduler: Mapping[str, Any]) -> str:
 
 
 def bare_name(kind: Any) -> str:
-    """The bare name of a type, which may be a class or have a scope."""
+    """Return the bare name of a type, which may be a class or have a scope."""
     return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def _count_iterations(cfg: Config, iters: int) -> None:
-    """Logs by iteration, and one checkpoint, of the end."""
+    """Make logs count iterations, and keep one checkpoint, at the end."""
     cfg.log_processor = {**(cfg.get("log_processor") or dict(type="LogProcessor", window_size=50)), "by_epoch": False}
     hooks = dict(cfg.get("default_hooks") or {})
     hooks["logger"] = {"type": "LoggerHook", **(hooks.get("logger") or {}), "log_metric_by_epoch": False}
@@ -188,11 +191,11 @@ def _count_iterations(cfg: Config, iters: int) -> None:
 
 
 def _refuse_epochs(cfg: Config) -> None:
-    """Raise where a hook waits for an epoch: in a loop by iterations there is only one, and it would never act."""
+    """Raise if a hook waits for an epoch: a loop by iterations has only one, so the hook would never act."""
     for number, hook in enumerate(cfg.get("custom_hooks") or []):
         waits = {k: v for k, v in hook.items() if "epoch" in k and not isinstance(v, bool) and v}
         if waits:
             raise SettingError(
-                f"--steps: custom_hooks.{number}, {bare_name(hook['type'])}, counts epochs ({waits}), which a run of "
-                "steps has none of; remove it from the config, or leave --steps away"
+                f"--steps: custom_hooks.{number}, {bare_name(hook['type'])}, counts epochs ({waits}), but a run of "
+                "--steps has none; remove the hook from the config, or omit --steps"
             )
