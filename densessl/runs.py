@@ -18,7 +18,8 @@ from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
 from densessl.preflight import check_folder, check_inputs
 from densessl.run_settings import RunSettings
-from densessl.settings import require
+from densessl.settings import explain, origins_of, require
+from densessl.settings.origins import overridden
 from densessl.weights.read import NONE, open_init
 
 
@@ -53,6 +54,32 @@ def run_config(settings: RunSettings) -> Config:
         wrapper = cfg.get("model_wrapper_cfg") or dict(type="mmengine.MMDistributedDataParallel")
         cfg.model_wrapper_cfg = dict(wrapper, device_ids=None)  # MMEngine's default is the local GPU
     return cfg
+
+
+# Where the config has what a setting changes.
+PLACES = {
+    "data_root": "train_dataloader.dataset",
+    "work_dir": "work_dir",
+    "seed": "randomness.seed",
+    "batch_size": "train_dataloader.batch_size",
+    "epochs": "train_cfg.max_epochs",
+    "init": "default_hooks.init",
+    "regions": "regions.path",
+    "resume": "resume",
+}
+
+
+def explain_run(settings: RunSettings) -> str:
+    """Every setting of a run on a line: value, where it comes from, and what it means; no data is looked for.
+
+    Raises:
+        DensesslError: as :func:`run_config`.
+    """
+    cfg = run_config(settings)
+    given = [place for name, place in PLACES.items() if getattr(settings, name)]
+    demo = dict(cfg.get("demo") or {}) if settings.demo else {}
+    origins = overridden(origins_of(settings.config), demo, "--demo")
+    return explain(cfg, overridden(origins, [*given, *settings.options], "command line"))
 
 
 def build_run(settings: RunSettings) -> DenseRunner:

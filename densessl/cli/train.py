@@ -7,7 +7,7 @@ from dataclasses import fields
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.cli.options import Options
 from densessl.run_settings import RunSettings
-from densessl.runs import build_run
+from densessl.runs import build_run, explain_run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change entries of the config: train_dataloader.num_workers=8 'views.*.size=160'",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="print every setting of the run, its value, where it comes from and what it means; train nothing",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     add_debug(parser)
     return parser
@@ -110,4 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    build_run(_settings(args)).train()
+    settings = _settings(args)
+    if args.explain:
+        print(explain_run(settings))
+    else:
+        build_run(settings).train()
