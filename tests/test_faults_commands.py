@@ -66,7 +66,7 @@ LOOK = """
     look matching text.pth out.png | text.pth is not a readable checkpoint
     look matching cut.pth out.png | cut.pth is not a readable checkpoint
     look matching unknown.pth out.png | unknown.pth: meta\\['densessl'\\]\\['backbone'\\] is missing
-    look matching liar.pth out.png | liar.pth tells of a network that cannot be built, or that its weights are not of
+    look matching liar.pth out.png | liar.pth describes a network that cannot be built, or that its weights do not fit
     look matching ours.pth out.xyz | out.xyz: expected a name that ends as pictures do
     look matching ours.pth nowhere/out.png | there is no folder nowhere
     look matching ours.pth out.png --size 32 | --size: expected 2 arguments
@@ -114,7 +114,7 @@ EXPORT = """
     export ours.pth out --to mmdet-detector | ours.pth holds no pretrained detector
     export ours.pth photos | photos: is a folder, expected a file
     export ours.pth a_file/out.pth | a_file: is a file, expected a folder
-    export liar.pth out.onnx --to onnx | tells of a network that cannot be built, or that its weights are not of
+    export liar.pth out.onnx --to onnx | describes a network that cannot be built, or that its weights do not fit
     export unknown.pth out.onnx --to onnx | the checkpoint does not tell eps
     convert | the following arguments are required: checkpoint, out
     convert nowhere.pth out.pth | no checkpoint nowhere.pth

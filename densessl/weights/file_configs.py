@@ -13,9 +13,11 @@ Everything else must be plain data (numbers, words, lists and dicts), under argu
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from keyword import iskeyword
 from typing import Any
 
 import mmengine.registry as mmengine
@@ -33,7 +35,13 @@ MOST = 5000  # most entries in all
 WORD = re.compile(r"[A-Za-z0-9_ -]{0,64}")
 # Names of arguments that may make a class load a file: Swin's `pretrained`, a distilling detector's `teacher_config`.
 # Numbers under such names are sizes (`pretrain_img_size`).
-LOADS = re.compile(r"(pretrain|checkpoint|ckpt|teacher|language_model|cache|file|path|dir|url|root|config)")
+LOADS = re.compile(r"(pretrain|checkpoint|ckpt|teacher|lang(uage)?_model|cache|file|path|dir|url|root|config|weights)")
+# Registered classes that load what an argument of another name tells, or evaluate it, by the names of the classes.
+LOADERS = ("PretrainedInit", "BertModel", "Detectron2Wrapper", "CameraMotionCompensation")
+# Of ASCII letters only: Python reads other letters of a name in a config as their nearest ASCII ones.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+# What a class is registered as; a config's place determines which one is expected.
+MODEL, UTILITY, INITIALISER = "a model's class", "a utility of detectors", "an initialiser"
 
 
 def stock_name(name: Any, source: str) -> str:
@@ -65,6 +73,7 @@ def checked(config: Any, source: str, key: str = "", scope: str = SCOPE) -> dict
     """
     if not isinstance(config, Mapping) or "type" not in config:
         raise _refusal(source, key, config, "a dict with a 'type'")
+    _expect(config["type"], (MODEL,), source, key, scope)
     return _copy(config, source, key, scope)
 
 
@@ -87,7 +96,7 @@ def checked_options(
     copied = {}
     for name, value in options.items():
         here = f"{key}[{_shown(name)}]"
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", name):
+        if not isinstance(name, str) or not all(map(_is_name, name.split("."))):
             raise _refusal(source, here, name, "a dotted name of an argument")
         *path, last = name.split(".")
         node = model
@@ -96,6 +105,7 @@ def checked_options(
         if not isinstance(node, Mapping):
             raise _refusal(source, here, name, "an entry of the detector's config")
         copied[name] = _entry(last, value, source, here, scope)
+        _expect_as_before(last, value, node, source, here, scope)
         if last != "type" and last not in node:
             changed = options.get(".".join([*path, "type"]), node.get("type"))
             _check_arguments([last], changed, source, here, scope)
@@ -114,11 +124,12 @@ def _entry(name: Any, value: Any, source: str, key: str, scope: str, depth: int 
     """Check an argument, by its name and its value."""
     if depth > DEEPEST:
         raise _refusal(source, key, "…", f"at most {DEEPEST} dicts and lists in each other")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w{0,63}", name):
+    if not _is_name(name):
         raise _refusal(source, key, name, "an argument's name")
     if name == "type":
         return _known(value, source, key, scope)
-    if LOADS.search(name.lower()) and not _of_numbers(value):
+    fetches = value is True and "pretrained" in name.lower()
+    if LOADS.search(name.lower()) and (fetches or not _of_numbers(value)):
         raise _refusal(source, key, value, "no file to load, or None")
     return _value(value, source, key, scope, depth)
 
@@ -138,6 +149,11 @@ def _value(value: Any, source: str, key: str, scope: str, depth: int) -> Any:
             _check_arguments(plain.keys() - {"type"}, plain["type"], source, key, scope)
         return plain
     raise _refusal(source, key, value, "plain data: a number, a word, a list or a dict")
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a name can be that of an argument, and stands in Python code as it is."""
+    return isinstance(name, str) and NAME.fullmatch(name) is not None and not iskeyword(name)
 
 
 def _of_numbers(value: Any) -> bool:
@@ -182,6 +198,31 @@ def _find(name: str, scope: str) -> Any:
     return next((registry.module_dict[rest] for registry in registries if rest in registry.module_dict), None)
 
 
+def _kinds(name: Any, scope: str) -> set[str]:
+    """Return what a known ``type`` is registered as; empty for timm's models and for norms."""
+    library, dot, rest = str(name).rpartition(".")
+    kinds = {"weight initializer": INITIALISER, "task util": UTILITY}
+    registries = () if library == "timm" else _registries(library if dot else scope)
+    return {kinds.get(registry.name, MODEL) for registry in registries if rest in registry.module_dict}
+
+
+def _expect(name: Any, expected: Iterable[str], source: str, key: str, scope: str) -> None:
+    """Refuse a class that is registered as something else than its place takes. MMEngine looks for a name in the
+    registry of the place, and imports the module of that name if it is not there."""
+    kinds = _kinds(_known(name, source, key, scope), scope)
+    if kinds.isdisjoint(expected) and (kinds or name in NORMS):
+        raise _refusal(source, key, name, f"the name of {' or '.join(expected)}")
+
+
+def _expect_as_before(last: str, value: Any, node: Mapping[str, Any], source: str, key: str, scope: str) -> None:
+    """Refuse a change of a stock config's class to one that is registered as something else."""
+    before, after = (node.get("type"), value) if last == "type" else (node.get(last), value)
+    before, after = (each.get("type") if isinstance(each, Mapping) else each for each in (before, after))
+    changes = last == "type" or isinstance(value, Mapping)
+    if changes and isinstance(before, str) and isinstance(after, str):
+        _expect(after, sorted(_kinds(before, scope) or {MODEL}), source, key, scope)
+
+
 def _registries(scope: str) -> Iterator[mmengine.Registry]:
     """Yield the registries that a scope finds a model's classes in: its own, and MMEngine's."""
     MODELS.import_from_location()
@@ -210,8 +251,8 @@ def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, sc
     kind = _find(type_, scope) if isinstance(type_, str) else None
     if kind is None or kind is True:
         return
-    if type_ == "Pretrained":
-        raise _refusal(source, key, type_, "an initialisation that needs no file")
+    if getattr(kind, "__name__", "") in LOADERS:
+        raise _refusal(source, key, type_, "a class that loads no file")
     accepted = arguments_of(kind)
     if accepted is None:
         return
@@ -227,9 +268,14 @@ def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, sc
 def building(source: str) -> Iterator[None]:
     """Wrap the building of a checked config of a file, whose numbers may still fit no network.
 
+    Meanwhile, MMEngine's registries import no module by the name of a class that they do not have.
+
     Raises:
         CheckpointError: any error inside the block, in one line.
     """
+    registries = sys.modules[mmengine.Registry.__module__]
+    importer = registries.get_object_from_string
+    registries.get_object_from_string = lambda name: None
     try:
         yield
     except (CheckpointError, ImportError):
@@ -238,9 +284,11 @@ def building(source: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         more = f" … and {len(lines) - 2} more" if len(lines) > 2 else ""  # of a line for each tensor that does not fit
         raise CheckpointError(
-            f"{source} tells of a network that cannot be built, or that its weights are not of: "
+            f"{source} describes a network that cannot be built, or that its weights do not fit: "
             f"{' '.join(lines[:2]):.400}{more}"
         ) from error
+    finally:
+        registries.get_object_from_string = importer
 
 
 def _shown(value: Any) -> str:

@@ -10,9 +10,10 @@ from torch import nn
 
 from densessl.branches.fpn import FPN
 from densessl.branches.resnet import ResNet
+from densessl.configs import load_config
 from densessl.errors import CheckpointError, UnsafeCheckpointError
 from densessl.insight.checkpoints import load_backbones
-from densessl.weights.detector.export import export_detector
+from densessl.weights.detector.export import config_text, export_detector
 from densessl.weights.detector.load import load_detector
 from densessl.weights.detector.stock import build_detector
 from densessl.weights.equality import feature_differences, part_differences
@@ -27,13 +28,16 @@ CANARY = "CANARY"
 DETR = "mmdet::detr/detr_r50_8xb2-150e_coco.py"
 BACKBONE = dict(type="ResNet", depth=18, width=8)
 NECK = dict(type="FPN", out_channels=8)
+# Modules by the names of registered classes, too: MMEngine imports a name that it does not find in a registry.
+REGISTERED = ("Constant", "SplitBN", "HungarianAssigner")
+PLANTED = ("planted", "planted_config", "HungarianAssignee", *REGISTERED)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """An own folder, on the import path, with programs that leave a file when run or imported. None may be left."""
     program = f"open({str(tmp_path / CANARY)!r}, 'w')\nmodel = dict(type='DETR')\n"
-    for name in ("planted", "planted_config", "HungarianAssignee"):
+    for name in PLANTED:
         (tmp_path / f"{name}.py").write_text(program)
     (tmp_path / "scope").mkdir()
     for name in ("__init__", "registry"):
@@ -41,7 +45,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    left = [name for name in ("planted", "scope", "HungarianAssignee", "planted_config") if sys.modules.pop(name, None)]
+    left = [name for name in ("scope", *PLANTED) if sys.modules.pop(name, None)]
     assert not (tmp_path / CANARY).exists() and not left
 
 
@@ -125,6 +129,40 @@ def test_no_reader_runs_what_a_part_of_a_checkpoint_names(tried, part, folder):
         assert not (folder / CANARY).exists(), name
 
 
+# Those that a class would load or evaluate, or that are registered as something else. One reader will do.
+SUBTLE = {
+    "an initialiser": dict(type="Constant", val=1),
+    "a utility": dict(type="mmdet.HungarianAssigner", match_costs=[]),
+    "weights to fetch": dict(type="timm.resnet18", pretrained=True),
+    "weights to load, in letters that Python reads as ASCII": {
+        "type": "timm.resnet18",
+        "chec\uff4bpoint_path": "planted",
+    },
+    "a language model": dict(type="mmdet.BertModel", name="planted"),
+    "a head's language model": dict(
+        type="mmdet.ATSSVLFusionHead", lang_model_name="planted", num_classes=1, in_channels=1
+    ),
+    "another library's detector": dict(type="mmdet.Detectron2Wrapper", detector=dict(MODEL=dict(WEIGHTS="planted"))),
+    "an expression": dict(BACKBONE, norm_cfg=dict(type="mmdet.CameraMotionCompensation", warp_mode="planted")),
+}
+
+
+@pytest.mark.parametrize("tried", SUBTLE)
+def test_no_class_is_given_what_it_would_load(tried):
+    save_checkpoint("c.pth", checkpoint("backbone", lambda good: SUBTLE[tried]))
+    with pytest.raises(UnsafeCheckpointError):
+        load_backbones("c.pth")
+
+
+@pytest.mark.parametrize("name", ["Constant", "SplitBN"])
+def test_a_class_of_another_registry_is_not_imported_as_a_module(name):
+    backbone = dict(type="mmdet.ResNet", depth=18, norm_cfg=dict(type=name))
+    save_checkpoint("c.pth", checkpoint("backbone", lambda good: backbone))
+    for read in (READERS[reader] for reader in ("look", "export an export", "compare features")):
+        with pytest.raises(CheckpointError, match="cannot be built"):
+            read("c.pth")
+
+
 def detector_file(**told) -> dict:
     state = {f"detector.{key}": value for key, value in ResNet(depth=18, width=8).state_dict().items()}
     return dict(state_dict=state, meta=dict(densessl=dict(detector=DETR, options={}) | told))
@@ -153,6 +191,11 @@ def detector_file(**told) -> dict:
         dict(options={"backbone.style": "{{$HOME:}}"}),
         dict(options={"teacher_config": "planted_config.py"}),
         dict(options={"no_such_argument": 1}),
+        dict(options={"train_cfg.lambda": 1}),
+        dict(options={"lambda": 1}),
+        dict(options={"train_cfg.assigner": dict(type="Constant", val=1)}),
+        dict(options={"bbox_head.loss_cls.type": "HungarianAssigner"}),
+        dict(options={"backbone.p\uff52etrained": 1}),
         dict(options=["planted"]),
     ],
     ids=str,
@@ -169,6 +212,13 @@ def test_no_detector_s_config_is_run(told):
         load_detector(build_detector(DETR), "d.pth")
 
 
+def test_numbers_that_are_not_finite_are_code_of_a_config():
+    text = config_text("o", DETR, {"positional_encoding.scale": float("inf"), "bbox_head.x": [float("-inf")]})
+    assert 'scale=float("inf")' in text and 'x=[float("-inf")]' in text
+    Path("c.py").write_text(text)
+    assert load_config("c.py").model.positional_encoding.scale == float("inf")
+
+
 def test_what_a_file_may_say_passes_unchanged():
     for config in (
         BACKBONE,
@@ -180,6 +230,8 @@ def test_what_a_file_may_say_passes_unchanged():
         dict(type="mmdet.ResNet", depth=50, dcn=dict(type="DCNv2", deform_groups=1, fallback_on_stride=False)),
         dict(type="timm.resnet18", norm_layer="batchnorm2d", out_indices=[1, 2]),
         dict(type="mmdet.ResNet", depth=18, pretrained=None, init_cfg=None),
+        dict(type="mmdet.ResNet", depth=18, init_cfg=[dict(type="Kaiming", layer="Conv2d")]),
+        dict(type="timm.resnet18", pretrained=False),
     ):
         found = checked(config, "a file")
         assert {**found, "out_indices": tuple(found.get("out_indices", ()))} == {
@@ -190,6 +242,7 @@ def test_what_a_file_may_say_passes_unchanged():
 
     options = {"type": "densessl.DINO33", "num_queries": 7, "encoder.layer_cfg.ffn_cfg.feedforward_channels": 64}
     options["bbox_head.loss_cls"] = dict(type="FocalLoss", gamma=2.0)
+    options["train_cfg.assigner.type"] = "MaxIoUAssigner"
     stock = stock_model("mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py")
     import densessl.detectors  # noqa: F401  (registers DINO33)
 

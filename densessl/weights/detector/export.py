@@ -7,6 +7,7 @@
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -187,6 +188,8 @@ def _code(value: Any) -> str:
         return f"dict({', '.join(f'{key}={_code(entry)}' for key, entry in value.items())})"
     if isinstance(value, list):
         return f"[{', '.join(map(_code, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
