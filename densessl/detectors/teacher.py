@@ -19,7 +19,7 @@ class Teacher:
         backbone: config; its first output is pooled over the patch. DETReg's released code takes ``layer2`` of a
             ResNet-50 (512 channels), whatever the detector: ``out_indices=(1,)``.
         checkpoint: file of its weights; None for those that the detector's backbone is started from
-            (``tools/train.py --init``).
+            (``densessl train --init``).
         allow_random: go on without weights, as a test of the machinery; the log says so.
     """
 
@@ -48,7 +48,7 @@ class Teacher:
         if not self.allow_random:
             raise SettingError(
                 "the teacher has no weights, and no checkpoint holds them: start, and resume, from a trained backbone "
-                "(tools/train.py --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
+                "(densessl train --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
                 "with a random one"
             )
         print_log("The teacher has RANDOM weights (allow_random_teacher=True)", logger="current", level=logging.WARNING)
