@@ -135,7 +135,7 @@ class DetectorPretraining(CountingModel):
         super().begin(horizon, seed)
         if not (self.loaded or self.allow_random_backbone or trains(self.detector.backbone)):
             raise SettingError(
-                "the detector's backbone is frozen and has no weights: start from a trained one (tools/train.py --init "
+                "the detector's backbone is frozen and has no weights: start from a trained one (densessl train --init "
                 "FILE), or set model.allow_random_backbone=True to try the machinery with a random one"
             )
         self.pretext.begin()

@@ -50,7 +50,7 @@ class Teacher:
         if not self.allow_random:
             raise SettingError(
                 "the teacher has no weights, and no checkpoint holds them: start, and resume, from a trained backbone "
-                "(tools/train.py --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
+                "(densessl train --init FILE), or set model.pretext.allow_random_teacher=True to try the machinery "
                 "with a random one"
             )
         print_log("The teacher has RANDOM weights (allow_random_teacher=True)", logger="current", level=logging.WARNING)

@@ -14,7 +14,7 @@ from densessl.weights.state import bare_model
 class InitHook(Hook):
     """Loads the backbone of a file into the model before the first step, by its ``init_backbone``.
 
-    ``tools/train.py --init FILE`` tells it the file. A resumed run keeps what it resumed, and loads what no checkpoint
+    ``densessl train --init FILE`` tells it the file. A resumed run keeps what it resumed, and loads what no checkpoint
     holds (the teacher of DETReg).
 
     Args:

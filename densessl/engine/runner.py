@@ -150,9 +150,7 @@ class DenseRunner(Runner):
         checkpoint = read_checkpoint(filename)
         for key in ("meta", "state_dict"):
             if not isinstance(checkpoint.get(key), dict):
-                raise CheckpointError(
-                    f"cannot resume {filename}: it has no {key!r}; for its weights alone use load_from"
-                )
+                raise CheckpointError(f"cannot resume {filename}: it has no {key!r}; for its weights alone use --init")
         meta = checkpoint["meta"]
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._check_run(meta.get("run", {}), filename)
@@ -265,13 +263,13 @@ class DenseRunner(Runner):
             raise CheckpointError(
                 f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
                 f"{_arithmetic(now)}. Set batch_size or accumulative_counts so that the products agree, or start a new "
-                "run with load_from"
+                "run from its weights with --init, in another work folder"
             )
         if before["iters_per_epoch"] != now["iters_per_epoch"]:
             raise CheckpointError(
                 f"cannot resume {filename}: its epochs have {before['iters_per_epoch']} iterations of "
                 f"{_arithmetic(before)}, those of this run {now['iters_per_epoch']} of {_arithmetic(now)}: the data "
-                "set or the sampler differs. Start a new run with load_from"
+                "set or the sampler differs. Start a new run from its weights with --init, in another work folder"
             )
         if before["world_size"] != now["world_size"]:
             self.logger.warning(
@@ -299,7 +297,7 @@ class DenseRunner(Runner):
         if "optimizer" not in checkpoint:
             raise CheckpointError(
                 f"cannot resume {filename}: it holds no optimiser state (MMEngine's 'best' checkpoints do not); "
-                "resume another one of the run, or start a new run with load_from"
+                "resume another one of the run, or start a new run from its weights with --init"
             )
         try:
             self.optim_wrapper.load_state_dict(checkpoint["optimizer"])

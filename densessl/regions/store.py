@@ -37,7 +37,7 @@ _COMPARED = 20000  # paths that are searched for one like a missing one, a secon
 
 @REGIONS.register_module()
 class RegionStore(RegionSource):
-    """Regions of the images of a data set, from files made by ``tools/regions.py build`` or ``import``.
+    """Regions of the images of a data set, from files made by ``densessl regions build`` or ``import``.
 
     Opening reads the manifest only and maps the files, however large; workers share their pages. It pickles as its
     path. Iterating gives (path, (width, height), one Proposals per draw) of every image, in the stored order.
@@ -223,9 +223,9 @@ def _manifest(folder: Path) -> dict:
     place = folder / MANIFEST
     if not place.is_file():
         if (folder / JOURNAL).exists():
-            raise StoreError(f"{folder}: the store is not finished. Run the same `tools/regions.py build` again")
+            raise StoreError(f"{folder}: the store is not finished. Run the same `densessl regions build` again")
         what = f"has no {MANIFEST}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
-        raise StoreError(f"no store of regions: {folder} {what}. Make one with `tools/regions.py build DATA {folder}`")
+        raise StoreError(f"no store of regions: {folder} {what}. Make one with `densessl regions build DATA {folder}`")
     try:
         manifest = json.loads(place.read_bytes())
     except ValueError as error:

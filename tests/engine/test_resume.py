@@ -197,7 +197,7 @@ class TestResumeErrors:
     def test_weights_only_files(self, tmp_path):
         runner, _ = train_one(tmp_path)
         torch.save(runner.model.state_dict(), tmp_path / "w.pth")
-        with pytest.raises(ValueError, match="it has no 'meta'; for its weights alone use load_from"):
+        with pytest.raises(ValueError, match="it has no 'meta'; for its weights alone use --init"):
             build(tmp_path).resume(str(tmp_path / "w.pth"))
         runner.save_checkpoint(str(tmp_path), "best.pth", save_optimizer=False)
         with pytest.raises(ValueError, match="no optimiser state"):

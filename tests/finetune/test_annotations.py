@@ -29,9 +29,11 @@ def test_classes_that_files_lack(tmp_path, kind):
     assert check_classes(cfg) == []
     (line,) = check_classes(with_classes(cfg, "fox", "hen", " owl"))
     assert line.endswith("has no class named 'hen', ' owl'")
-    said = r"has none of the data set's classes \['hen'\]; it has \['fox', 'owl'\]\. Set train_dataloader\..*classes"
+    said = r"has none of the data set's 1 classes 'hen'; it has 'fox', 'owl'\. Set train_dataloader\..*classes.*CLASSES"
     with pytest.raises(SettingError, match=said):
         check_classes(with_classes(cfg, "hen"))
+    with pytest.raises(SettingError, match="none of the data set's 7 classes 'a', 'b', 'c', 'd', 'e' and 2 more;"):
+        check_classes(with_classes(cfg, *"abcdefg"))
 
 
 def test_categories_are_found_wherever_they_are_in_the_file(tmp_path):
@@ -47,7 +49,7 @@ def test_a_data_set_that_needs_all_of_its_classes(tmp_path):
     import densessl.finetune.categories  # noqa: F401  registers it
 
     cfg = coco_config(write_coco(tmp_path / "data"))
-    with pytest.raises(SettingError, match=r"none of the data set's classes \['hen'\]"):
+    with pytest.raises(SettingError, match=r"has no class named 'hen'; it has 'fox', 'owl'\. Set"):
         check_classes(with_classes(cfg, "fox", "hen", type="densessl.NamedCocoDataset"))
 
 

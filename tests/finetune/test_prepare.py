@@ -115,7 +115,7 @@ def data(tmp_path, monkeypatch):
         (["--regions", "store"], "--regions is for pretraining configs"),
         (["--init", "nowhere.pth"], "no checkpoint nowhere.pth"),
         (["--cfg-options", "custom_hooks.7.branch=target"], "custom_hooks.7.branch: "),
-        (["--cfg-options", "train_dataloader.dataset.metainfo.classes=['hen']"], "none of the data set's classes"),
+        (["--cfg-options", "train_dataloader.dataset.metainfo.classes=['hen']"], "none of the data set's 1 classes"),
     ],
 )
 def test_words_that_do_not_fit_end_the_process_with_their_message(data, tmp_path, capsys, words, said):

@@ -119,13 +119,22 @@ def check_classes(cfg: Config) -> list[str]:
         names = reader(leaf, path, set(classes))
         lacks = [name for name in classes if name not in names]
         if lacks and (len(lacks) == len(classes) or "NamedCocoDataset" in leaf.formats):
+            missing = (
+                f"none of the data set's {len(classes)} classes" if len(lacks) == len(classes) else "no class named"
+            )
             raise SettingError(
-                f"{path} has none of the data set's classes {lacks[:5]}; it has {sorted(names)[:80]}. Set "
-                f"{leaf.key}.metainfo.classes, or CLASSES where the config reads that"
+                f"{path} has {missing} {_listed(lacks, 5)}; it has {_listed(sorted(names), 80)}. Set "
+                f"{leaf.key}.metainfo.classes, or the environment variable CLASSES=NAME,NAME where the config reads it"
             )
         if lacks:
-            lines.append(f"{path} has no class named {', '.join(map(repr, lacks))}")
+            lines.append(f"{path} has no class named {_listed(lacks, len(lacks))}")
     return lines
+
+
+def _listed(names: Sequence[str], count: int) -> str:
+    """The first ``count`` names, and how many more there are."""
+    more = len(names) - count
+    return ", ".join(map(repr, names[:count])) + (f" and {more} more" if more > 0 else "")
 
 
 def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
