@@ -138,7 +138,7 @@ COMPARE = """
     compare --out out --config tiny.py --init a=none | --config: tiny.py pretrains; expected the config of a detector
     compare --out out --config tiny.py --init a | --init a: expected NAME=FILE
     compare --out out --config tiny.py | --init: expected NAME=FILE at least once
-    compare --out out --config tiny.py --init a=none --init a=ours.pth | a was given before
+    compare --out out --config tiny.py --init a=none --init a=ours.pth | --init a=ours.pth: a is already given
     COMPARE --init b=nowhere.pth | --init b: nothing at nowhere.pth; nearest in .* is
     COMPARE --seeds 0 | --seeds: expected one or more
     COMPARE --seeds x | --seeds: invalid int value: 'x'
