@@ -145,7 +145,7 @@ COMPARE = """
     COMPARE --steps 0 | --steps: expected more than 0, found 0
     COMPARE --minutes -1 | --minutes: expected more than 0
     COMPARE --steps 1 --minutes 1 | not allowed with argument --steps
-    COMPARE --evaluations 3 | --evaluations: .*expected --steps or --minutes
+    COMPARE --evaluations 3 | --evaluations needs --steps or --minutes
     COMPARE --labels many | --labels: found 'many', expected a share, shots or images
     COMPARE --jobs 0 | --jobs: expected 1 or more, found 0
     COMPARE --threads 0 | --threads: expected 1 or more, found 0
