@@ -106,7 +106,8 @@ class ViTDet(BaseModule):
     Args:
         img_size: side in pixels of the images to train on, for which relative positions have as many rows as needed.
         patch_size: side of a patch in pixels.
-        embed_dim, depth, num_heads, mlp_ratio, qkv_bias, layer_scale: see :class:`densessl.branches.vit.ViT`.
+        embed_dim, depth, num_heads, mlp_ratio, qkv_bias, layer_scale: of the blocks, as ``dim``, ``depth``, ``heads``
+            and so on of :class:`densessl.branches.vit.ViT`.
         drop_path_rate: of the last block; it grows linearly from 0 at the first.
         norm_cfg: of the blocks. Where ``eps`` is not that of the pretraining, features differ; ours is MAE's and SIM's.
         window_size: side of the windows, in cells.
