@@ -90,35 +90,29 @@ def test_options_take_the_place_of_lines(folder):
 def test_bases_of_packages_are_followed():
     origins = origins_of(CONFIGS / "transfer/coco/detr_r50_300e.py")
     assert origins["train_cfg.max_epochs"].endswith("configs/transfer/coco/detr_r50_300e.py:12")
-    assert origin_of("model.backbone.init_cfg", origins).endswith("configs/transfer/coco/detr_r50_150e.py:20")
+    assert origin_of("model.backbone.init_cfg", origins).endswith("configs/transfer/coco/detr_r50_150e.py:19")
     assert origin_of("model.backbone.depth", origins).startswith("mmdet::detr/detr_r50_8xb2-150e_coco.py:")
     assert origin_of("env_cfg.cudnn_benchmark", origins).startswith("mmdet::_base_/default_runtime.py:")
 
 
 def test_every_setting_has_a_line_with_value_origin_and_meaning():
-    cfg = run_of("small/lcloss_r18.py", {"model.objectives.1.temperature": 0.1})
+    option = "model.objectives.1.temperature"
+    cfg = run_of("small/lcloss_r18.py", {option: 0.1})
     cfg.jitter = dict(p=1)
-    origins = overridden(
-        origins_of(CONFIGS / "small/lcloss_r18.py"), ["model.objectives.1.temperature"], "command line"
-    )
+    origins = overridden(origins_of(CONFIGS / "small/lcloss_r18.py"), [option], "command line")
     lines = {line.partition(" = ")[0]: line.partition(" = ")[2] for line in explain(cfg, origins).splitlines()}
-    assert lines["model.objectives.1.temperature"] == "0.1   (command line)   softmax temperature [above 0]"
+    assert lines[option] == "0.1   (command line)   of the softmax [above 0]"
     assert lines["model.objectives.1.mean"].startswith("'global'   (default)   over points of all ranks or of this one")
     assert lines["model.objectives.0.type"].startswith("'BYOL'   (")
-    assert (
-        lines["model.objectives.0.level"].startswith("1   (")
-        and "lcloss_r18.py:14)" in lines["model.objectives.0.level"]
-    )
+    assert lines["model.objectives.0.level"].startswith("1   (")
+    assert "small/lcloss_r18.py:14)" in lines["model.objectives.0.level"]
     assert lines["views.0.vflip"] == "0.0   (default)   probability of mirroring left-right, and upside down [0 to 1]"
     assert lines["default_hooks.lr.schedule.final"] == "0.0   (default)   value at the end of the run"
-    assert (
-        "small_r18.py:" in lines["train_dataloader.batch_size"]
-        and "[at least 1 or 'auto']" in lines["train_dataloader.batch_size"]
-    )
+    assert "small_r18.py:" in lines["train_dataloader.batch_size"]
+    assert lines["train_dataloader.batch_size"].endswith(" [at least 1 or 'auto']")
     assert lines["jitter"] == "{'p': 1}   ()   a variable of the config, which nothing reads"
-    assert not any(
-        name.startswith(("train_dataloader.dataset.views", "model.data_preprocessor.views")) for name in lines
-    )
+    linked = ("train_dataloader.dataset.views", "model.data_preprocessor.views")  # stated once, at the top
+    assert not any(name.startswith(linked) for name in lines)
 
 
 def test_what_is_given_is_explained_once_and_completely():
