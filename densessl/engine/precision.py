@@ -82,10 +82,12 @@ CLIP_TYPES = tuple(CLIPS)
 
 
 class ClipRules(TypedDict, total=False):
-    """Attributes:
-    max_norm: largest norm of the gradient, of all parameters together or of each.
-    norm_type: the p of the norm.
-    clip_value: largest size of a gradient's entry.
+    """What PyTorch's functions take, more exactly than they say.
+
+    Attributes:
+        max_norm: largest norm of the gradient, of all parameters together or of each.
+        norm_type: the p of the norm.
+        clip_value: largest size of a gradient's entry.
     """
 
     max_norm: Positive

@@ -94,7 +94,10 @@ def check_optimiser(found: Walk, wrapper: Any) -> None:
     if not isinstance(config, Mapping) or found.has_problem("optim_wrapper.optimizer"):
         return
     arguments = {key: value for key, value in config.items() if key not in ("type", "_scope_")}
-    kind = lookup.find(OPTIMIZERS, config["type"], config.get("_scope_", found.scope))
+    try:
+        kind = lookup.find(OPTIMIZERS, config.get("type"), config.get("_scope_", found.scope))
+    except lookup.UnknownType:
+        return  # told by the walk
     found.attempt("optim_wrapper.optimizer", lambda: kind([torch.zeros(1, requires_grad=True)], **arguments))
 
 
