@@ -1,10 +1,15 @@
 """The settings of one run, from the command line, a notebook or a comparison."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 from densessl.errors import SettingError
+
+PATHS = ("config", "data_root", "work_dir", "resume", "init", "regions")
+LARGEST_SEED = 2**32 - 1  # of numpy's generators
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class RunSettings:
         options: entries of the config by dotted name; they override the other settings.
 
     Raises:
-        SettingError: a number is out of range.
+        SettingError: a number is out of range, or a value is of another type.
     """
 
     config: str
@@ -50,19 +55,48 @@ class RunSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in PATHS:
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
         wrong = [
-            f"--{name.replace('_', '-')}: found {value!r}, expected a whole number of at least {least}{more}"
-            for name, least, more in (
-                ("seed", 0, ""),
-                ("batch_size", 1, " or 'auto'"),
-                ("epochs", 1, " or 'auto'"),
-                ("labels_seed", 0, ""),
-                ("steps", 1, ""),
-                ("evaluations", 1, ""),
-            )
-            if (value := getattr(self, name)) is not None
-            and not (value == "auto" and more)
-            and (type(value) is not int or value < least)
+            *self._wrong_numbers(),
+            *(
+                f"{name}: found {value!r}, expected a path{' or None' if name != 'config' else ''}"
+                for name in PATHS
+                if not isinstance(value := getattr(self, name), str)
+                and not (value is None and name != "config")
+                and not (isinstance(value, bool) and name == "resume")
+            ),
         ]
+        if self.resume == "":
+            wrong.append("resume: found '', expected True, False or the path of a checkpoint")
+        if not isinstance(self.demo, bool):
+            wrong.append(f"demo: found {self.demo!r}, expected True or False")
+        if not isinstance(self.options, Mapping) or not all(isinstance(name, str) for name in self.options):
+            wrong.append(f"options: found {self.options!r:.80}, expected a dict of values by dotted name")
         if wrong:
             raise SettingError("\n".join(wrong))
+
+    def _wrong_numbers(self) -> list[str]:
+        """Turn numpy's whole numbers into Python's, and return what is wrong with the numbers."""
+        wrong = []
+        for name, least, more in (
+            ("seed", 0, ""),
+            ("batch_size", 1, " or 'auto'"),
+            ("epochs", 1, " or 'auto'"),
+            ("labels_seed", 0, ""),
+            ("steps", 1, ""),
+            ("evaluations", 1, ""),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, int(value))
+            elif value is None or (more and isinstance(value, str) and value == "auto"):
+                continue
+            most = LARGEST_SEED if name == "seed" else None
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not whole or value < least or (most and value > most):
+                limits = f"at least {least}" + (f" and at most {most}" if most and whole and value > least else "")
+                option = name.replace("_", "-")
+                wrong.append(f"--{option}: found {value!r}, expected a whole number of {limits}{more}")
+        return wrong

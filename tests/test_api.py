@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,6 +18,7 @@ import densessl
 from densessl.branches import build_backbone
 from densessl.cli import main
 from densessl.errors import DensesslError, SettingError
+from densessl.run_settings import RunSettings
 from densessl.weights.io.checkpoints import load_weights, read_checkpoint
 from tests.photos import write_photos
 
@@ -191,3 +193,28 @@ def test_what_does_not_fit_is_told_before_anything_is_built(settings, words, pho
         densessl.pretrain(**{"data": photos, "out": tmp_path / "run", **settings})
     assert words in str(error.value) and error.value.exit_code == 2
     assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (dict(config=None), "config: found None, expected a path"),
+        (dict(work_dir=3), "work_dir: found 3, expected a path or None"),
+        (dict(resume=""), "resume: found '', expected True, False"),
+        (dict(demo="no"), "demo: found 'no', expected True or False"),
+        (dict(options=None), "options: found None, expected a dict"),
+        (dict(options={3: 4}), "options: found {3: 4}, expected a dict"),
+        (dict(seed=2**32), "--seed: found 4294967296, expected a whole number of at least 0 and at most 4294967295"),
+        (dict(batch_size=True), "--batch-size: found True, expected a whole number of at least 1 or 'auto'"),
+    ],
+    ids=str,
+)
+def test_run_settings_of_another_type_are_setting_errors(wrong, said):
+    with pytest.raises(SettingError, match=re.escape(said)):
+        RunSettings(**{"config": "pixpro_r18", **wrong})
+
+
+def test_run_settings_take_paths_and_whole_numbers_of_numpy():
+    settings = RunSettings(Path("pixpro_r18"), work_dir=Path("runs/one"), batch_size=np.int64(4), seed=2**32 - 1)
+    assert settings == RunSettings("pixpro_r18", work_dir="runs/one", batch_size=4, seed=2**32 - 1)
+    assert type(settings.batch_size) is int and type(settings.config) is str
