@@ -1,8 +1,11 @@
 """``tools/check_versions.py``: what it installs is what is declared, and a failure is a row that says which step."""
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,22 @@ def test_a_step_that_fails_is_in_the_row_and_its_reason_on_the_error_output(scri
     out, err = capsys.readouterr()
     assert "| minimal | – | – | – | **fails** | – | – | – | – |\n" in out
     assert "minimal, install: exit code 1, expected 0" in err
+
+
+def test_an_environment_is_removed_when_the_check_is_ended(script, tmp_path):
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    command = [sys.executable, script.__file__, "minimal", "--python", str(sleeper)]
+    process = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(folder)}, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 30
+    while not list(folder.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list(folder.iterdir()), "no environment was begun"
+    process.terminate()
+    assert process.wait(30) == 143 and not list(folder.iterdir())
 
 
 def test_unknown_names_are_refused(script, capsys):
