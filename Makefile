@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(p))))
 DEMO := work_dirs/pixpro_r50_demo
 
-.PHONY: setup demo demos test lint format bench clean
+.PHONY: setup demo demos test lint format bench check-versions clean
 
 setup: $(STAMP)
 
@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(RUN) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[det,seg,onnx,regions,test]'
 	touch $@
 
-# The main job on built-in photos: pretrain, export, load into a detector, check that nothing was lost.
+# The main job on built-in pictures: pretrain, export, load into a detector, check that nothing was lost.
 demo: $(STAMP)
 	$(RUN) tools/train.py configs/pixpro_r50.py --demo
 	$(RUN) tools/export.py $(DEMO)/epoch_2.pth $(DEMO)/backbone_mmdet.pth --to mmdet \
@@ -42,6 +42,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) benchmarks/data_path.py
+
+# Fresh environments in a temporary folder, one at a time: VERSIONS="minimal original torch-2.14" (docs/install.md).
+check-versions:
+	$(PYTHON) tools/check_versions.py $(VERSIONS)
 
 clean:
 	rm -rf $(VENV) work_dirs

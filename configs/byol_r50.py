@@ -5,10 +5,10 @@
 
 Paper: 72.5 linear top-1 (1000 epochs: 74.3); 1000 epochs took 8 hours on 512 TPU v3 cores. The SimSiam paper's 200-epoch
 rerun gives VOC Faster R-CNN C4 55.3 AP.
-Recipe: the released code at 300 epochs, `zero_gamma` included (the paper's numbers had ones there), without the linear
-classifier it trains along. Its 1000-epoch recipe is a learning rate of 0.2 for 256 images, weight decay 1.5e-6 and a
-target momentum from 0.996. What stays ours: torchvision's padding, colour jitter and crop sampling, PyTorch's
-initialisation of the heads. Below 256 images a step BYOL is known to get worse; take a target momentum closer to 1 then.
+Recipe: the released code at 300 epochs, including `zero_gamma` (the paper's numbers are with ones), without the linear
+classifier that it trains alongside. Its 1000-epoch recipe has a learning rate of 0.2 per 256 images, weight decay 1.5e-6
+and a target momentum from 0.996. Different here: torchvision's padding, colour jitter and crop sampling, and PyTorch's
+initialisation of the heads. BYOL is known to get worse below 256 images a step; use a target momentum closer to 1 then.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_byol.py"]
@@ -18,7 +18,7 @@ model = dict(
     online=dict(
         backbone=dict(type="ResNet", depth=50, out_indices=(3,), norm_cfg=dict(type="SyncBN"), zero_gamma=True)
     ),
-    # After each optimiser step, from its weights, with momentum 0.99 to 1 along a cosine over the run.
+    # Updated after each optimiser step, with momentum 0.99 to 1 along a cosine over the run.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99), timing="after_step"),
     objectives=[dict(type="BYOL", hidden=4096, dim=256)],
     data_preprocessor=dict(type="ViewPreprocessor"),

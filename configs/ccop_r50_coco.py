@@ -5,16 +5,15 @@
     torchrun --nproc_per_node 8 tools/train.py configs/ccop_r50_coco.py --launcher pytorch --data-root data/coco/train2017
 
 Three terms of weight 1: MoCo v2 on the last stage, contrast of regions with the hardest of their jittered copies, and
-discrimination of the regions of an image. Pretrains backbone and pyramid, whose convolutions have norms: a detector
-takes the pyramid with `neck.norm_cfg`. The paper evaluates with COCO Mask R-CNN FPN 1x (4conv) and reports gains over
-MoCo v2; no numbers are claimed here.
-Recipe: the released code. What differs: batch norm is synchronised where the code shuffles the keys over the GPUs. The
-code swaps the two views by a coin, which changes nothing where both are drawn alike. Its queue drops regions that would
-pass its end (`truncate=True`), ours wraps. Its cosine counts from the first epoch, ours from the end of the warm-up: 1 %
-of the peak apart at most. Regions larger than the last of `sizes` would be read from the finest map, as in the code; in
+discrimination of the regions of an image. It pretrains backbone and pyramid. The pyramid's convolutions have norms, so a detector needs `neck.norm_cfg` to load it. The paper evaluates with COCO Mask R-CNN FPN 1x (4conv) and reports gains over
+MoCo v2; this config claims no numbers.
+Recipe: the released code. What differs: batch norm is synchronised where the code shuffles the keys over the GPUs. The code
+swaps the two views at random, which changes nothing because both are drawn alike. Its queue drops regions beyond its end
+(`truncate=True`); ours wraps around. Its cosine counts from the first epoch, ours from the end of the warm-up; they differ
+by at most 1 % of the peak. As in the code, regions larger than the last of `sizes` would be read from the finest map; in
 square views of one size there are none.
-Regions: the code's are from OpenCV's fast selective search, thinned at random once. Ours are thinned anew every epoch
-from all that the store holds; a store built with `--select ccop` holds them thinned once.
+Regions: the code uses OpenCV's fast selective search, thinned at random once. Ours are thinned anew in every epoch from all
+regions in the store; a store built with `--select ccop` holds regions thinned once.
 """
 
 _base_ = "_base_/runtime.py"
@@ -25,12 +24,12 @@ views = [
         scale=(0.1, 1.0),
         hflip=0.5,
         repeat=2,
-        # Up to ten crops, until one shows more than 0.6 of a region.
+        # Draws up to ten crops, until one shows more than 0.6 of a region.
         regions=dict(kept=0.6, at_least=1, tries=10),
         photometric=[
             dict(type="ColorJitter", brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8),
             dict(type="Grayscale", p=0.2),
-            # The code's kernel has 7 x 7 pixels: it cuts a sigma of 2 off at 1.5 deviations.
+            # The code's kernel has 7 x 7 pixels, which truncates a sigma of 2 at 1.5 deviations.
             dict(type="GaussianBlur", sigma=(0.1, 2.0), radius=3, p=0.5),
         ],
     )
@@ -42,7 +41,7 @@ selected = [
     dict(type="Thin", iou=0.5),
     dict(type="TopK", k=50),
 ]
-drawn = dict(jitter=40)  # 10 copies of a region, 4 numbers each
+drawn = dict(jitter=40)  # 10 copies of each region, 4 numbers each
 regions = dict(type="RegionStore", path="data/coco_regions", select=selected, uniforms=drawn)
 
 model = dict(
@@ -65,7 +64,7 @@ model = dict(
             init="normal",
             length=65536,
             temperature=0.2,
-            # Lines over the run, one step ahead, as the code counts.
+            # Linear over the run, one step ahead, as the code counts.
             iou_threshold=dict(type="linear", start=0.8, end=0.4, lead=1),
             jitter_xy=dict(type="linear", start=0.15, end=0.6, lead=1),
             jitter_wh=dict(type="linear", start=0.35, end=1.4, lead=1),
@@ -85,7 +84,7 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-# Ten epochs of warm-up, then a cosine to 0, both evaluated once an epoch.
+# Ten epochs of warm-up, then a cosine to 0, updated once per epoch.
 default_hooks = dict(
     lr=dict(
         schedule=dict(type="warmup_cosine", warmup_epochs=10, start_factor=1e-4, by_epoch=True),

@@ -5,16 +5,17 @@
     python tools/segment.py configs/densesiam_r18_coco27.py work_dirs/densesiam_r18_coco27/epoch_10.pth \
         --images val2017/ --labels labels27/
 
-Released code: 16.4 mIoU on 2,175 images of val2017 (PiCIE, run again, 14.4). `--init` takes torchvision's ResNet-18, the
-supervised ImageNet weights that run starts from, or any other backbone; without it this is another experiment.
-Data: PiCIE's list of 49,629 images of train2017, a file name a line; `root` is their folder.
-Recipe: the released code, but for
-- draws: its "replayed" transforms give an image one crop and one set of colours for all ten epochs, here every epoch
-  draws anew;
-- alignment: features of the second view are sampled where the first view's cells lie, there cropped to whole cells;
-- colours change the crops of 320 pixels, there the square of 640 before it is cropped: contrast pivots on another mean,
-  and the blur is U(0.1, 2) of 640 pixels, which is exact for the second view. (The sign slip in the code's own sigma is
-  not followed.)
+Released code: 16.4 mIoU on 2,175 images of val2017 (PiCIE, run again, 14.4). The released run
+starts from torchvision's ResNet-18, supervised on ImageNet; pass it, or any other backbone, with `--init`. Without it, this
+is another experiment.
+Data: PiCIE's list of 49,629 images of train2017, one file name per line; `root` is their folder.
+Recipe: the released code, except for
+- draws: its "replayed" transforms give an image one crop and one set of colours for all ten epochs; here every epoch draws
+  anew;
+- alignment: here, features of the second view are sampled at the first view's cells; the code crops them to whole cells;
+- colours change the crops of 320 pixels; in the code, the square of 640 pixels before cropping. So contrast pivots on
+  another mean; the blur corresponds to U(0.1, 2) at 640 pixels, exactly for the second view. (The sign error in the code's
+  sigma is not reproduced.)
 - precision: bf16 where the device has it; `--cfg-options optim_wrapper.precision=fp32` is the code's.
 """
 
@@ -22,7 +23,7 @@ _base_ = "_base_/runtime.py"
 
 strengths = dict(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, p=0.8)
 photometric = [
-    # In this order, each with a coin of its own.
+    # In this order, each applied with its own probability.
     *(dict(type="ColorJitter", **{**strengths, name: 0.3}) for name in ("brightness", "contrast", "saturation")),
     dict(type="ColorJitter", **{**strengths, "hue": 0.1}),
     dict(type="Grayscale", p=0.2),

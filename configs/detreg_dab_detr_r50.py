@@ -10,7 +10,7 @@ Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or 
 weights, SwAV's released file (which the paper starts from).
 
 Reconstructed: DETReg's code has DETR and Deformable DETR only. Losses and matching costs of the boxes are DAB-DETR's
-own, all else is DETReg's recipe for DETR. Queries are boxes, which are learnt as in fine-tuning.
+own, all else is DETReg's recipe for DETR. Queries are boxes and are learnt, as in fine-tuning.
 """
 
 _base_ = "_base_/detreg.py"

@@ -10,14 +10,14 @@ Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or 
 weights, SwAV's released file (which the paper starts from).
 
 Paper: COCO with 1 % of its labels 14.6 AP (SwAV backbone alone 11.8, supervised 11.3), with 10 % 29.1 (27.8, 26.3);
-with all 0.3 more than SwAV, and 2.5 more on VOC. About 1.5 days on 8 V100.
-Recipe: the released code, with one class instead of 91, of which only one is ever positive there. Regions are those of
-OpenCV's fast mode, at 128 pixels, made once and ranked anew each epoch; the released code makes them in every epoch.
+with all labels 0.3 more than SwAV, and 2.5 more on VOC. About 1.5 days on 8 V100.
+Recipe: the released code, with one class instead of 91, of which the code uses only one. Regions are made once, at 128
+pixels, and ranked anew in every epoch; the released code makes them with OpenCV's fast mode in every epoch.
 """
 
 _base_ = "_base_/detreg.py"
 
-# The official projections of the backbone's maps have biases.
+# In the official code, the projections of the backbone's maps have biases.
 model = dict(detector="mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", options={"neck.bias": True})
 train_cfg = dict(by_epoch=True, max_epochs=5)
 optim_wrapper = dict(

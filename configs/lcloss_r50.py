@@ -5,9 +5,9 @@
 
 Paper, after full fine-tuning: COCO detection 40.6 AP, VOC detection 60.1 AP, VOC segmentation 72.1 mIoU, Cityscapes 77.8
 mIoU. Hours are not published.
-Recipe: no code was released. From the paper: pixels in known geometric correspondence are contrasted, on top of BYOL.
+Recipe: no code was released. From the paper: contrast of pixels in known geometric correspondence, on top of BYOL.
 Reconstructed: 49 random points of the overlap, read from the last stage; projector and predictor; temperature; candidates;
-the weight 0.1 (0.5 and 1 are worth trying); epochs, batch and optimiser, which are those of `byol_r50.py`. Other
+the weight 0.1 (0.5 and 1 are worth trying); epochs, batch size and optimiser, which are those of `byol_r50.py`. Other
 correspondences and candidates are settings: `correspondence=dict(type="OverlapGrid", size=7)`, `candidates="cells"`.
 """
 

@@ -2,10 +2,10 @@
 
     python tools/train.py configs/pixpro_r18.py --data-root photos/
 
-Not a published recipe. What differs: about half the resolution (4x4 cells), a narrower projector, 64 images a step, and a
-learning rate above the linear rule's 0.25 for that batch, because LARS moves weights by a share of their length and a
+Not a published recipe. It differs in resolution (about half, 4x4 cells), a narrower projector, 64 images a step, and a
+learning rate above the linear rule's 0.25 for that batch, because LARS changes weights by a share of their norm, and a
 small data set gives few steps. Measured with `train_cfg.max_epochs=13` on 2,980 photos and two CPU cores: 2.3 s a step,
-loss -3.2 from epoch 2 on, `between_images` 0.65 falling to 0.5 (README, "Measured").
+loss -3.2 from epoch 2 on, `between_images` falling from 0.65 to 0.5.
 """
 
 _base_ = "pixpro_r50.py"

@@ -4,7 +4,7 @@
     torchrun --nproc_per_node 8 tools/train.py configs/pixpro_r50.py --launcher pytorch --data-root imagenet/train/
 
 Paper: VOC Faster R-CNN C4 58.8 AP, COCO Mask R-CNN FPN 1x 40.8 box / 36.8 mask AP. Hours are not published.
-Recipe: the released code, which differs from the paper's text in the projector's width (4096, not 2048).
+Recipe: the released code, whose projector is wider than the paper says (4096, not 2048).
 """
 
 _base_ = "_base_/runtime.py"
@@ -30,7 +30,7 @@ model = dict(
     online=dict(
         backbone=dict(type="ResNet", depth=50, out_indices=(3,), norm_cfg=dict(type="SyncBN"), zero_gamma=True)
     ),
-    # Momentum 0.99 to 1 along a cosine over the run, counted as the official code does.
+    # Momentum 0.99 to 1 along a cosine over the run, counted as in the official code.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99, total="images")),
     objectives=[dict(type="PixPro", hidden=4096, dim=256, transform_layers=1, gamma=2.0, clamp=0.0, threshold=0.7)],
     data_preprocessor=dict(type="ViewPreprocessor"),
@@ -46,7 +46,7 @@ optim_wrapper = dict(
     optimizer=dict(type="LARS", lr=4.0, momentum=0.9, weight_decay=1e-5),
     paramwise_cfg=dict(exclude=("1d",)),
 )
-# From a hundredth of the learning rate over 5 epochs, then a cosine to 1e-6.
+# Linear warm-up from a hundredth of the learning rate over 5 epochs, then a cosine to 1e-6.
 default_hooks = dict(
     lr=dict(
         schedule=dict(type="warmup_cosine", warmup_epochs=5, start_factor=0.01, final=1e-6),

@@ -1,4 +1,4 @@
-"""PixPro, ResNet-50, 400 epochs of ImageNet: `pixpro_r50.py` for longer.
+"""PixPro, ResNet-50, 400 epochs of ImageNet: `pixpro_r50.py`, trained longer.
 
     torchrun --nproc_per_node 8 tools/train.py configs/pixpro_r50_400e.py --launcher pytorch --data-root imagenet/train/
 

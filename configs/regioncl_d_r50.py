@@ -4,9 +4,9 @@
     torchrun --nproc_per_node 8 tools/train.py configs/regioncl_d_r50.py --launcher pytorch --data-root imagenet/train/
 
 Paper: 68.5 linear top-1; COCO Mask R-CNN C4 1x 40.3 box / 35.2 mask AP, FPN 1x 40.4 / 36.7. Hours are not published.
-Recipe: not the authors', who released none, but that of the open port CoinCheung/DenseCL, which reaches 67.5 linear
-top-1 and VOC Faster R-CNN C4 58.7 AP: the weights of the terms, random partners, rectangles on the grid, MoCo v2's
-optimiser (the port's precision is fp16). Its region term uses the instance head and queue only.
+Recipe: the authors released none; this is that of the third-party port CoinCheung/DenseCL, which reaches 67.5 linear top-1
+and VOC Faster R-CNN C4 58.7 AP: weights of the terms, random partners, rectangles on the grid, MoCo v2's optimiser (the
+port trains in fp16). Its region term uses the instance head and queue only.
 """
 
 _base_ = "mocov2_r50.py"

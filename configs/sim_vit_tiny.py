@@ -1,16 +1,16 @@
-"""SIM on a machine without GPU: a ViT of 8 blocks and 192 channels, 96 pixels, patches of 8.
+"""SIM on a machine without GPU: a ViT of 8 blocks and 192 channels, 96 pixels, patches of 8 pixels.
 
     python tools/train.py configs/sim_vit_tiny.py --data-root photos/
 
 Not a published recipe. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): objective, views, share of the view that is
-masked, optimiser. Smaller: encoder, projector and decoder. Target and warm-up move faster and the learning rate is higher
-than in proportion to the batch, because there are 2,300 steps instead of half a million; chosen by reasoning and
-not swept.
+masked, optimiser. Smaller: encoder, projector and decoder. The target
+moves faster, the warm-up is shorter, and the learning rate is higher than proportional to the batch, because there are
+2,300 steps instead of half a million; the values were chosen by reasoning, not by a sweep.
 """
 
 _base_ = "sim_vit_b.py"
 
-# 12x12 patches, of which 60 % are masked, as of the 14x14 of the recipe.
+# 12x12 patches, 60 % of them masked, as in the recipe.
 views = [
     dict(_base_.views[0], size=96, mask=dict(type="blocks", patch_size=8, hidden=86, min_block=12)),
     dict(_base_.views[1], size=96),

@@ -5,8 +5,8 @@
 
 Paper: 68.1 linear top-1; with 200 epochs VOC Faster R-CNN C4 56.4 AP (57.0 with learning rate 0.5 per 256 images and
 weight decay 1e-5), COCO Mask R-CNN C4 1x 37.9 box / 33.2 mask AP. Hours are not published.
-Recipe: the released code, with the constant learning rate of the predictor its published model has. The paper calls
-`zero_gamma` important for stability. Watch `channel_std`: near 0 it has collapsed, of which photos without one
+Recipe: the released code, with the predictor's constant learning rate, as in the published model. The paper calls
+`zero_gamma` important for stability. Watch `channel_std`: near 0 the training has collapsed. Photos without one
 central object are a known cause.
 """
 

@@ -4,11 +4,10 @@
     torchrun --nproc_per_node 4 tools/train.py configs/swav_r50.py --launcher pytorch --data-root imagenet/train/
 
 Released model: 74.3 linear top-1 (200 epochs: 72.7); 52 minutes an epoch.
-The recipe at 4096 images a step (75.3 after 800 epochs, 3:40 minutes an epoch on 64 V100) is another, not this one
-scaled: lr 4.8, final 0.0048, warm-up from 0.3 over 10 epochs (`start_factor=0.0625`), no queue, prototypes trained
+The recipe at 4096 images a step (75.3 after 800 epochs, 3:40 minutes an epoch on 64 V100) differs from this one scaled: lr 4.8, final 0.0048, warm-up from 0.3 over 10 epochs (`start_factor=0.0625`), no queue, prototypes trained
 from step 313 on.
-Recipe: the released code. Loss stuck at ln(prototypes) is a collapse: `epsilon=0.03`, or freeze longer. Loss that rises
-for good when the queue joins: a shorter queue, or a later one.
+Recipe: the released code. A loss stuck at ln(prototypes) is a collapse: set `epsilon=0.03`, or freeze the
+prototypes longer. If the loss rises for good when the queue starts, use a shorter queue, or start it later.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_swav.py"]
@@ -35,7 +34,7 @@ model = dict(
             train_prototypes=dict(type="switch", before=False, after=True, at_step=5005),
         )
     ],
-    # The released code has 0.228 where ImageNet's deviation is 0.229.
+    # The released code has 0.228 instead of ImageNet's deviation of 0.229.
     data_preprocessor=dict(type="ViewPreprocessor", std=(0.228 * 255, 0.224 * 255, 0.225 * 255)),
 )
 
@@ -45,7 +44,7 @@ train_cfg = dict(by_epoch=True, max_epochs=400)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay and scaling on everything, biases and norms included.
+    # Weight decay and LARC scaling on all parameters, including biases and norms.
     optimizer=dict(type="LARS", form="larc", lr=0.6, momentum=0.9, weight_decay=1e-6),
     paramwise_cfg=dict(exclude=()),
 )

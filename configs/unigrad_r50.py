@@ -4,9 +4,9 @@
     torchrun --nproc_per_node 8 tools/train.py configs/unigrad_r50.py --launcher pytorch --data-root imagenet/train/
 
 Paper: 70.3 linear top-1. Hours are not published.
-Recipe: the released code. Its learning rate follows a cosine as long as the whole run, warm-up not counted, and so ends at
-0.7 % of the peak instead of 0.1 %. The number of GPUs is ours. The correlation matrix is a buffer of 16 MiB, summed over
-the ranks every step.
+Recipe: the released code. Its learning rate follows a cosine that is as long as the whole run but starts after the warm-up,
+so it ends at 0.7 % of the peak instead of 0.1 %. We chose the number of GPUs. The correlation matrix is a buffer of 16 MiB,
+summed over the ranks in every step.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_mocov2.py"]
@@ -16,7 +16,7 @@ model = dict(
     online=dict(
         backbone=dict(type="ResNet", depth=50, out_indices=(3,), norm_cfg=dict(type="SyncBN"), zero_gamma=True)
     ),
-    # Before each step's forward, with momentum 0.996 to 1 along a cosine over the run.
+    # Updated before each step's forward, with momentum 0.996 to 1 along a cosine over the run.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.996)),
     objectives=[dict(type="UniGrad", hidden=2048, dim=2048, negative_weight=100.0, momentum=0.99)],
     data_preprocessor=dict(type="ViewPreprocessor"),
@@ -32,8 +32,8 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.2, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-# A line over 5 epochs from a thousandth of the learning rate, then the first 95 hundredths of a cosine of 100 epochs back
-# to it, step by step.
+# Linear warm-up over 5 epochs from a thousandth of the learning rate, then the first 95 % of a cosine of 100 epochs back
+# to it, updated per step.
 default_hooks = dict(
     lr=dict(
         schedule=dict(type="warmup_cosine", warmup_epochs=5, start_factor=1e-3, final=2e-4, stretched=True),

@@ -7,7 +7,7 @@ Whatever `--init` names is the frozen backbone, of image and patches: a checkpoi
 torchvision's weights, SwAV's released file (which the paper starts from).
 
 Reconstructed: UP-DETR's code has DETR only. Losses and matching costs of the boxes are DAB-DETR's own, all else is
-UP-DETR's recipe for DETR. Positions of its queries are boxes, so patches are added to their content. 300 queries in ten
+UP-DETR's recipe for DETR. Query positions are boxes, so patch features are added to the queries' content. 300 queries in ten
 groups.
 """
 

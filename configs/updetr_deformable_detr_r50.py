@@ -9,9 +9,8 @@ torchvision's weights, SwAV's released file (which the paper starts from).
 
 Re-runs of Siamese DETR's authors: COCO 45.3 AP (without pretraining 45.5), VOC 56.4 (56.1).
 Reconstructed: UP-DETR's code has DETR only; where the port of Siamese DETR's authors is known, this follows it. Losses
-and matching costs of the boxes are Deformable DETR's own, all else is UP-DETR's recipe for DETR. A patch is the means
-of its C3, C4 and C5 side by side (3584 channels), added to the queries' content; the class keeps the detector's focal
-loss. 300 queries in ten groups.
+and matching costs of the boxes are Deformable DETR's own, all else is UP-DETR's recipe for DETR. The feature of a patch is the concatenation of the means of its C3, C4 and C5 (3584 channels), added to the queries' content;
+classification keeps the detector's focal loss. 300 queries in ten groups.
 """
 
 _base_ = "_base_/updetr.py"

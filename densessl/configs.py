@@ -9,16 +9,18 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 
 from mmengine.config import Config
 
 from densessl import extras
-from densessl.errors import FileMissing, MissingPackage, SettingError
+from densessl.errors import DensesslError, FileMissing, MissingPackage, SettingError
 from densessl.wording import nearest
 
 # In a checkout, a link to the folder configs/ beside the package; in an installed wheel, a copy of its files.
 SHIPPED = Path(__file__).parent / "shipped"
 STOCK = ("mmdet", "mmseg")  # import packages that contain configs
+SUFFIXES = (".py", ".json", ".yaml", ".yml")  # that MMEngine reads
 
 
 def read_config(name: str | Path) -> Config:
@@ -34,17 +36,37 @@ def read_config(name: str | Path) -> Config:
 
     MODULE2PACKAGE.update({package: package for package in STOCK})
     path = stock_config(str(name)) if "::" in str(name) else name
+    if Path(path).suffix not in SUFFIXES:
+        raise SettingError(f"{name} is no config: expected a Python file")
     try:
-        return Config.fromfile(path)
-    except (SyntaxError, KeyError, NameError, TypeError, ValueError, AttributeError) as error:
-        raise SettingError(f"{name} cannot be read as a config: {type(error).__name__}: {error}") from error
+        cfg = Config.fromfile(path)
+        for key in cfg:
+            cfg[key]  # what a config imports by Python's own `import`, MMEngine imports when it is looked at
+        return cfg
+    except DensesslError:
+        raise
     except ImportError as error:
         # MMEngine's message about the package of a `_base_`
         base = re.match(rf"({'|'.join(STOCK)}) is not installed", str(error))
         package = base[1] if base else extras.missing_package(error)
         if package is None:
-            raise
+            raise unreadable(name, error) from error
         raise extras.missing(package, str(name)) from error
+    except Exception as error:  # a config is a program of the user's: anything may go wrong in it
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str | Path, error: Exception) -> SettingError:
+    """The error that says why a config cannot be read, and on which line of it."""
+    text = f"no file {error.filename}" if isinstance(error, FileNotFoundError) and error.filename else str(error)
+    kind = "" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: "
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename.endswith(Path(name).name)]
+    if isinstance(error, AttributeError) and Path(name).suffix != ".py":
+        kind, text = "", "expected a dict of settings"
+    if isinstance(error, SyntaxError):
+        text, lines = str(error.msg), [error.lineno]
+    where = f" (line {lines[-1]})" if lines else ""
+    return SettingError(f"{name} cannot be read as a config: {kind}{text}{where}")
 
 
 def stock_config(name: str) -> Path:
@@ -97,6 +119,8 @@ def config_path(name: str | Path) -> str:
     stem = name.removeprefix("./").removeprefix("configs/").removesuffix(".py")
     if stem in known:
         return str(known[stem])
+    if Path(name).is_dir():
+        raise FileMissing(f"{name} is a folder, expected a config file, or the name of a shipped config")
     folder = Path(name).parent
     if name.endswith(".py") and folder.is_dir():
         beside = sorted(path.name for path in folder.glob("*.py"))

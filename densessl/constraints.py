@@ -66,6 +66,7 @@ class Config:
         values: range of what a schedule may return (:mod:`densessl.schedules`).
         closed: classes that say they take any argument, and do not.
         moved: keys that stand elsewhere, and where.
+        trial: build it in a check, for what its constructor refuses: it costs nothing and reads no file.
     """
 
     of: Any
@@ -77,6 +78,7 @@ class Config:
     values: Range | None = None
     closed: tuple[type, ...] = ()
     moved: Mapping[str, str] = field(default_factory=dict)
+    trial: bool = False
 
 
 @dataclass(frozen=True)

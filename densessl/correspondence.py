@@ -29,7 +29,7 @@ from densessl.schedules import Step
 from densessl.wording import choose
 
 Reader = Callable[[Tensor], Tensor]
-CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES)]  # dict(type="RandomPoints", count=49)
+CorrespondenceConfig = Annotated[dict, Config(CORRESPONDENCES, trial=True)]  # dict(type="RandomPoints", count=49)
 
 
 class Pairs(NamedTuple):
@@ -113,7 +113,11 @@ class FeatureArgmax(Correspondence):
 
 @CORRESPONDENCES.register_module()
 class SoftAttention(Correspondence):
-    """Every cell's mixture of the other view's cells, by softmax of their cosines over ``temperature``."""
+    """Every cell's mixture of the other view's cells, by softmax of their cosines over ``temperature``.
+
+    Args:
+        temperature: softmax temperature.
+    """
 
     def __init__(self, temperature: Positive = 0.1):
         super().__init__()
@@ -165,7 +169,11 @@ def in_overlap(points: Tensor, geometry: tuple[ViewGeometry, ViewGeometry]) -> t
 
 @CORRESPONDENCES.register_module()
 class OverlapGrid(Correspondence):
-    """The cell centres of a ``size`` x ``size`` grid over the overlap of the views (DenseSiam, PixSim)."""
+    """The cell centres of a ``size`` x ``size`` grid over the overlap of the views (DenseSiam, PixSim).
+
+    Args:
+        size: cells a side.
+    """
 
     def __init__(self, size: Count = 7):
         super().__init__()
@@ -180,7 +188,11 @@ class OverlapGrid(Correspondence):
 @CORRESPONDENCES.register_module()
 class RandomPoints(Correspondence):
     """``count`` random points of the overlap of the views. One draw a step serves all images, each scaled to its own
-    overlap, so that neither the number of ranks nor the order of the batch matters."""
+    overlap, so that neither the number of ranks nor the order of the batch matters.
+
+    Args:
+        count: points of an image.
+    """
 
     def __init__(self, count: Count = 49):
         super().__init__()

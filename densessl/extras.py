@@ -13,7 +13,7 @@ from densessl.version import __version__
 # The packages of each extra, by import name.
 EXTRAS = {
     "det": ("mmcv", "mmdet", "pycocotools", "timm"),
-    "seg": ("mmseg", "ftfy", "regex"),
+    "seg": ("mmcv", "mmseg", "ftfy", "regex"),
     "cityscapes": ("cityscapesscripts",),
     "onnx": ("onnx", "onnxscript"),
     "regions": ("numba", "selectivesearch"),

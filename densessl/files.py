@@ -1,10 +1,15 @@
 """Files written whole or not at all, and their hashes."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image
+
+from densessl.errors import FileMissing, SettingError
 
 
 def sha256(path: Path) -> str:
@@ -13,12 +18,28 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_picture(path: str | Path) -> None:
+    """Nothing, if a picture can be saved under a name, so that no work is done for one that cannot.
+
+    Raises:
+        SettingError: pictures have no such ending.
+        FileMissing: there is no folder for it.
+    """
+    path, endings = Path(path), Image.registered_extensions()
+    if path.suffix.lower() not in endings:
+        raise SettingError(f"{path}: expected a name that ends as pictures do: .png, .jpg")
+    if not path.parent.is_dir():
+        raise FileMissing(f"{path}: there is no folder {path.parent}")
+
+
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """``path`` is at all times absent, the old file, or whole: what the block wrote under the temporary name that it is
     given, beside ``path``, is flushed to the disk and moved into place. Where the block raises, ``path`` is untouched.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

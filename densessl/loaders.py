@@ -4,6 +4,7 @@ import os
 
 from mmengine.config import Config
 
+AUTO = "auto"
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 
@@ -17,17 +18,15 @@ def settle_workers(cfg: Config) -> None:
         loader = cfg.get(name)
         if not loader:
             continue
-        loader.num_workers = workers(loader.get("num_workers", 0))
+        number = loader.get("num_workers", 0)
+        loader.num_workers = workers() if number == AUTO else number  # whatever else it is, the check of settings sees
         if loader.num_workers == 0:
             loader.persistent_workers = False
             for key in ("prefetch_factor", "timeout"):
                 loader.pop(key, None)
 
 
-def workers(number: int | str) -> int:
-    """Loader workers per process. ``"auto"`` is the number of cores divided by the processes on this machine, at most
-    16."""
-    if number != "auto":
-        return int(number)
+def workers() -> int:
+    """What ``"auto"`` stands for: the number of cores divided by the processes on this machine, at most 16."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(1, min(16, len(os.sched_getaffinity(0)) // local))

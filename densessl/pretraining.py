@@ -1,6 +1,6 @@
 """Apply the settings of a run to a pretraining config."""
 
-import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,10 +10,11 @@ from densessl.data.demo import write_demo_photos
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
 from densessl.run_settings import RunSettings
-from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue
+from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue, processes
 from densessl.weights.read import NONE
 
 AUTO = "auto"
+LENGTHS = ("train_cfg", "optim_wrapper")
 
 
 def change_config(cfg: Config, settings: RunSettings) -> None:
@@ -31,11 +32,12 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         raise SettingError(
             f"--regions is for configs whose method looks at regions; {settings.config} has no `regions`"
         )
+    require_parts(cfg)
     if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
     loader = cfg.train_dataloader  # read after the merge, which replaces entries
     if settings.demo:
-        loader.dataset.source = str(write_demo_photos(Path(cfg.work_dir, "demo_photos")))
+        loader.dataset.source = str(demo_photos(cfg))
         loader.dataset.pop("root", None)
     if settings.data_root:
         loader.dataset.source = settings.data_root
@@ -51,8 +53,40 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         cfg.merge_from_dict({"default_hooks.init": dict(type="InitHook", checkpoint=settings.init)})
 
 
+def require_parts(cfg: Config) -> None:
+    """Nothing, if a pretraining config has the dicts that settings are written into.
+
+    Raises:
+        SettingError: some are missing, or something else; the message has a line for each.
+    """
+    wrong = []
+    for name in ("model", "model.data_preprocessor", "train_dataloader", "train_dataloader.dataset", *LENGTHS):
+        *path, last = name.split(".")
+        holder = cfg
+        for part in path:
+            holder = holder.get(part) if isinstance(holder, Mapping | Config) else None
+        value = holder.get(last) if isinstance(holder, Mapping | Config) else None
+        if not isinstance(value, Mapping) and not any(name.startswith(f"{line.split(':')[0]}.") for line in wrong):
+            found = "missing" if value is None else f"found {value!r}"
+            wrong.append(f"{name}: {found}, expected a dict: a pretraining needs it")
+    if wrong:
+        raise SettingError("\n".join(wrong))
+
+
+def demo_photos(cfg: Config) -> Path:
+    """The folder of the photos of a demo."""
+    return Path(cfg.work_dir, "demo_photos")
+
+
+def write_demo(cfg: Config) -> None:
+    """Write the photos of a demo, where its data set is still theirs."""
+    if cfg.train_dataloader.dataset.source == str(demo_photos(cfg)):
+        write_demo_photos(demo_photos(cfg))
+
+
 def complete_config(cfg: Config) -> None:
     """Fill in the entries of a pretraining config that follow from others, in place, after all settings are applied."""
+    require_parts(cfg)
     link_views(cfg)
     workers = cfg.train_dataloader.get("num_workers", AUTO)
     cfg.train_dataloader.num_workers = workers
@@ -89,14 +123,12 @@ def settle_sizes(cfg: Config) -> list[str]:
         return lines
     dataset = loader.dataset
     images = min(len(list_images(dataset.source, dataset.get("root")).paths), dataset.get("limit") or 2**62)
-    processes = int(os.environ.get("WORLD_SIZE", 1)) if cfg.get("launcher", "none") == "pytorch" else 1
+    count = processes(cfg.get("launcher", "none"))
     accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
     if loader.batch_size == AUTO:
-        loader.batch_size = fitting_batch(
-            images, processes * accumulated, largest if isinstance(largest, int) else None
-        )
+        loader.batch_size = fitting_batch(images, count * accumulated, largest if isinstance(largest, int) else None)
         lines.append(f"batch_size='auto': {loader.batch_size} images per process, of {images} in all")
-    step = loader.batch_size * processes * accumulated
+    step = loader.batch_size * count * accumulated
     for objective in queues:
         objective.length = fitting_queue(images, step)
         lines.append(f"{objective.get('name', objective.type)}: length='auto': a queue of {objective.length} keys")

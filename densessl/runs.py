@@ -16,8 +16,10 @@ from densessl.engine.runner import DenseRunner
 from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
+from densessl.preflight import check_folder, check_inputs
 from densessl.run_settings import RunSettings
-from densessl.settings import require
+from densessl.settings import explain, origins_of, require
+from densessl.settings.origins import overridden
 from densessl.weights.read import NONE, open_init
 
 
@@ -54,6 +56,32 @@ def run_config(settings: RunSettings) -> Config:
     return cfg
 
 
+# Where the config has what a setting changes.
+PLACES = {
+    "data_root": "train_dataloader.dataset",
+    "work_dir": "work_dir",
+    "seed": "randomness.seed",
+    "batch_size": "train_dataloader.batch_size",
+    "epochs": "train_cfg.max_epochs",
+    "init": "default_hooks.init",
+    "regions": "regions.path",
+    "resume": "resume",
+}
+
+
+def explain_run(settings: RunSettings) -> str:
+    """Every setting of a run on a line: value, where it comes from, and what it means; no data is looked for.
+
+    Raises:
+        DensesslError: as :func:`run_config`.
+    """
+    cfg = run_config(settings)
+    given = [place for name, place in PLACES.items() if getattr(settings, name)]
+    demo = dict(cfg.get("demo") or {}) if settings.demo else {}
+    origins = overridden(origins_of(settings.config), demo, "--demo")
+    return explain(cfg, overridden(origins, [*given, *settings.options], "command line"))
+
+
 def build_run(settings: RunSettings) -> DenseRunner:
     """Build the runner of a run, with its model and its data set. ``runner.train()`` trains; ``runner.steps()`` trains
     one step at a time.
@@ -62,12 +90,16 @@ def build_run(settings: RunSettings) -> DenseRunner:
         DensesslError: settings, data or weights do not fit.
     """
     cfg = run_config(settings)
+    check_folder(cfg.work_dir)
     if is_pretraining(cfg):
+        if settings.demo:
+            pretraining.write_demo(cfg)
         lines = pretraining.settle_sizes(cfg)
         if settings.init and settings.init != NONE:
             open_init(settings.init)  # report a damaged file before anything is built
     else:
         lines = finetuning.read_data(cfg, settings)
+    check_inputs(cfg)
     _init_gloo(settings.launcher)
     runner = DenseRunner.from_cfg(cfg)
     for line in lines:

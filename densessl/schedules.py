@@ -351,10 +351,10 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "cosine_momentum": _cosine_momentum,
 }
 # Of :func:`scheduled`: numbers, or configs of :func:`build_schedule`.
-ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1))]
-ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True))]
-ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0))]
-ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES)]
+ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1), trial=True)]
+ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True), trial=True)]
+ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0), trial=True)]
+ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES, trial=True)]
 
 
 class Step(NamedTuple):

@@ -1,5 +1,7 @@
 """Rules for ``"auto"``: batch size, queue length and epochs from the number of images."""
 
+import os
+
 from densessl.errors import SettingError
 
 LARGEST_BATCH = 64  # images per process, if the config names no number
@@ -44,3 +46,18 @@ def fitting_epochs(images: int, step: int) -> int:
     """Return the number of epochs that take about 10,000 steps of ``step`` images; at least 20, at most 800."""
     fewest, most = EPOCHS
     return max(fewest, min(most, round(STEPS * step / images)))
+
+
+def processes(launcher: str) -> int:
+    """Processes of a run, as far as it is known before they have met."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if launcher == "pytorch" else 1
+
+
+def few_images(images: int, batch: int, processes: int) -> SettingError:
+    """The error that a data set gives no full batch."""
+    shared = f" on each of {processes} processes" if processes > 1 else ""
+    return SettingError(
+        f"train_dataloader.batch_size: found {images} images for a batch of {batch}{shared}: not one full batch. Add "
+        "images, or take a smaller batch: --batch-size N, or --batch-size auto for what fits; the learning rate "
+        "follows it"
+    )

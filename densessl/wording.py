@@ -20,6 +20,12 @@ def choose(key: str, name: Any, names: Iterable[str]) -> Any:
     raise SettingError(f"{key} {name!r} is unknown; {suggestion(name, names)}")
 
 
+def at_least(key: str, number: float, least: float) -> None:
+    """Nothing, if a number is at least another one. Raises SettingError, which names ``key``."""
+    if not number >= least:
+        raise SettingError(f"{key}: found {number}, expected at least {least}")
+
+
 def nearest(name: Any, names: Iterable[str], count: int = 3, cutoff: float = 0.6) -> list[str]:
     """The names most like ``name``, best first.
 

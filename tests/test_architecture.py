@@ -18,7 +18,7 @@ FLOORS = [
     {"methods", "objectives"},
     {"weights"},
     {"detectors", "engine", "finetune.config", "model", "pretraining"},
-    {"finetune", "insight", "settings"},
+    {"finetune", "insight", "preflight", "settings"},
     {"comparison", "runs"},
     {"api", "transfer"},
     {"cli"},

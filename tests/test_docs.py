@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from densessl.registry import OBJECTIVES
 from tests.objectives.cases import Case
@@ -37,6 +39,21 @@ def test_the_worked_example_trains():
         assert case.collapsed[0] in figures
     finally:
         OBJECTIVES.module_dict.pop("PointRegression")
+
+
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(8):
+        pixels = noise.integers(0, 256, (48, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{number}.png")
+    scope: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.M | re.S):
+        exec(block, scope)
+    assert scope["run"].weights.resolve() == tmp_path / "runs/a/backbone.pth"
+    assert len(scope["losses"]) and scope["model"].step == 2 and scope["report"].coverage == 1
+    assert (tmp_path / "backbone.safetensors").is_file()
 
 
 def test_every_method_has_its_row():

@@ -1,15 +1,15 @@
-"""What DETReg's configs share: whole images with selective search's regions, and what the teacher says of them."""
+"""Shared by DETReg's configs: whole images with the regions of selective search, and the teacher's embeddings of them."""
 
 _base_ = ["runtime.py", "whole_images.py"]
 
-# Flipped; the short side to one of ten lengths, after a crop in half of the cases.
+# Flip; resize the short side to one of ten lengths, in half of the cases after a crop.
 view = dict(
     short=(320, 336, 352, 368, 400, 416, 432, 448, 464, 480),
     longest=600,
     crop_short=(400, 500, 600),
     crop_sides=(384, 600),
 )
-# Thirty an image, ranked anew each epoch.
+# Thirty regions per image, ranked anew in every epoch.
 regions = dict(type="RegionStore", path="data/regions", select=[dict(type="TopK", k=30, ranking="uijlings")])
 
 model = dict(pretext=dict(type="DETReg", teacher=dict(type="ResNet", depth=50, out_indices=(1,))))
@@ -18,7 +18,7 @@ model = dict(pretext=dict(type="DETReg", teacher=dict(type="ResNet", depth=50, o
 train_dataloader = dict(
     batch_size=24, dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=2)
 )
-# The same learning rate for any batch; the drops of the official commands lie behind the ends of their runs.
+# The same learning rate for any batch size. In the official commands, the drops come after the end of the run.
 default_hooks = dict(lr=dict(schedule=dict(type="constant")))
 demo = {
     "train_dataloader.batch_size": 2,

@@ -1,22 +1,22 @@
-"""What every pretraining config shares: hooks, logs, precision, the model's wrapper. Methods override what differs."""
+"""Shared by every pretraining config: hooks, logs, the model's wrapper, the demo. Methods override what differs."""
 
 default_scope = "densessl"
 runner_type = "densessl.DenseRunner"
 
-# One seed governs data order, crops, photometric numbers and dropout: the same seed gives the same run.
+# One seed determines data order, crops, photometric draws and dropout: the same seed gives the same run.
 randomness = dict(seed=0)
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0))
-# The official codes keep BN statistics per process; with sync BN they are equal anyway.
+# The official codes keep BN statistics per process; with synchronised BN they are equal anyway.
 model_wrapper_cfg = dict(type="MMDistributedDataParallel", broadcast_buffers=False)
 
 train_dataloader = dict(
-    num_workers="auto",  # the machine's cores over its processes
+    num_workers="auto",  # cores of the machine divided by its processes
     drop_last=True,
     sampler=dict(type="KeySampler"),
     collate_fn=dict(type="densessl.collate_views"),
 )
 
-# Hooks of one priority act in this order.
+# Hooks of equal priority run in this order.
 default_hooks = dict(
     runtime_info=dict(type="AsyncRuntimeInfoHook"),
     timer=None,  # ProgressHook measures
@@ -24,16 +24,16 @@ default_hooks = dict(
     logger=dict(type="ProgressHook", interval=50),
     param_scheduler=None,  # LRHook sets the learning rate
     checkpoint=dict(type="CheckpointHook", interval=10, max_keep_ckpts=3, save_last=True),
-    init=dict(type="InitHook", checkpoint=None),  # `--init FILE` fills it in
+    init=dict(type="InitHook", checkpoint=None),  # set by `--init FILE`
     step=dict(type="StepHook"),
-    # Each recipe adds the shape of its schedule, and the images a step for which `optim_wrapper.optimizer.lr` is meant.
+    # Each recipe adds the shape of its schedule, and `reference_batch`, the images per step that the rate is meant for.
     lr=dict(type="LRHook"),
     export=dict(type="ExportHook"),
 )
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="JsonlVisBackend"), dict(type="TensorboardVisBackend")])
 log_processor = dict(by_epoch=True)
 
-# What `--demo` changes: data, batch and schedule; never the model or its objective.
+# What `--demo` changes: data, batch size and schedule; never the model or its objectives.
 demo = {
     "train_cfg.max_epochs": 2,
     "train_dataloader.batch_size": 6,

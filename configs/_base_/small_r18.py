@@ -1,8 +1,8 @@
 """Minutes instead of days: ResNet-18 at 160 pixels, maps of C4 (10x10 cells) and C5, 64 images a step.
 
-What the configs of `configs/small/` share, so that they differ in their terms only: views (MoCo v2's), batch, precision.
-Targets move faster and learning rates are higher than published ones, because there are hundreds of steps instead of
-hundreds of thousands; they were chosen by reasoning and not swept.
+The configs of `configs/small/` share this base (MoCo v2's views, batch size, precision), so that they differ in their
+objectives only. Targets move faster and learning rates are higher than in published recipes, because there are hundreds of
+steps instead of hundreds of thousands; the values were chosen by reasoning, not by a sweep.
 """
 
 _base_ = ["runtime.py", "views_mocov2.py"]

@@ -1,8 +1,8 @@
-"""What UP-DETR's configs share: whole images, and ten patches of each to be found in it."""
+"""Shared by UP-DETR's configs: whole images, and ten patches of each to detect in it."""
 
 _base_ = ["runtime.py", "whole_images.py"]
 
-# Neither flipped nor cropped: the released code gave both up.
+# No flips and no crops: the released code dropped both.
 view = dict(short=(320, 336, 352, 368, 400, 416, 432, 448, 464, 480), longest=600, hflip=0.0, crop=0.0)
 regions = dict(type="GeneratedRegions", generator=dict(type="RandomPatches", count=10))
 
@@ -15,7 +15,7 @@ train_dataloader = dict(
     dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=10, min_side=0.0),
 )
 train_cfg = dict(by_epoch=True, max_epochs=60)
-# The same learning rate for any batch.
+# The same learning rate for any batch size.
 default_hooks = dict(lr=dict(schedule=dict(type="warmup_multistep", milestones=(40,))))
 demo = {
     "train_dataloader.batch_size": 2,

@@ -1,5 +1,4 @@
-"""Two views of BYOL, which differ in blur and solarisation: also those of LC-loss and,
-with the first one masked, of SIM."""
+"""BYOL's two views, which differ in blur and solarisation. LC-loss uses them too, and SIM, with the first one masked."""
 
 jitter = dict(type="ColorJitter", brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, p=0.8)
 gray = dict(type="Grayscale", p=0.2)

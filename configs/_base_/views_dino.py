@@ -1,4 +1,4 @@
-"""Multi-crop of DINO in the scales of SCFS: two global crops, which differ in blur and solarisation, and eight local ones.
+"""DINO's multi-crop with SCFS's scales: two global crops, which differ in blur and solarisation, and eight local ones.
 
 DINO's own command for ResNet-50 has scales (0.14, 1) and (0.05, 0.14).
 """

@@ -1,4 +1,4 @@
-"""Two views of MoCo v2: also those of SimSiam, DenseCL, DenseSiam and RegionCL."""
+"""MoCo v2's two views. SimSiam, UniGrad, DenseCL, DenseSiam and RegionCL use them too."""
 
 views = [
     dict(

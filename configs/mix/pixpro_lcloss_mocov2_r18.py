@@ -1,10 +1,11 @@
-"""PixPro, LC-loss and MoCo v2 on one ResNet-18 at 160 pixels: a combination that nobody published, to show that objectives
-add up. One pair of views, one backbone pass a view and branch, one target; each objective has heads of its own.
+"""PixPro, LC-loss and MoCo v2 on one ResNet-18 at 160 pixels: a combination that nobody has published, to
+show that objectives compose. They share one pair of views, one backbone pass per view and branch, and one target; each
+objective has its own heads.
 
     python tools/train.py configs/mix/pixpro_lcloss_mocov2_r18.py --data-root photos/
 
-Weights: chosen so that no term can outweigh another, by how far each can fall. PixPro goes from 0 to -4. LC-loss starts
-near ln 49 = 3.9 and MoCo near ln 4097 = 8.3, so 1, 1 and 0.5. Neither they nor the rest is tuned.
+Weights balance how far each loss can fall: PixPro goes from 0 to -4, LC-loss starts near ln 49 = 3.9, and MoCo near
+ln 4097 = 8.3, so the weights are 1, 1 and 0.5. Nothing is tuned.
 """
 
 _base_ = ["../_base_/runtime.py", "../_base_/views_byol.py"]
@@ -16,12 +17,12 @@ model = dict(
     online=dict(
         backbone=dict(type="ResNet", depth=18, out_indices=(3,), norm_cfg=dict(type="SyncBN"), zero_gamma=True)
     ),
-    # PixPro's. Few steps an epoch want a target that moves faster than MoCo's 0.999 anyway.
+    # PixPro's momentum. With few steps per epoch, the target should move faster than with MoCo's 0.999 anyway.
     target=dict(kind="ema", momentum=dict(type="cosine_momentum", base=0.99, total="images")),
     objectives=[
         dict(type="PixPro", weight=1.0, hidden=1024, dim=128),
         dict(type="LCLoss", weight=1.0, hidden=1024, dim=128, correspondence=dict(type="RandomPoints", count=49)),
-        # A queue of thousands of keys, not tens of thousands: a small data set would meet its own images in it.
+        # A queue of thousands of keys, not tens of thousands: in a longer one, a small data set would meet its own images.
         dict(type="MoCo", weight=0.5, hidden=512, dim=128, length=4096, temperature=0.2),
     ],
     data_preprocessor=dict(type="ViewPreprocessor"),

@@ -1,4 +1,4 @@
-"""CCOP, small: MoCo v2 on C5, and ten regions an image in a pyramid of 64 channels.
+"""CCOP, small: MoCo v2 on C5, and ten regions per image in a pyramid of 64 channels.
 
     python tools/regions.py build photos/ photo_regions
     python tools/train.py configs/small/ccop_r18.py --data-root photos/ --regions photo_regions
@@ -15,7 +15,7 @@ selected = [
     dict(type="Thin", iou=0.5),
     dict(type="TopK", k=10),
 ]
-drawn = dict(jitter=16)  # 4 copies of a region, 4 numbers each
+drawn = dict(jitter=16)  # 4 copies of each region, 4 numbers each
 regions = dict(type="RegionStore", path="photo_regions", select=selected, uniforms=drawn)
 
 model = dict(
@@ -25,7 +25,7 @@ model = dict(
     target=dict(kind="ema", momentum=0.99),
     objectives=[
         dict(type="MoCo", level=3, hidden=512, dim=128, length=4096, temperature=0.2),
-        # Sizes count in pixels of views of 224: at 160 pixels they are 34, 69, 137 and 160.
+        # Sizes are pixels of views of 224 pixels: at 160 pixels they are 34, 69, 137 and 160.
         dict(type="CCOP", sizes=(48, 96, 192, 224), output=4, hidden=512, dropout=0.0, init="kaiming", length=8192),
     ],
 )

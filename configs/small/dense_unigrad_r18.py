@@ -2,8 +2,7 @@
 
     python tools/train.py configs/small/dense_unigrad_r18.py --data-root photos/
 
-Not a published recipe. The dense term's weight of targets' correlation keeps the balance that SIM's 0.02 has at 768
-channels.
+Not a published recipe. The dense term's `negative_weight` keeps the balance that SIM's 0.02 has at 768 channels.
 """
 
 _base_ = "../_base_/small_r18.py"

@@ -1,4 +1,4 @@
-"""MoCo v2 alone, small: what the dense terms beside it are compared with.
+"""MoCo v2 alone, small: the baseline for the dense objectives that are combined with it.
 
     python tools/train.py configs/small/mocov2_r18.py --data-root photos/
 

@@ -26,7 +26,7 @@ CPU_ROWS = 1
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-OpConfig = Annotated[dict, Config(AUGMENTATIONS)]  # dict(type="Grayscale", p=0.2)
+OpConfig = Annotated[dict, Config(AUGMENTATIONS, trial=True)]  # dict(type="Grayscale", p=0.2)
 
 
 class PhotometricOp:
@@ -35,6 +35,9 @@ class PhotometricOp:
     A subclass sets ``width``, draws its own ``width - 1`` numbers in ``parameters`` and changes pixels in
     ``transform_``. The first column of its draws is 1 where the operation is applied and 0 elsewhere; the other columns
     are drawn in either case, so that one operation's coin does not shift the random numbers of the next.
+
+    Args:
+        p: probability that a sample is changed.
 
     Raises:
         ValueError: ``p`` is outside [0, 1].

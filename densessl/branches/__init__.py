@@ -1,4 +1,4 @@
-"""What turns views into maps: backbones, projectors, and the two branches made of them."""
+"""Backbones, necks, heads and projectors, and the two branches built from them."""
 
 from densessl.branches.backbone import build_backbone
 from densessl.branches.branch import Branch, Features, build_branch

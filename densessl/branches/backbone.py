@@ -26,8 +26,8 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
             **arguments)``, which takes ``out_indices``.
 
     Returns:
-        A module from images (N, 3, H, W) to a tuple or list of maps (N, C, h, w), with the attributes
-        ``out_channels`` and ``out_strides``, tuples with an entry per map. Keys are those of the library it comes from.
+        A module that maps images (N, 3, H, W) to a tuple or list of maps (N, C, h, w), with the attributes
+        ``out_channels`` and ``out_strides``, tuples with one entry for each map. Its keys are those of its library.
 
     Raises:
         ValueError: the type is unknown (the message has the nearest), or the config asks for pretrained weights to be
@@ -53,7 +53,7 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
 
 
 def _pretrained(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Entries of a config that make mm* packages and timm load weights while building."""
+    """Entries of a config that make mm* packages and timm load weights during construction."""
     if isinstance(value, Mapping):
         if value.get("type") == "Pretrained":
             yield path, dict(value)
@@ -78,7 +78,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
     # Names without a prefix are ours, whatever scope the process is in.
     scope = {} if "." in str(name) else {"_scope_": SCOPE}
     backbone = MODELS.build({"type": name, **scope, **arguments})
-    # OpenMMLab's modules are initialised by a second call. It is made here, before the target copies the branch.
+    # OpenMMLab's modules are initialised by a second call, which must come before the target copies the branch.
     if hasattr(backbone, "init_weights"):
         backbone.init_weights()
     return backbone
@@ -100,13 +100,13 @@ def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _channels_second(backbone: nn.Module, images: tuple[Tensor], maps: list[Tensor]) -> list[Tensor]:
-    return [item.permute(0, 3, 1, 2) for item in maps]
+    return [level.permute(0, 3, 1, 2) for level in maps]
 
 
 def _describe(backbone: nn.Module) -> None:
-    """Set ``out_channels`` and ``out_strides`` where the backbone does not say them for each of its maps.
+    """Set ``out_channels`` and ``out_strides`` where the backbone does not have them for each of its maps.
 
-    They are read off the maps of a blank image, seen in evaluation mode: no statistics move.
+    They are read from the maps of a blank image, computed in evaluation mode so that no statistics change.
     """
     known = [getattr(backbone, name, None) for name in ("out_channels", "out_strides")]
     if all(isinstance(value, list | tuple) for value in known):
@@ -119,7 +119,7 @@ def _describe(backbone: nn.Module) -> None:
         with torch.no_grad():
             maps = backbone(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE, dtype=first.dtype, device=first.device))
     finally:
-        for module, mode in modes:  # not backbone.train(): parts may be frozen
+        for module, mode in modes:  # not backbone.train(): some modules may be frozen
             module.training = mode
-    backbone.out_channels = tuple(item.shape[1] for item in maps)
-    backbone.out_strides = tuple(PROBE_SIZE // item.shape[-1] for item in maps)
+    backbone.out_channels = tuple(level.shape[1] for level in maps)
+    backbone.out_strides = tuple(PROBE_SIZE // level.shape[-1] for level in maps)

@@ -1,4 +1,4 @@
-"""A branch: what turns views into maps, and maps into projections."""
+"""A branch: backbone, neck, head and projectors, which turn views into maps and projections."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ from densessl.registry import MODELS, SCOPE
 from densessl.wording import choose
 
 T = TypeVar("T")
-# Of the backbone by number, or as sequences "tokens.0"; "neck.0"; of a head's towers "cls.0", "reg.0".
+# A map of the backbone by number, its sequence as "tokens.0", a map of the neck as "neck.0", of a head's tower as
+# "cls.0".
 Level = int | str
 
 
@@ -32,17 +33,17 @@ class BranchConfig(TypedDict):
 
 
 def parts_for(*levels: Level) -> dict[str, bool]:
-    """The arguments of :meth:`Branch.forward` with which a pass gives these levels beside the backbone's maps."""
+    """The arguments of :meth:`Branch.forward` that make a pass compute these levels."""
     kinds = {level.partition(".")[0] for level in levels if isinstance(level, str)}
     head = bool(kinds - {"neck", "tokens"})
     return dict(neck=head or "neck" in kinds, head=head, tokens="tokens" in kinds)
 
 
 def look_up(table: Mapping[Level, T], level: Level) -> T:
-    """What a table by levels has for one; negative numbers count from the backbone's last.
+    """The entry of a level in a table by levels. Negative numbers count from the backbone's last map.
 
     Raises:
-        ValueError: there is no such level; the message lists those there are.
+        SettingError: there is no such level; the message lists the known ones.
     """
     numbers = sum(isinstance(known, int) for known in table)
     key = level + numbers if isinstance(level, int) and level < 0 else level
@@ -55,22 +56,23 @@ def look_up(table: Mapping[Level, T], level: Level) -> T:
 
 
 def by_level(levels, neck, head: Mapping[str, Any], tokens) -> dict[Level, Any]:
-    """One table of what there is for each map and sequence of the backbone, the neck, and the towers of a head."""
+    """One table by level of the entries for the maps and sequences of the backbone, the neck, and a head's towers."""
     table = dict(enumerate(levels))
-    for part, items in {"tokens": tokens, "neck": neck, **head}.items():
-        table |= {f"{part}.{i}": item for i, item in enumerate(items)}
+    for part, entries in {"tokens": tokens, "neck": neck, **head}.items():
+        table |= {f"{part}.{i}": entry for i, entry in enumerate(entries)}
     return table
 
 
 class Features(NamedTuple):
-    """What a branch makes of a view.
+    """The maps and sequences of a view.
 
     Attributes:
-        levels: maps of the backbone's output stages, each (N, C_l, H_l, W_l); none of a masked view.
-        neck: maps of the neck's outputs, empty where no objective asked for it.
-        head: by tower, maps of the head's shared convolutions at each of the neck's outputs; empty likewise.
-        tokens: sequences of a transformer's output blocks, (N, [1 +] L, C_l), its class token first if it has one;
-            empty where no objective asked for them.
+        levels: maps of the backbone's output stages, each (N, C_l, H_l, W_l); empty for a masked view.
+        neck: maps of the neck's outputs; empty where the neck did not run.
+        head: maps of the head's shared convolutions at each of the neck's outputs, by tower; empty where the head did
+            not run.
+        tokens: sequences of a transformer's output blocks, (N, [1 +] L, C_l), the class token first if there is one;
+            empty where they were not asked for.
     """
 
     levels: tuple[Tensor, ...]
@@ -79,34 +81,34 @@ class Features(NamedTuple):
     tokens: tuple[Tensor, ...] = ()
 
     def __getitem__(self, level: Level) -> Tensor:
-        """Level ``i`` of the backbone, its sequence ``"tokens.i"``, ``"neck.i"``, or ``"TOWER.i"`` of the head at the
-        neck's output i."""
+        """The backbone's map ``i`` or sequence ``"tokens.i"``, the neck's ``"neck.i"``, or a head's ``"TOWER.i"`` at
+        the neck's output i."""
         return look_up(by_level(self.levels, self.neck, self.head, self.tokens), level)
 
     def map(self, function: Callable[[Tensor], Any]) -> "Features":
-        """The same features with ``function`` applied to each map."""
+        """The features with ``function`` applied to each map and sequence."""
         lists = (self.levels, self.neck, self.tokens, *self.head.values())
-        levels, neck, tokens, *towers = (tuple(map(function, items)) for items in lists)
+        levels, neck, tokens, *towers = (tuple(map(function, tensors)) for tensors in lists)
         return Features(levels, neck, dict(zip(self.head, towers)), tokens)
 
     def chunk(self, parts: int) -> list["Features"]:
-        """The features of each of ``parts`` views that went through the branch as one batch."""
+        """The features of each of ``parts`` views that passed the branch as one batch."""
         if parts == 1:
             return [self]
-        pieces = self.map(lambda item: item.chunk(parts))
-        return [pieces.map(lambda item, i=i: item[i]) for i in range(parts)]
+        pieces = self.map(lambda tensor: tensor.chunk(parts))
+        return [pieces.map(lambda chunks, i=i: chunks[i]) for i in range(parts)]
 
 
 class Branch(nn.Module):
-    """Backbone, neck and head if there are any, and the projectors that objectives asked for.
+    """A backbone, an optional neck and head, and the projectors of the objectives.
 
     Args:
-        backbone: module with ``out_channels``, called on (N, 3, H, W), giving a tuple of maps. One with a method
-            ``maps`` gives sequences too, see :class:`densessl.branches.vit.ViT`.
-        neck: module called on that tuple, giving a tuple of ``num_outs`` maps of ``out_channels``.
-        projectors: by name, ``<objective>_<projector>``.
-        head: module called on the neck's tuple, giving maps of ``out_channels`` at each of its outputs by the names in
-            ``towers``.
+        backbone: module with ``out_channels`` that maps (N, 3, H, W) to a tuple of maps. A backbone with a method
+            ``maps`` also gives sequences, see :class:`densessl.branches.vit.ViT`.
+        neck: module that maps this tuple to a tuple of ``num_outs`` maps of ``out_channels`` channels.
+        projectors: projectors by name, ``<objective>_<projector>``.
+        head: module that maps the neck's tuple to maps of ``out_channels`` channels at each of its outputs, by the
+            names in ``towers``.
     """
 
     def __init__(
@@ -123,14 +125,14 @@ class Branch(nn.Module):
         self.projectors = nn.ModuleDict(projectors)
 
     def add_projectors(self, objective: str, projectors: Mapping[str, nn.Module]) -> None:
-        """Keep the projectors of an objective, by their names there."""
+        """Add the projectors of an objective, by their names in the objective."""
         self.projectors.update({f"{objective}_{name}": module for name, module in projectors.items()})
 
     def projector(self, objective: str, name: str) -> nn.Module:
-        """The projector that an objective calls ``name``.
+        """The projector ``name`` of an objective.
 
         Raises:
-            ValueError: it has none of that name; the message has the nearest.
+            SettingError: there is none of that name; the message has the nearest.
         """
         return self.projectors[choose("projector", f"{objective}_{name}", self.projectors)]
 
@@ -140,10 +142,10 @@ class Branch(nn.Module):
         """Features of views (N, 3, H, W).
 
         Args:
-            keep: (N, L) indices of the cells that a masked backbone looks at; it then gives tokens and no maps.
+            keep: (N, L) indices of the visible cells of masked views, which have sequences but no maps.
             neck: also run the neck.
             head: also run the neck and the head.
-            tokens: also give a transformer's sequences.
+            tokens: also return a transformer's sequences.
         """
         if tokens:
             sequences = self.backbone(views, keep=keep, tokens=True)
@@ -154,10 +156,10 @@ class Branch(nn.Module):
         return Features(levels, maps, self.head(maps) if head else {}, sequences)
 
     def channels(self, level: Level) -> int:
-        """Width of a level.
+        """Number of channels of a level.
 
         Raises:
-            ValueError: there is no such level; the message lists those there are.
+            SettingError: there is no such level; the message lists the known ones.
         """
         sequences = hasattr(self.backbone, "maps")
         if parts_for(level)["tokens"] and not sequences:
@@ -167,19 +169,19 @@ class Branch(nn.Module):
             )
         outs = () if self.neck is None else (self.neck.out_channels,) * self.neck.num_outs
         towers = {} if self.head is None else {name: (self.head.out_channels,) * len(outs) for name in self.head.towers}
-        own = self.backbone.out_channels
-        return look_up(by_level(own, outs, towers, own if sequences else ()), level)
+        widths = self.backbone.out_channels
+        return look_up(by_level(widths, outs, towers, widths if sequences else ()), level)
 
 
 def build_branch(online: Mapping[str, Any]) -> Branch:
-    """A branch without projectors.
+    """Build a branch without projectors.
 
     Args:
-        online: ``dict(backbone=…, neck=None, head=None)`` of configs. A neck's ``in_channels`` are those of the
-            backbone's maps and a head's are the neck's, unless they say otherwise.
+        online: ``dict(backbone=…, neck=None, head=None)`` of configs. ``in_channels`` of the neck default to the widths
+            of the backbone's maps, those of the head to the width of the neck's.
 
     Raises:
-        ValueError: a head without a neck, or a neck that does not tell its outputs.
+        SettingError: a head without a neck, or a neck without the attributes that describe its outputs.
     """
     backbone = build_backbone(online["backbone"])
     neck = head = None
@@ -197,10 +199,10 @@ def build_branch(online: Mapping[str, Any]) -> Branch:
 
 
 def _build(cfg: Mapping[str, Any], in_channels: list[int] | int) -> nn.Module:
-    # Names without a prefix are ours, whatever scope the process is in.
+    # Names without a prefix are densessl's, whatever the default scope of the process.
     scope = {} if "." in str(cfg.get("type")) else {"_scope_": SCOPE}
     module = MODELS.build({"in_channels": in_channels, **scope, **copy.deepcopy(dict(cfg))})
-    # OpenMMLab's modules are initialised by a second call. It is made here, before the target copies the branch.
+    # OpenMMLab's modules are initialised by a second call, which must come before the target copies the branch.
     if hasattr(module, "init_weights"):
         module.init_weights()
     return module

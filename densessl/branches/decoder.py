@@ -1,4 +1,4 @@
-"""Decoders: a neck that brings all stages of a backbone together in one fine map."""
+"""A neck that merges all stages of a backbone into one fine map."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from densessl.registry import MODELS
 
 @MODELS.register_module()
 class SumDecoder(nn.Module):
-    """The top-down half of a feature pyramid, without its 3x3 convolutions: DenseSiam's and PiCIE's decoder.
+    """The decoder of DenseSiam and PiCIE: the top-down path of a feature pyramid, without its 3x3 convolutions.
 
-    Every stage goes through a 1x1 convolution, without norm or activation; from the coarsest down, the sum so far is
-    enlarged bilinearly to the size of the next stage and added to it.
+    Each stage passes a 1x1 convolution without norm or activation. From the coarsest stage on, the sum so far is
+    upsampled bilinearly to the size of the next finer stage and added to it.
 
     Args:
-        in_channels: of the stages, fine to coarse; the model fills in those of its backbone.
-        out_channels: of the result.
+        in_channels: channels of the stages, fine to coarse; the model fills in those of its backbone.
+        out_channels: channels of the result.
     """
 
     num_outs = 1
@@ -32,7 +32,7 @@ class SumDecoder(nn.Module):
         """Maps (N, C_l, H_l, W_l), fine to coarse, to one map (N, out_channels, H_0, W_0).
 
         Raises:
-            ValueError: other than one map for each of ``in_channels``.
+            ValueError: not one map for each of ``in_channels``.
         """
         if len(levels) != len(self.lateral):
             raise ValueError(f"neck: found {len(levels)} maps, expected the {len(self.lateral)} of neck.in_channels")

@@ -1,4 +1,4 @@
-"""The shared convolutions of one-stage detection heads (RetinaNet, FCOS), which pixel-level terms can train."""
+"""The shared convolutions of one-stage detection heads (RetinaNet, FCOS), for pretraining by pixel-level terms."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,22 +15,22 @@ from densessl.wording import choose
 
 @MODELS.register_module()
 class DenseHeadConvs(nn.Module):
-    """Towers of 3x3 convolutions with ReLU, one towards classes and one towards boxes, the same for all levels.
+    """Towers of 3x3 convolutions with ReLU, one for classes and one for boxes, shared by all levels.
 
-    Keys, initialisation and maths are those of MMDetection's heads without their last layers, which predict:
-    ``{cls,reg}_convs.{i}.conv.*`` (``RetinaHead``), with a group norm also ``….gn.*`` (``FCOSHead`` and its kin).
+    Keys, initialisation and computation are those of MMDetection's heads without their last layers, which predict:
+    ``{cls,reg}_convs.{i}.conv.*`` (``RetinaHead``), with a group norm also ``….gn.*`` (``FCOSHead`` and similar).
 
     Args:
-        in_channels: of the neck's maps; the model fills them in.
-        feat_channels: of every convolution.
-        stacked_convs: of a tower.
-        norm_cfg: None for a RetinaNet's; ``dict(type="GN", num_groups=32)`` for an FCOS's. A batch norm would mix the
-            statistics of the levels.
-        towers: those to have. A term that looks at one tower only wants no other: in data parallelism every parameter
+        in_channels: channels of the neck's maps; the model fills them in.
+        feat_channels: channels of every convolution.
+        stacked_convs: number of convolutions of a tower.
+        norm_cfg: None for RetinaNet; ``dict(type="GN", num_groups=32)`` for FCOS. A batch norm would mix the statistics
+            of the levels.
+        towers: the towers to build. Leave out a tower that no objective reads: under data parallelism every parameter
             must take part in the loss.
 
     Attributes:
-        out_channels: of all maps.
+        out_channels: channels of all maps.
     """
 
     def __init__(

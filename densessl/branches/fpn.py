@@ -36,24 +36,25 @@ def conv_block(
 
 @MODELS.register_module()
 class FPN(nn.Module):
-    """A pyramid of maps of equal width, each of which has seen all coarser stages: MMDetection's ``FPN``.
+    """MMDetection's ``FPN``: a pyramid of maps of equal width, each of which includes all coarser stages.
 
-    Keys: ``lateral_convs.{i}.conv.*`` and ``fpn_convs.{i}.conv.*``, with i from 0 at ``start_level``; the further
-    ``fpn_convs`` are those of the extra levels. Computes the same, bit for bit.
+    Keys: ``lateral_convs.{i}.conv.*`` and ``fpn_convs.{i}.conv.*``, where i counts from ``start_level``; the last
+    ``fpn_convs`` belong to the extra levels. Outputs equal MMDetection's bit for bit.
 
     Args:
-        in_channels: of the stages, fine to coarse; the model fills in those of its backbone.
-        out_channels: of every output.
-        start_level: the first stage used. A RetinaNet's pyramid starts at stride 8: 1, with all four stages.
-        num_outs: outputs, fine to coarse; by default one for each stage used. Further ones are extra levels.
-        add_extra_convs: where extra levels come from: False for every second cell of the last output (Faster R-CNN),
-            ``"on_input"`` for convolutions of stride 2 that start from the last stage (RetinaNet), ``"on_output"``
-            for such that start from the last output (FCOS).
-        relu_before_extra_convs: whether a ReLU precedes them, but for the first.
-        norm_cfg: of all convolutions, see ``build_norm``; None for none.
+        in_channels: channels of the stages, fine to coarse; the model fills in those of its backbone.
+        out_channels: channels of every output.
+        start_level: the first stage used. The pyramid of RetinaNet starts at stride 8: 1, with all four stages.
+        num_outs: number of outputs, fine to coarse; by default one for each stage used. Further outputs are extra
+            levels.
+        add_extra_convs: source of the extra levels: False for every second cell of the last output (Faster R-CNN),
+            ``"on_input"`` for convolutions of stride 2 on the last stage (RetinaNet), ``"on_output"`` for convolutions
+            on the last output (FCOS).
+        relu_before_extra_convs: whether a ReLU precedes each extra convolution but the first.
+        norm_cfg: config of the norms of all convolutions, see ``build_norm``; None for none.
 
     Raises:
-        ValueError: an argument is out of its range.
+        SettingError: an argument is out of range.
     """
 
     def __init__(
@@ -95,10 +96,10 @@ class FPN(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (N, C_l, H_l, W_l) of the stages, fine to coarse, to ``num_outs`` maps (N, out_channels, h, w): the
-        first ones as large as the stages used, each extra one half as large as the one before, rounded up.
+        first ones have the sizes of the stages used, each extra one half the size of the one before, rounded up.
 
         Raises:
-            ValueError: other than one map for each of ``in_channels``.
+            ValueError: not one map for each of ``in_channels``.
         """
         if len(levels) != len(self.in_channels):
             raise SettingError(

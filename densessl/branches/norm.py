@@ -10,7 +10,7 @@ from densessl.branches.sync_bn import SplitBN, SyncBN
 from densessl.constraints import Config
 from densessl.wording import choose
 
-# type -> the layer for (N, C) or (N, C, L), the layer for (N, C, H, W)
+# Type: (layer for (N, C) or (N, C, L), layer for (N, C, H, W)).
 NORMS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "BN": (nn.BatchNorm1d, nn.BatchNorm2d),
     "SyncBN": (SyncBN, SyncBN),
@@ -34,7 +34,7 @@ NormConfig = Annotated[  # of :func:`build_norm`
     dict,
     Config(
         {name: layers[1] for name, layers in NORMS.items()},
-        given=("num_features", "num_channels", "normalized_shape"),
+        given=("num_features", "num_channels", "normalized_shape", "process_group", "device", "dtype"),
         also=NormKeys,
     ),
 ]
@@ -44,14 +44,14 @@ def build_norm(cfg: dict[str, Any] | None, channels: int, dims: int = 2) -> nn.M
     """Build a normalisation layer.
 
     Args:
-        cfg: ``dict(type=..., requires_grad=True, **arguments of the layer)``; None builds none. Types: ``BN``,
+        cfg: ``dict(type=..., requires_grad=True, **arguments of the layer)``; None for no layer. Types: ``BN``,
             ``SyncBN`` (statistics of all ranks), ``SplitBN`` (``num_groups`` parts of the batch), ``LN`` (over the
             channels of each cell), ``GN`` (``num_groups`` groups of channels).
         channels: C.
         dims: 1 for vectors (N, C), 2 for maps (N, C, H, W).
 
     Raises:
-        ValueError: unknown type; names the nearest.
+        SettingError: unknown type; the message has the nearest.
     """
     if cfg is None:
         return None

@@ -18,8 +18,8 @@ def waves(values: Tensor, dim: int) -> Tensor:
 
 
 def point_embedding(points: Tensor, dim: int) -> Tensor:
-    """Embedding of points (..., 2), (x, y) counted in cells, cell centres at whole numbers: the waves of y, then those
-    of x (SIM's order; MAE's released code has x first). Returns (..., dim); dim is a multiple of 4."""
+    """Embedding (..., dim) of points (..., 2), given as (x, y) in cells with cell centres at whole numbers: the waves
+    of y, then those of x (SIM's order; MAE's released code has x first). ``dim`` must be a multiple of 4."""
     return waves(points.flip(-1), dim // 2).flatten(-2)
 
 
@@ -31,12 +31,12 @@ def grid_points(grid: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def relative_embedding(points: Tensor, scale: Tensor, dim: int) -> Tensor:
-    """SIM's embedding of a view's cells as another view sees them (released code, ``util/pos_embed.py``; fact sheet of
-    SIM, section 1.1.1).
+    """SIM's embedding of the cells of one view in the coordinates of another (released code, ``util/pos_embed.py``).
 
     Args:
-        points: (N, P, 2) the cells' centres in cells of the other view, see :func:`point_embedding`.
+        points: (N, P, 2) centres of the cells, in cells of the other view; see :func:`point_embedding`.
         scale: (N, 2) width and height of a cell, in cells of the other view.
+        dim: half the width of the embedding.
 
     Returns:
         (N, P, 2 dim): the waves of y, x, 10 ln(scale of y), 10 ln(scale of x), dim / 2 of each.
@@ -47,14 +47,15 @@ def relative_embedding(points: Tensor, scale: Tensor, dim: int) -> Tensor:
 
 
 def resized_table(table: Tensor, grid: tuple[int, int], class_token: bool) -> Tensor:
-    """A table of position embeddings for another grid, resampled bicubically as ViTDet does; timm does it antialiased.
+    """Resample a table of position embeddings for another grid, bicubically as in ViTDet; timm's is antialiased.
 
     Args:
-        table: (1, [1 +] side * side, C) of a square grid, the class token's row first where there is one.
-        grid: (height, width) wanted.
+        table: (1, [1 +] side * side, C) of a square grid, with the row of the class token first if there is one.
+        grid: the new (height, width).
+        class_token: whether there is a class token.
 
     Returns:
-        (1, [1 +] height * width, C); the table itself where the grid is its own.
+        (1, [1 +] height * width, C); the table itself where the grid is the same.
     """
     first, cells = table[:, : int(class_token)], table[:, int(class_token) :]
     side = round(cells.shape[1] ** 0.5)

@@ -31,8 +31,9 @@ Init = Literal["torch", "kaiming", "normal"]
 class MLP(nn.Sequential):
     """Linear layers with norm, dropout and activation between them; on maps they are 1x1 convolutions.
 
-    Each layer but the last is linear, norm, dropout, activation; the last is linear, and a norm if ``last_norm``. Keys:
-    ``linear{i}.weight``, ``linear{i}.bias``, ``norm{i}.*``, with i from 0. The heads of the methods:
+    Each layer but the last is linear, norm, dropout, activation; the last is linear, followed by a norm if
+    ``last_norm``. Keys: ``linear{i}.weight``, ``linear{i}.bias``, ``norm{i}.*``, with i from 0. The heads of the
+    methods:
 
     - DenseCL, MoCo v2, RegionCL, DetCo: ``dims=(2048, 2048, 128), init="kaiming"`` (dense head: ``init="torch"``)
     - PixPro: ``kind="map", dims=(2048, 4096, 256), norm=dict(type="SyncBN")``; BYOL the same on vectors
@@ -46,14 +47,17 @@ class MLP(nn.Sequential):
         kind: ``"vec"`` for (N, C), ``"map"`` for (N, C, H, W).
         dims: channels (in, hidden..., out).
         norm: config of the norm layers, see ``build_norm``; None for none.
-        act: ``"relu"`` or ``"gelu"``.
-        bias: of the layers but the last.
-        last_bias: of the last layer.
+        act: activation, ``"relu"`` or ``"gelu"``.
+        bias: whether all layers but the last have a bias.
+        last_bias: whether the last layer has a bias.
         last_norm: whether a norm follows the last layer.
         last_affine: whether that norm has weight and bias.
-        dropout: probability between linear (and norm) and activation.
-        init: ``"torch"`` leaves PyTorch's default, ``"kaiming"`` is normal for ReLU by fan in, ``"normal"`` has
-            standard deviation 0.01; the latter two with biases zero.
+        dropout: dropout probability, applied before the activation.
+        init: ``"torch"`` for PyTorch's default, ``"kaiming"`` for a normal distribution by fan-in for ReLU,
+            ``"normal"`` for one of standard deviation 0.01; the latter two with zero biases.
+
+    Raises:
+        SettingError: a value is unknown, or the values do not fit together.
     """
 
     def __init__(
@@ -97,10 +101,10 @@ class MLP(nn.Sequential):
         self.label = "MLP"  # the model replaces it by the path of this head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, C) or (N, C, H, W) to the same with ``dims[-1]`` channels.
+        """Vectors (N, C) or maps (N, C, H, W) to the same shape with ``dims[-1]`` channels.
 
         Raises:
-            ValueError: a batch norm in training mode would see one vector, whose deviation from its own mean is zero.
+            SettingError: a batch norm in training mode would see a single vector, which it would map to zero.
         """
         if self.training and inputs.numel() == inputs.shape[1]:
             for name, module in self.named_children():

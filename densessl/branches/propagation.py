@@ -10,16 +10,16 @@ from densessl.registry import MODELS
 
 @MODELS.register_module()
 class PixelPropagation(nn.Module):
-    """Each cell becomes the similarity-weighted sum of transformed cells of its map (PixPro, section 3.2).
+    """Replaces each cell by the similarity-weighted sum of all transformed cells of the map (PixPro, section 3.2).
 
     Args:
         dim: channels of the map.
         layers: depth of the value transform g: 0 identity, 1 a 1x1 convolution, 2 convolution, norm, ReLU, convolution.
         gamma: exponent of the similarity.
         clamp: lower bound of the similarity.
-        norm: norm config of the two-layer transform; the official code leaves it a plain BN where all else is
-            synchronised.
-        hidden: channels inside a two-layer transform; ``dim`` by default.
+        norm: norm config of the two-layer transform; by default a plain BN, as in the official code, where all other
+            norms are synchronised.
+        hidden: hidden channels of a two-layer transform; ``dim`` by default.
     """
 
     def __init__(

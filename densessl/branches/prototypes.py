@@ -1,4 +1,4 @@
-"""Heads whose outputs are logits over classes without names: DINO's over prototypes, SCFS's over its own channels."""
+"""Heads whose outputs are logits over learnt classes: DINO's over prototypes, SCFS's over its output channels."""
 
 import math
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from densessl.registry import MODELS
 
 
 class Prototypes(nn.Module):
-    """Products of vectors with learnt directions of learnt or fixed lengths: DINO's weight-normed last layer, no bias.
+    """DINO's last layer, weight-normalised and without bias: products of vectors with learnt directions of learnt or
+    fixed lengths.
 
     Computed in at least fp32: the target's logits are divided by a temperature of a few hundredths, which would make
     errors of bf16 as large as the differences between logits.
 
     Args:
-        dim: D.
-        count: K.
-        learn_gain: whether the lengths are learnt. They are 1 otherwise, and the outputs cosines.
+        dim: width D of the vectors.
+        count: number K of prototypes.
+        learn_gain: whether the lengths are learnt. Otherwise they are 1, and the outputs are cosines.
 
     Attributes:
         weight: (K, D), of which only the directions matter.
-        gain: (K, 1).
-        frozen: whether both get gradients of zeros. Zeros and not none, as in the official code, because
-            DistributedDataParallel waits for every gradient. Weight decay then still shortens ``weight``, which leaves
-            the outputs as they are.
+        gain: (K, 1), the lengths.
+        frozen: whether both get zero gradients. The official code sets them to None, for which DistributedDataParallel
+            would wait. Weight decay then still shortens ``weight``, which does not change the outputs.
     """
 
     def __init__(self, dim: int, count: int, learn_gain: bool = False):
@@ -41,7 +41,7 @@ class Prototypes(nn.Module):
         self.frozen = False
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(M, D), normalised by the caller, to (M, K)."""
+        """Vectors (M, D), normalised by the caller, to logits (M, K)."""
         with torch.autocast(vectors.device.type, enabled=False):
             vectors, weight, gain = full_precision(vectors, self.weight, self.gain)
             prototypes = weight * (gain / weight.norm(dim=1, keepdim=True))
@@ -52,13 +52,13 @@ class Prototypes(nn.Module):
 
 @MODELS.register_module()
 class DINOHead(nn.Module):
-    """DINO's projector: an MLP without norm, L2, :class:`Prototypes`.
+    """DINO's projector: an MLP, L2 normalisation, and :class:`Prototypes`.
 
     Args:
         dims: channels (in, hidden..., bottleneck). Linear weights start as normals of deviation 0.02, biases at 0.
         prototypes: K.
         norm: config of norms between the layers; None, as published for ResNet-50.
-        learn_gain: of the prototypes.
+        learn_gain: whether the lengths of the prototypes are learnt.
     """
 
     def __init__(
@@ -72,27 +72,27 @@ class DINOHead(nn.Module):
         self.mlp = MLP(dims=dims, act="gelu", norm=norm)
         for module in self.mlp.modules():
             if isinstance(module, nn.Linear):
-                # The official code truncates them at ±2, which is 100 deviations away. Before torch 2.12 or so,
-                # `trunc_normal_` gives a weight of -2 once in some 2^25, and other weights for the same seed.
+                # The official code truncates them at ±2, which is 100 deviations away. `trunc_normal_` of torch 2.11
+                # gives a weight of -2 once in some 2^25, and for one seed other weights than that of torch 2.14.
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         self.prototypes = Prototypes(dims[-1], prototypes, learn_gain)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(M, C) to (M, K), in at least fp32."""
+        """Vectors (M, C) to logits (M, K), in at least fp32."""
         return self.prototypes(unit(self.mlp(vectors)))
 
 
 @MODELS.register_module()
 class ShallowHead(nn.Module):
-    """SCFS's head of one level: a residual bottleneck, mean over the cells, an MLP with norms, L2.
+    """SCFS's head of one level: a residual bottleneck, the mean over the cells, an MLP with norms, L2 normalisation.
 
-    The unit vectors are used as logits: there are no prototypes.
+    The unit vectors themselves are the logits: there are no prototypes.
 
     Args:
-        channels: C of the maps.
+        channels: channels C of the maps.
         width: inner channels of the bottleneck.
-        hidden, dim: of the MLP's two layers.
+        hidden, dim: hidden and output width of the MLP.
         norm: config of all norms.
     """
 
@@ -115,10 +115,10 @@ class ShallowHead(nn.Module):
         self.mlp = MLP(dims=(channels, hidden, dim), norm=norm, last_norm=True)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, dim), normalised, in at least fp32.
+        """Maps (N, C, H, W) to unit vectors (N, dim), in at least fp32.
 
         Raises:
-            ValueError: N is 1 in training: see :class:`MLP`.
+            SettingError: N is 1 in training, see :class:`MLP`.
         """
         inner = self.norm1(self.conv1(maps)).relu()
         inner = self.norm2(self.conv2(inner)).relu()

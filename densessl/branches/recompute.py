@@ -9,14 +9,14 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, whose activations are computed again in backward."""
+    """``block(x)``, whose activations are recomputed in the backward pass."""
     contexts = lambda: (nullcontext(), _running_statistics_kept(block))  # noqa: E731
     return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
 def _running_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Give BatchNorms copies of their buffers: the second forward pass must not count the batch once more."""
+    """Run BatchNorms on copies of their buffers, so that the second forward pass does not count the batch again."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     kept = [norm._buffers for norm in norms]
     for norm in norms:

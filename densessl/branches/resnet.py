@@ -33,21 +33,24 @@ class ResNet(nn.Module):
 
     Args:
         depth: 18, 34, 50 or 101.
-        out_indices: stages to return, 0 to 3, of strides 4, 8, 16 and 32. All stages exist; those above the last
-            one asked for are not run.
-        norm_cfg: see ``build_norm``.
-        frozen_stages: as in MMDetection: -1 nothing, 0 the stem, n the stem and the first n stages are kept in
-            evaluation mode and without gradients.
+        out_indices: stages whose maps are returned: 0 to 3, with strides 4, 8, 16 and 32. All stages exist; those after
+            the last returned one do not run.
+        norm_cfg: config of the norms, see ``build_norm``.
+        frozen_stages: as in MMDetection: -1 for none, 0 for the stem, n for the stem and the first n stages, which stay
+            in evaluation mode and get no gradients.
         norm_eval: keep all BatchNorms in evaluation mode.
-        zero_gamma: start the last norm of each block at zero, so that blocks start as identities (PixPro, SimSiam;
+        zero_gamma: initialise the last norm of each block at zero, so that blocks start as identities (PixPro, SimSiam;
             not MoCo, DenseCL).
-        init_mode: convolutions are kaiming normal for ReLU, ``"fan_out"`` (torchvision, PixPro) or ``"fan_in"``
-            (DenseCL).
-        width: channels of the stem, 64 in every published ResNet; smaller ones leave the keys as they are.
-        with_cp: recompute each block's activations in backward instead of keeping them.
+        init_mode: Kaiming normal initialisation of convolutions for ReLU by ``"fan_out"`` (torchvision, PixPro) or
+            ``"fan_in"`` (DenseCL).
+        width: channels of the stem, 64 in every published ResNet; a smaller width keeps the keys.
+        with_cp: recompute the activations of each block in the backward pass instead of keeping them.
 
     Attributes:
-        out_channels, out_strides: of the maps returned.
+        out_channels, out_strides: channels and strides of the returned maps.
+
+    Raises:
+        SettingError: a value is out of range.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", blocks)
 
         self._init_weights(choose("init_mode", init_mode, ("fan_in", "fan_out")), zero_gamma)
-        # Stages past the last output never run; data parallelism would wait for their gradients.
+        # Stages after the last output never run, and data parallelism would wait for their gradients.
         unused = [getattr(self, f"layer{stage + 1}") for stage in range(out_indices[-1] + 1, 4)]
         for part in [*self._frozen(), *unused]:
             part.requires_grad_(False)
@@ -113,7 +116,8 @@ class ResNet(nn.Module):
         return [self.conv1, self.bn1, *stages] if self.frozen_stages >= 0 else []
 
     def train(self, mode: bool = True) -> "ResNet":
-        """Set the mode, leaving frozen stages (and all BatchNorms under ``norm_eval``) in evaluation mode."""
+        """Set the mode, except for frozen stages (and all BatchNorms under ``norm_eval``), which stay in evaluation
+        mode."""
         super().train(mode)
         for part in self._frozen():
             part.eval()
@@ -124,7 +128,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) to one map (N, C, H / stride, W / stride) for each of ``out_indices``."""
+        """Images (N, 3, H, W) to one map (N, C, H / stride, W / stride) for each of ``out_indices``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for stage in range(self.out_indices[-1] + 1):

@@ -1,10 +1,10 @@
-"""Batch normalisation over all processes (``SyncBN``) and over stated groups of one batch (``SplitBN``).
+"""Batch normalisation over all processes (``SyncBN``) and over groups of one batch (``SplitBN``).
 
-Both keep BatchNorm's parameters, buffers and keys, take (N, C), (N, C, L) or (N, C, H, W), and are exactly
-``F.batch_norm`` in evaluation mode.
+Both keep BatchNorm's parameters, buffers and keys, take (N, C), (N, C, L) or (N, C, H, W), and equal ``F.batch_norm``
+in evaluation mode.
 
-torch.nn.SyncBatchNorm refuses CPU tensors, so that "two processes equal one" could not be tested with it. This one runs
-the same lines on CPU with gloo and on CUDA with NCCL, in any float type.
+torch.nn.SyncBatchNorm refuses CPU tensors, so it could not be tested that two processes equal one. This implementation
+runs the same code on CPU with gloo and on CUDA with NCCL, in any float type.
 """
 
 import torch
@@ -19,15 +19,15 @@ from densessl.registry import MODELS
 
 
 def _per_channel(x: Tensor) -> tuple[list[int], list[int]]:
-    """The dimensions that statistics are taken over, and the shape that broadcasts a (C,) vector against ``x``."""
+    """The dimensions over which statistics are computed, and the shape that broadcasts a (C,) vector against ``x``."""
     return [d for d in range(x.dim()) if d != 1], [1, -1] + [1] * (x.dim() - 2)
 
 
 def _joined_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,), biased variance (C,) and number () of the values per channel of all ranks, in at least fp32.
 
-    Every rank centres its own values and the moments are merged by Chan, Golub and LeVeque's formula: the difference
-    E[x^2] - E[x]^2 of joined sums would lose a small variance beside a large mean.
+    Each rank centres its values, and the moments are merged by the formula of Chan, Golub and LeVeque: the difference
+    E[x^2] - E[x]^2 of joined sums would lose a small variance next to a large mean.
     """
     values = x.to(torch.promote_types(x.dtype, torch.float32))
     count = x.numel() // x.shape[1]
@@ -35,9 +35,9 @@ def _joined_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor,
         variance, mean = torch.var_mean(values, _per_channel(x)[0], correction=0)
     else:  # an empty rank still takes part in the exchange
         variance = mean = values.new_zeros(x.shape[1])
-    own = torch.cat([mean, variance, mean.new_full((1,), count)])
-    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(gathered, own, group=group)
+    moments = torch.cat([mean, variance, mean.new_full((1,), count)])
+    gathered = [torch.empty_like(moments) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(gathered, moments, group=group)
     means, variances, counts = torch.stack(gathered).split([x.shape[1], x.shape[1], 1], dim=1)
     total = counts.sum()
     share = counts / total
@@ -47,7 +47,8 @@ def _joined_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor,
 
 
 class _SyncBatchNorm(torch.autograd.Function):
-    """Normalise by the joined moments: one gather of 2C + 1 numbers forward, one all-reduce of 2C backward."""
+    """Normalise by the joined moments: one gather of 2C + 1 numbers in the forward pass, one all-reduce of 2C numbers
+    in the backward pass."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, variance, total, eps, group):
@@ -66,14 +67,14 @@ class _SyncBatchNorm(torch.autograd.Function):
         grad_weight = (grad32 * normalised).sum(dims)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            # The moments depend on the inputs of every rank, so every rank's gradients reach this rank's inputs.
+            # The moments depend on the inputs of all ranks, so the gradients of all ranks reach the inputs of this one.
             sums = torch.cat([grad_bias, grad_weight])
             dist.all_reduce(sums, group=ctx.group)
             mean_grad, mean_product = (sums / total).chunk(2)
             scale = inverse_std if weight is None else inverse_std * weight
             grad_x = grad32 - mean_grad.view(shape) - normalised * mean_product.view(shape)
             grad_x = (grad_x * scale.view(shape)).to(x.dtype)
-        # The parameters' gradients stay local: DistributedDataParallel averages those, as for any other parameter.
+        # Gradients of the parameters stay local: DistributedDataParallel averages them, as for any other parameter.
         if weight is None:
             grad_weight = grad_bias = None
         return grad_x, grad_weight, grad_bias, None, None, None, None, None
@@ -85,21 +86,21 @@ class _AnyDimBatchNorm(_BatchNorm):
             raise ValueError(f"{type(self).__name__}: expected (N, {self.num_features}, ...), got {tuple(x.shape)}")
 
     def _next_factor(self) -> float:
-        """Count this batch, and return the weight of its statistics in the running ones."""
+        """Count this batch, and return the weight of its statistics in the running statistics."""
         self.num_batches_tracked.add_(1)
         return 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
 
 
 @MODELS.register_module()
 class SyncBN(_AnyDimBatchNorm):
-    """BatchNorm whose training statistics are those of the joined batch of all ranks.
+    """BatchNorm with the training statistics of the joined batch of all ranks.
 
     Ranks may hold different numbers of values, or none. Running statistics are equal on all ranks; the running variance
-    is the unbiased one of the joined batch. With one process this is exactly BatchNorm.
+    is the unbiased variance of the joined batch. With one process this is exactly BatchNorm.
 
     Args:
-        num_features: C.
-        process_group: ranks to join; None means all.
+        num_features: number of channels C.
+        process_group: ranks to join; None for all.
     """
 
     def __init__(self, num_features: int, *args, process_group: dist.ProcessGroup | None = None, **kwargs):
@@ -124,14 +125,14 @@ class SyncBN(_AnyDimBatchNorm):
 
 @MODELS.register_module()
 class SplitBN(_AnyDimBatchNorm):
-    """BatchNorm that normalises ``num_groups`` contiguous, equal parts of the batch each by its own statistics.
+    """BatchNorm that normalises each of ``num_groups`` contiguous, equal parts of the batch by its own statistics.
 
-    One GPU's stand-in for per-GPU BatchNorm on ``num_groups`` GPUs. Running statistics are updated by the mean over the
-    groups.
+    On one GPU it reproduces per-GPU BatchNorm on ``num_groups`` GPUs. Running statistics are updated by the mean over
+    the groups.
 
     Args:
-        num_features: C.
-        num_groups: must divide the batch size.
+        num_features: number of channels C.
+        num_groups: number of parts, a divisor of the batch size.
     """
 
     def __init__(self, num_features: int, *args, num_groups: int, **kwargs):
@@ -139,7 +140,11 @@ class SplitBN(_AnyDimBatchNorm):
         self.num_groups = num_groups
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) to the same shape, type and memory format. Raises ValueError when the groups are not equal."""
+        """(N, C, ...) to the same shape, type and memory format.
+
+        Raises:
+            SettingError: ``num_groups`` does not divide N.
+        """
         if not self.training:
             return super().forward(x)
         self._check_input_dim(x)

@@ -1,4 +1,4 @@
-"""The target branch: the online branch under stop-gradient, its moving average, or a frozen copy of it."""
+"""The target branch: the online branch under stop-gradient, its moving average, or a frozen copy."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from densessl.wording import choose
 def ema_update_(target: Sequence[Tensor], online: Sequence[Tensor], momentum: float) -> None:
     """``target <- momentum * target + (1 - momentum) * online``, in place, for pairs of tensors.
 
-    Momentum 0 copies and momentum 1 keeps, bit for bit.
+    Momentum 0 copies the online tensors and momentum 1 keeps the targets, bit for bit.
 
     Raises:
-        TypeError: a target has less than fp32 precision, in which ``(1 - momentum) * difference`` rounds away.
+        TypeError: a target has less than fp32 precision, in which ``(1 - momentum) * difference`` would round to zero.
     """
     if not target:
         return
@@ -32,21 +32,21 @@ def ema_update_(target: Sequence[Tensor], online: Sequence[Tensor], momentum: fl
 
 @torch.no_grad()
 def ema_update_module_(target: nn.Module, online: nn.Module, momentum: float, buffers: str = "params_only") -> None:
-    """Move the parameters of ``target`` towards those of the same name in ``online``, and its buffers as told.
+    """Move the parameters of ``target`` towards the parameters of the same name in ``online``.
 
     Args:
-        buffers: ``"params_only"`` leaves them alone: the target has its own running statistics (MoCo, PixPro, DINO).
-            ``"all"`` averages floating-point ones with the same momentum and copies the others, as timm and MMEngine's
-            ``ExponentialMovingAverage(update_buffers=True)`` do.
+        buffers: ``"params_only"`` leaves the buffers alone: the target has its own running statistics (MoCo, PixPro,
+            DINO). ``"all"`` averages floating-point buffers with the same momentum and copies the others, as timm and
+            MMEngine's ``ExponentialMovingAverage(update_buffers=True)`` do.
     """
     pairs = _pairs(target.named_parameters(), online.named_parameters())
     if buffers == "all":
-        found = _pairs(target.named_buffers(), online.named_buffers())
-        pairs += [pair for pair in found if pair[0].is_floating_point()]
-        for own, other in found:
-            if not own.is_floating_point():
-                own.copy_(other)
-    ema_update_([own for own, _ in pairs], [other for _, other in pairs], momentum)
+        buffer_pairs = _pairs(target.named_buffers(), online.named_buffers())
+        pairs += [pair for pair in buffer_pairs if pair[0].is_floating_point()]
+        for value, new in buffer_pairs:
+            if not value.is_floating_point():
+                value.copy_(new)
+    ema_update_([value for value, _ in pairs], [new for _, new in pairs], momentum)
 
 
 def _pairs(target, online) -> list[tuple[Tensor, Tensor]]:
@@ -55,14 +55,15 @@ def _pairs(target, online) -> list[tuple[Tensor, Tensor]]:
 
 
 class Target(nn.Module):
-    """Holds the target branch and moves it. Its children are the branch's own, so its keys are ``target.backbone.*``.
+    """Holds the target branch and updates it. It shares the children of the branch, so its keys are
+    ``target.backbone.*``.
 
-    Calls are idempotent in ``step``, the number of optimiser steps taken: with gradient accumulation the target still
-    moves once a step. The step it was last moved at is the persisted buffer ``updated_at``, so that a run resumed in
-    between neither repeats nor misses an update.
+    Updates are idempotent in ``step``, the number of optimiser steps taken: under gradient accumulation the target
+    still moves once per step. The step of the last update is the persisted buffer ``updated_at``, so that a resumed run
+    neither repeats nor misses an update.
 
     Attributes:
-        momentum: of the last update; None before the first and for kinds that never move.
+        momentum: momentum of the last update; None before the first, and for kinds that never move.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class Target(nn.Module):
             branch = copy.deepcopy(online).requires_grad_(False)
             if branch._parameters or branch._buffers:
                 raise TypeError(f"{type(branch).__name__} has parameters or buffers outside its children")
-            # One dictionary of children for both, so that the branch needs no prefix of its own in the keys.
+            # Both share one dictionary of children, so that keys get no additional prefix.
             self._modules = branch._modules
             self.__dict__["_branch"] = branch
         self.register_buffer("updated_at", torch.tensor(-1))
-        # The same as a Python number: reading the buffer would wait for the device at every step.
+        # The same as a Python number, since reading the buffer would wait for the device at every step.
         self._updated_at = -1
         self.register_load_state_dict_post_hook(_read_updated_at)
         self.train(online.training)
@@ -96,12 +97,12 @@ class Target(nn.Module):
         return self.kind == "stop_gradient"
 
     def branch(self, online: nn.Module) -> nn.Module:
-        """The module to run, without gradient, as the target."""
+        """The module to run as the target, without gradient."""
         return online if self.is_online else self._branch
 
     def train(self, mode: bool = True) -> "Target":
-        """A moving average trains with its online branch: in training mode its BatchNorms use the statistics of its own
-        batch, unless ``norm="eval"``. A frozen branch stays in evaluation mode."""
+        """Set the mode. In training mode, the BatchNorms of a moving average use the statistics of the target's batch,
+        unless ``norm="eval"``. A frozen branch stays in evaluation mode."""
         self.training = mode
         if not self.is_online:
             self._branch.train(mode and self.kind != "frozen")
@@ -112,21 +113,20 @@ class Target(nn.Module):
         return self
 
     def before_forward(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
-        """To be called before each target forward; moves a target of that timing, with the momentum of ``step``.
+        """Called before each target forward. Moves a target of this timing with the momentum of ``step``.
 
         Args:
-            step: optimiser steps taken so far.
+            step: number of optimiser steps taken.
             horizon: length of the run; a constant momentum needs none.
 
         Returns:
-            whether the target moved.
+            Whether the target moved.
         """
         return self.timing == "before_forward" and self._move(online, step, step, horizon)
 
     def after_step(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
-        """To be called after each optimiser step, counted in ``step``; moves a target of that timing.
-
-        The momentum is that of the step just taken, number ``step - 1``: DINO indexes its schedule so.
+        """Called after each optimiser step, which ``step`` includes. Moves a target of this timing with the momentum of
+        the step just taken, number ``step - 1``, as DINO indexes its schedule.
         """
         return self.timing == "after_step" and self._move(online, step, step - 1, horizon)
 
@@ -152,21 +152,21 @@ def build_target(
     buffers: Literal["params_only", "all"] = "params_only",
     norm: Literal["train", "eval"] = "train",
 ) -> Target:
-    """The target of ``online``.
+    """Build the target of an online branch.
 
     Args:
-        online: the online branch, with parameters and buffers in its children only.
-        kind: ``"ema"`` (MoCo, BYOL, PixPro, DINO), ``"stop_gradient"`` (SimSiam, SwAV), or ``"frozen"``: a copy that
-            never moves, in evaluation mode; a teacher's weights are loaded into it.
-        momentum: of the moving average: a number, or the config of a schedule
+        online: the online branch, with parameters and buffers only in its children.
+        kind: ``"ema"`` (MoCo, BYOL, PixPro, DINO), ``"stop_gradient"`` (SimSiam, SwAV), or ``"frozen"``: a copy in
+            evaluation mode that never moves, into which the weights of a teacher are loaded.
+        momentum: momentum of the moving average: a number, or the config of a schedule
             (:func:`densessl.schedules.build_schedule`).
-        timing: ``"before_forward"``, as MoCo, BYOL and PixPro do, or ``"after_step"``, as DINO does.
+        timing: ``"before_forward"``, as in MoCo and PixPro, or ``"after_step"``, as in BYOL and DINO.
         buffers: ``"params_only"`` or ``"all"``, see ``ema_update_module_``.
-        norm: ``"train"``: the target's BatchNorms use its batch's statistics; ``"eval"``: its running ones, which then
-            want ``buffers="all"``.
+        norm: ``"train"``: the target's BatchNorms use the statistics of its batch; ``"eval"``: they use running
+            statistics, which then need ``buffers="all"``.
 
     Raises:
-        ValueError: an unknown option, or a constant momentum outside [0, 1].
+        SettingError: an unknown option, or a constant momentum outside [0, 1].
     """
     choose("target kind", kind, ("ema", "stop_gradient", "frozen"))
     choose("target timing", timing, ("before_forward", "after_step"))

@@ -10,13 +10,13 @@ from densessl.branches.transformer import Blocks, init_linear_
 
 
 class TokenProjector(nn.Module):
-    """A linear layer and blocks. Keys ``embed.*``, ``blocks.{i}.*``.
+    """A linear layer and transformer blocks. Keys ``embed.*``, ``blocks.{i}.*``.
 
     Args:
-        channels: of the tokens it gets.
-        dim: of those it gives, D.
+        channels: width of the input tokens.
+        dim: width D of the output tokens.
         depth: number of blocks; 0 for the linear layer alone.
-        block: arguments of the blocks (:class:`densessl.branches.transformer.Block`) but ``dim``.
+        block: arguments of the blocks (:class:`densessl.branches.transformer.Block`) except ``dim``.
     """
 
     def __init__(self, channels: int, dim: int, depth: int, **block: Any):
@@ -26,23 +26,23 @@ class TokenProjector(nn.Module):
         init_linear_(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(N, L, channels) to (N, L, D)."""
-        # Under autocast the linear layer gives bf16; what the blocks add to stays as precise as in the backbone.
+        """Tokens (N, L, channels) to (N, L, D)."""
+        # Under autocast the linear layer gives bf16; the residual stream stays as precise as in the backbone.
         return self.blocks(self.embed(tokens).to(tokens.dtype))
 
 
 class RelativeDecoder(nn.Module):
-    """Predicts a view's cells from some of another's: asked cells are mask tokens that know where they lie in the view
-    whose tokens are given. Self-attention runs over class token, given and asked cells together (SIM's released code,
-    models_sim.py; fact sheet of SIM, section 1.1).
+    """Predicts the cells of one view from given cells of another. The asked cells are mask tokens with an embedding of
+    their position in the view of the given cells. Self-attention runs over the class token, the given and the asked
+    cells together (SIM's released code, models_sim.py).
 
     Keys ``mask_token``, ``position.*``, ``blocks.{i}.*``, ``output.*``.
 
     Args:
-        dim: D.
+        dim: width D of the tokens.
         depth: number of blocks.
         outputs: width of the predictions; None for D.
-        block: arguments of the blocks but ``dim``.
+        block: arguments of the blocks except ``dim``.
     """
 
     def __init__(self, dim: int, depth: int, outputs: int | None = None, **block: Any):
@@ -59,12 +59,12 @@ class RelativeDecoder(nn.Module):
         """Predictions for all asked cells, (N, P, outputs).
 
         Args:
-            tokens: (N, [1 +] L, D) of the given cells, after the class token where there is one.
-            given: (N, L, 2), or (L, 2) for all images, x and y of the given cells, in cells of their view.
-            asked: (N, P, 2) of the asked ones, in the same units.
-            scale: (N, 2) width and height of an asked cell in those units.
+            tokens: (N, [1 +] L, D) of the given cells, after the class token if there is one.
+            given: (N, L, 2), or (L, 2) for all images: (x, y) of the given cells, in cells of their view.
+            asked: (N, P, 2), positions of the asked cells in the same units.
+            scale: (N, 2), width and height of an asked cell in the same units.
         """
-        given, asked, scale = (item.to(self.mask_token.dtype) for item in (given, asked, scale))
+        given, asked, scale = (positions.to(self.mask_token.dtype) for positions in (given, asked, scale))
         leading = tokens.shape[1] - given.shape[-2]
         placed = tokens[:, leading:] + point_embedding(given, self.dim).to(tokens.dtype)
         queries = self.mask_token + self.position(relative_embedding(asked, scale, self.dim))

@@ -1,6 +1,6 @@
-"""Pre-norm transformer blocks, with the keys that timm, MAE and ViTDet give them.
+"""Pre-norm transformer blocks with the keys of timm, MAE and ViTDet.
 
-timm's own blocks are not used for three reasons: batch norm over tokens (SIM's decoder), relative positions inside the
+They replace timm's blocks for three reasons: batch norm over tokens (SIM's decoder), relative positions inside the
 attention (ViTDet), and pretraining without timm installed.
 """
 
@@ -23,9 +23,9 @@ class Attention(nn.Module):
     """Multi-head self-attention. Keys ``qkv.*`` (rows q, k, v), ``proj.*``.
 
     Args:
-        dim: C, a multiple of ``heads``.
+        dim: width C of the tokens, a multiple of ``heads``.
         heads: number of heads.
-        qkv_bias: whether q, k and v have one.
+        qkv_bias: whether q, k and v have a bias.
     """
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool = True):
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         return self.proj(values.transpose(1, 2).flatten(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, L, C) to the same."""
+        """Tokens (N, L, C) to tokens of the same shape."""
         return self.join(F.scaled_dot_product_attention(*self.split(x)))
 
 
@@ -62,7 +62,7 @@ class FeedForward(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Channels times learnt factors. Key ``gamma``."""
+    """Multiplies channels by learnt factors. Key ``gamma``."""
 
     def __init__(self, dim: int, value: float):
         super().__init__()
@@ -73,24 +73,24 @@ class LayerScale(nn.Module):
 
 
 def over_tokens(norm: nn.Module, x: Tensor) -> Tensor:
-    """A norm of vectors on tokens (N, L, C). A batch norm's statistics are those of all tokens of all images."""
+    """Apply a norm of vectors to tokens (N, L, C). Batch norms use statistics over all tokens of all images."""
     return norm(x.flatten(0, 1)).view_as(x) if isinstance(norm, _BatchNorm) else norm(x)
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each on normed tokens and added to them.
+    """Attention and feed-forward as residual branches with pre-norm.
 
-    Keys ``norm1.*``, ``attn.*``, ``norm2.*``, ``mlp.*``, and of LayerScale ``ls1.gamma``, ``ls2.gamma``.
+    Keys ``norm1.*``, ``attn.*``, ``norm2.*``, ``mlp.*``, and with LayerScale ``ls1.gamma``, ``ls2.gamma``.
 
     Args:
-        dim: C.
-        heads: of the attention.
-        mlp_ratio: hidden width of the feed-forward over C.
+        dim: width C of the tokens.
+        heads: number of attention heads.
+        mlp_ratio: hidden width of the feed-forward layers as a multiple of C.
         norm: config of :func:`densessl.branches.norm.build_norm`; batch norms see all tokens.
         qkv_bias: see :class:`Attention`.
         layer_scale: initial value of LayerScale; None for none.
-        drop_path: probability that an image skips a part.
-        attention: in place of :class:`Attention`.
+        drop_path: probability that an image skips a residual branch.
+        attention: module that replaces :class:`Attention`.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, L, C) to the same."""
+        """Tokens (N, L, C) to tokens of the same shape."""
         x = x + self.drop_path(self.ls1(self.attn(over_tokens(self.norm1, x))))
         return x + self.drop_path(self.ls2(self.mlp(over_tokens(self.norm2, x))))
 
@@ -123,9 +123,9 @@ class Blocks(nn.Sequential):
     """A stack of :class:`Block`.
 
     Args:
-        depth: their number.
-        with_cp: recompute each block's activations in backward instead of keeping them.
-        block: arguments of each.
+        depth: number of blocks.
+        with_cp: recompute the activations of each block in the backward pass instead of keeping them.
+        block: arguments of each block.
     """
 
     def __init__(self, depth: int, with_cp: bool = False, **block: Any):
@@ -133,19 +133,20 @@ class Blocks(nn.Sequential):
         self.with_cp = with_cp
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (N, L, C) to the same."""
+        """Tokens (N, L, C) to tokens of the same shape."""
         for block in self:
             x = run(block, x, self.with_cp)
         return x
 
 
 def run(block: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
-    """``block(x)``, with activations recomputed in backward where asked for and where there will be one."""
+    """``block(x)``; with ``with_cp``, and where gradients are enabled, activations are recomputed in the backward
+    pass."""
     return recomputed(block, x) if with_cp and torch.is_grad_enabled() else block(x)
 
 
 def init_linear_(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases of all linear layers inside, as MAE and SIM have them."""
+    """Initialise all linear layers inside with Xavier-uniform weights and zero biases, as MAE and SIM do."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

@@ -22,7 +22,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, dim: int):
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch_size, patch_size)
-        # As if it were a linear layer of the flattened patch.
+        # As for a linear layer on the flattened patch.
         nn.init.xavier_uniform_(self.proj.weight.view(dim, -1))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -32,22 +32,28 @@ class PatchEmbed(nn.Module):
 
 @MODELS.register_module()
 class ViT(nn.Module):
-    """A plain vision transformer. It gives maps, or token sequences with the class token, of all cells or of those
-    it is told to keep; cells left out cost nothing but their embedding.
+    """A plain vision transformer. It returns maps, or token sequences with the class token, of all cells or of given
+    cells; the cost of the other cells is only their embedding.
 
-    Positions are fixed sines and cosines (the class token's are zero); for views of other sizes the table is resampled.
+    Position embeddings are fixed sines and cosines (zero for the class token); for views of other sizes the table is
+    resampled.
 
     Args:
-        image_size: side in pixels that the table of positions is made for.
+        image_size: side in pixels for which the table of positions is computed.
         patch_size: side of a patch in pixels.
-        dim, depth, heads, mlp_ratio, qkv_bias, layer_scale: of the blocks, see :class:`Block`.
-        drop_path: of the last block; it grows linearly from 0 at the first.
+        dim: width of the tokens, a multiple of 4.
+        depth: number of blocks.
+        heads, mlp_ratio, qkv_bias, layer_scale: settings of the blocks, see :class:`Block`.
+        drop_path: probability of the last block; it grows linearly from 0 at the first.
         out_indices: blocks whose outputs are returned, ascending; None for the last.
-        class_token: whether there is one.
-        final_norm: whether outputs are normed; SIM and ViTDet have no such norm, timm's classifiers do.
-        eps: of the norms.
-        freeze_patch_embed: keep the patch embedding as initialised (MoCo v3, SIM).
-        with_cp: recompute each block's activations in backward instead of keeping them.
+        class_token: whether there is a class token.
+        final_norm: whether a norm follows the outputs; SIM and ViTDet have none, timm's classifiers do.
+        eps: epsilon of the norms.
+        freeze_patch_embed: do not train the patch embedding (MoCo v3, SIM).
+        with_cp: recompute the activations of each block in the backward pass instead of keeping them.
+
+    Raises:
+        SettingError: a value is out of range.
     """
 
     def __init__(
@@ -97,10 +103,10 @@ class ViT(nn.Module):
             nn.init.normal_(self.cls_token, std=0.02)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
-        """(height, width) in cells of images (N, 3, H, W).
+        """(height, width) of images (N, 3, H, W) in cells.
 
         Raises:
-            ValueError: their size is not a multiple of the patch's.
+            SettingError: the size of the images is not a multiple of the patch size.
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
@@ -115,15 +121,16 @@ class ViT(nn.Module):
         """Maps of images (N, 3, H, W), or sequences, one for each of ``out_indices``.
 
         Args:
-            keep: (N, L) indices of the cells to look at, in any order; None for all.
-            tokens: return sequences.
-            class_token: False leaves it out for once, as detectors do.
+            keep: (N, L) indices of the visible cells, in any order; None for all.
+            tokens: return sequences instead of maps.
+            class_token: False leaves out the class token in this call, as detectors do.
 
         Returns:
-            Maps (N, C, H/p, W/p); with ``tokens``, (N, [1 +] L, C), the class token first.
+            Maps (N, C, H/p, W/p); with ``tokens``, sequences (N, [1 +] L, C), the class token first.
 
         Raises:
-            ValueError: the size of the images, or ``keep`` without ``tokens``: a few cells are no map.
+            ValueError: ``keep`` is given without ``tokens``: visible cells do not form a map.
+            SettingError: the size of the images is not a multiple of the patch size.
         """
         grid = self.grid(images)
         if keep is not None and not tokens:
@@ -141,16 +148,16 @@ class ViT(nn.Module):
             x = run(block, x, self.with_cp)
             if index in self.out_indices:
                 outputs.append(self.norm(x))
-        return tuple(outputs) if tokens else tuple(cells_to_map(item[:, leading:], grid) for item in outputs)
+        return tuple(outputs) if tokens else tuple(cells_to_map(cells[:, leading:], grid) for cells in outputs)
 
     def maps(self, sequences: Sequence[Tensor], images: Tensor) -> tuple[Tensor, ...]:
-        """Sequences of all cells of images, as maps."""
+        """Maps from the sequences of all cells of images."""
         leading = int(self.cls_token is not None)
-        return tuple(cells_to_map(item[:, leading:], self.grid(images)) for item in sequences)
+        return tuple(cells_to_map(cells[:, leading:], self.grid(images)) for cells in sequences)
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter, for learning rates that decay with it: 0 what comes before the blocks, i + 1 block i,
-        one more what comes after."""
+        """Depth of a parameter for layer-wise decay of learning rates: 0 before the blocks, i + 1 in block i, one more
+        after the blocks."""
         part, _, rest = name.partition(".")
         if part == "blocks":
             return int(rest.partition(".")[0]) + 1
@@ -158,5 +165,5 @@ class ViT(nn.Module):
 
 
 def cells_to_map(cells: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, h * w, C) to (N, C, h, w)."""
+    """Cells (N, h * w, C) to a map (N, C, h, w)."""
     return cells.mT.unflatten(2, grid)

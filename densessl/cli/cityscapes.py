@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Sequence
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.errors import SettingError
 from densessl.finetune.cityscapes import prepare_cityscapes
-from densessl.loaders import workers
+from densessl.loaders import AUTO, workers
 
 DESCRIPTION = """Prepare Cityscapes for fine-tuning.
 
@@ -42,5 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    for file, images, instances, crowds in prepare_cityscapes(args.root, args.splits, workers(args.workers)):
+    for file, images, instances, crowds in prepare_cityscapes(args.root, args.splits, _workers(args.workers)):
         print(f"{file}: {images} images, {instances} instances, {crowds} crowd regions")
+
+
+def _workers(text: str) -> int:
+    if text != AUTO and not (text.isdecimal() and int(text)):
+        raise SettingError(f"--workers: found {text!r}, expected a whole number of at least 1 or 'auto'")
+    return workers() if text == AUTO else int(text)

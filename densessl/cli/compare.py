@@ -103,6 +103,8 @@ def grid_of(args: argparse.Namespace) -> Grid:
         raise CompareError("--config: expected a file or mmdet::NAME, found none")
     if args.jobs < 1:
         raise CompareError(f"--jobs: expected 1 or more, found {args.jobs}")
+    if args.threads is not None and args.threads < 1:
+        raise CompareError(f"--threads: expected 1 or more, found {args.threads}")
     sized = args.steps is not None or args.minutes is not None
     if args.evaluations is not None and not sized:
         raise CompareError("--evaluations needs --steps or --minutes; without them the config says when to evaluate")

@@ -3,9 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.cli.options import Options
 from densessl.errors import SettingError
 from densessl.weights.detector.convert import convert_detector
 from densessl.weights.detector.official_names import FAMILIES, family_of
@@ -64,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--options",
         nargs="+",
-        action=DictAction,
+        action=Options,
         default={},
         metavar="KEY=VALUE",
         help="changes to the model of a DETR's stock config: backbone.dilations=1,1,1,2",

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from torch import nn
+
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.errors import SETTINGS, SettingError
 from densessl.weights.detector.export import export_detector
@@ -80,10 +82,13 @@ def _export(args: argparse.Namespace) -> int:
         report = export_detector(args.checkpoint, args.out, args.detector)
         print(f"{report}\n{report.source}, and beside it the config that fine-tunes it")
         return 0
+    if not 0 <= args.min_coverage <= 1:
+        raise SettingError(f"--min-coverage: found {args.min_coverage:g}, expected a share from 0 to 1")
+    detector = args.into and build_detector(args.into)  # which may be refused, before anything is written
     source = open_checkpoint(args.checkpoint)
     args.branch = by_our_names(source, args.branch).branch
     export(source, args)
-    return 0 if args.into is None or fits(source, args) else SETTINGS
+    return 0 if detector is None or fits(source, args, detector) else SETTINGS
 
 
 def export(source: Opened, args: argparse.Namespace) -> None:
@@ -99,14 +104,13 @@ def export(source: Opened, args: argparse.Namespace) -> None:
         print(f"{args.out}: {verb} {args.branch} {part}, {len(state)} tensors")
 
 
-def fits(source: Opened, args: argparse.Namespace) -> bool:
+def fits(source: Opened, args: argparse.Namespace, detector: nn.Module) -> bool:
     """Load the file into the detector and compare features. Return whether they are equal (True if they cannot be
     compared).
 
     Raises:
         LoadError: the weights do not fit the detector.
     """
-    detector = build_detector(args.into)
     reports = load_parts(detector, args.out, args.min_coverage)
     for report in reports.values():
         print(f"{args.into}: {report}")

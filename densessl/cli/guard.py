@@ -2,15 +2,19 @@
 
 import argparse
 import errno
-import os
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
+from densessl.cli.options import tell_errors_in_a_line
 from densessl.errors import DISK, DONE, SETTINGS, DensesslError
 
 INTERRUPTED = 130  # after Ctrl-C, as shells do
+# What stands where something else is wanted; Python's own words are "File exists" for a folder that cannot be made.
+_IN_THE_WAY = {
+    errno.EEXIST: "is a file, expected a folder",
+    errno.ENOTDIR: "leads through a file, expected a folder",
+    errno.EISDIR: "is a folder, expected a file",
+}
 EXIT_CODES = """exit codes:
   0    done
   1    a fault of the program (please report the traceback), or a run of a comparison failed
@@ -18,12 +22,12 @@ EXIT_CODES = """exit codes:
   5    the disk is full
   130  stopped by Ctrl-C
 """
-_HOME = str(Path(__file__).parents[1]) + os.sep
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
-    """Give a command the option that shows tracebacks."""
+    """Give a command the option that shows tracebacks; without it, errors are a line or a few."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    tell_errors_in_a_line(parser)
 
 
 def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt: str = "") -> int:
@@ -57,16 +61,13 @@ def exit_code_of(error: BaseException) -> int | None:
         return error.exit_code
     if isinstance(error, OSError):
         return DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else SETTINGS
-    # Constructors and readers of densessl raise a ValueError with a clear message for arguments that do not fit. One
-    # raised further inside, in a library that densessl called, is a fault of the program.
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, ValueError) and frames and frames[-1].filename.startswith(_HOME):
-        return SETTINGS
     return None
 
 
 def message_of(error: BaseException) -> str:
     """The message of an error; if a loader's worker raised it, without the worker's traceback."""
+    if isinstance(error, OSError) and not isinstance(error, DensesslError) and error.filename:
+        return f"{error.filename}: {_IN_THE_WAY.get(error.errno, (error.strerror or str(error)).lower())}"
     text = str(error) or type(error).__name__
     if text.startswith("Caught ") and "Original Traceback" in text:
         last = text.strip().splitlines()[-1]

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.cli.options import tell_errors_in_a_line
+from densessl.files import require_picture
 from densessl.insight.checkpoints import load_backbones, load_images
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
 from densessl.insight.matching import dense_matching
@@ -17,6 +19,7 @@ CELLS = (32, 48)  # height and width of the coarsest map: a cell is about 16 pix
 
 
 def look_matching(args: argparse.Namespace) -> None:
+    require_picture(args.out)
     trained, random, pixels = load_backbones(args.checkpoint, args.device)
     size = args.size or [count * max(trained.out_strides) for count in CELLS]
     pairs = {"same light": motorcycle(), "other light": relit(motorcycle())}
@@ -101,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (matching, spread):
         command.add_argument("--level", type=int, default=-1, help="index of the backbone's map; -1 is the last")
         command.add_argument("--device", default="cpu")
+    tell_errors_in_a_line(top)
     return top
 
 

@@ -5,9 +5,8 @@ import inspect
 import os
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.cli.options import Options, tell_errors_in_a_line
 from densessl.errors import SettingError
 from densessl.regions.build import build
 from densessl.regions.check import check
@@ -98,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--generator-options",
         nargs="+",
-        action=DictAction,
+        action=Options,
         default={},
         metavar="KEY=VALUE",
         help="arguments of the generator; see densessl/regions/generators.py and fast.py",
@@ -145,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     bring.set_defaults(run=run_import)
     for command in (make, checking, bring):
         add_debug(command)
+    tell_errors_in_a_line(top)
     return top
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmengine.config import DictAction
 
 from densessl.cli.guard import add_debug, guarded
+from densessl.cli.options import Options
+from densessl.insight.checkpoints import usable_device
 from densessl.insight.clustering import match, scores
-from densessl.insight.segmentation import count_pixels, load_model
+from densessl.insight.segmentation import count_pixels, load_model, read_mapping
 from densessl.insight.tables import print_table
 
 
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="write the figures to this JSON file")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    parser.add_argument("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE")
     add_debug(parser)
     return parser
 
@@ -55,15 +56,13 @@ def _segment(args: argparse.Namespace) -> None:
     if started:
         dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
     model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
-    mapping = None
-    if args.mapping:
-        mapping = {int(old): int(new) for old, new in json.loads(Path(args.mapping).read_text()).items()}
+    mapping = read_mapping(args.mapping) if args.mapping else None
     counts, labelled = count_pixels(
-        model.to(args.device),
+        model.to(usable_device(args.device)),
         objective,
         args.images,
         args.labels,
-        args.size or size,
+        size if args.size is None else args.size,
         args.ignore,
         mapping,
         args.batch_size,

@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 
-from mmengine.config import DictAction
-
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.cli.options import Options
 from densessl.run_settings import RunSettings
-from densessl.runs import build_run
+from densessl.runs import build_run, explain_run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,10 +73,15 @@ def parser() -> argparse.ArgumentParser:
         "--cfg-options",
         dest="options",
         nargs="+",
-        action=_Options,
+        action=Options,
         default={},
         metavar="KEY=VALUE",
         help="change entries of the config: train_dataloader.num_workers=8 'views.*.size=160'",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="print every setting of the run, its value, where it comes from and what it means; train nothing",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     add_debug(parser)
@@ -85,19 +89,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _number_or_auto(text: str) -> int | str:
-    return text if text == "auto" else int(text)
-
-
-class _Options(DictAction):
-    """MMEngine's ``KEY=VALUE``, which may be repeated; a word without ``=`` gives a clear error."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        before = dict(getattr(namespace, self.dest) or {})
-        for value in values:
-            if "=" not in value:
-                raise argparse.ArgumentError(self, f"found {value!r}, expected KEY=VALUE")
-        super().__call__(parser, namespace, values, option_string)
-        setattr(namespace, self.dest, before | getattr(namespace, self.dest))
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number or 'auto'") from None
 
 
 def settings_of(argv: Sequence[str] | None = None) -> RunSettings:
@@ -120,4 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    build_run(_settings(args)).train()
+    settings = _settings(args)
+    if args.explain:
+        print(explain_run(settings))
+    else:
+        build_run(settings).train()

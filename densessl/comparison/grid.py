@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 
 from densessl.comparison.cells import CHECKPOINTS, RUN, Cell, CompareError
 from densessl.comparison.results import read_run, read_step_seconds
-from densessl.configs import load_config
+from densessl.configs import is_pretraining, load_config
 from densessl.errors import SettingError
 from densessl.files import sha256
 from densessl.finetune.config.annotations import labels_digest
@@ -143,6 +143,8 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
         MissingPackage: The config is of a package that is not installed.
     """
     cfg = load_config(grid.config)
+    if is_pretraining(cfg):
+        raise CompareError(f"--config: {grid.config} pretrains; expected the config of a detector or segmentor")
     apply_options(cfg, options_of(grid.cfg_options))
     text = config_text(cfg)
     if grid.data_root:

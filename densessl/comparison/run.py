@@ -121,7 +121,9 @@ def read_results(out: Path, failures: Sequence[Failure] = ()) -> Results:
     path = Path(out) / GRID
     try:
         grid = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
+    except FileNotFoundError:
+        raise CompareError(f"no comparison was begun in {out}: there is no {path}") from None
+    except ValueError as error:
         raise CompareError(f"no comparison was begun in {out}: {path}: {error}") from error
     records = {}
     for init, digest in grid["inits"].items():

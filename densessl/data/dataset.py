@@ -32,6 +32,15 @@ Resample = Literal["fast", "pil"]
 RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", path="regions/")
 
 
+def keyed(key: tuple[int, int]) -> tuple[int, int]:
+    """The key (epoch, index) of a sample. Raises SettingError where a sampler of another kind asks for an index."""
+    if not isinstance(key, tuple):
+        raise SettingError(
+            "train_dataloader.sampler: unlabelled images are asked for by (epoch, index), expected type='KeySampler'"
+        )
+    return key
+
+
 class ImageDataset(Dataset):
     """Images of a folder, a list file, or a COCO json whose labels are ignored.
 
@@ -112,7 +121,7 @@ class UnlabelledImages(ImageDataset):
         Raises:
             densessl.data.decode.UnreadableImage: naming the file.
         """
-        epoch, index = key
+        epoch, index = keyed(key)
         handle = open_image(self.path(index))
         regions = self._regions(handle, epoch, index)
         crops = []

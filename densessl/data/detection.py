@@ -11,7 +11,7 @@ from densessl.augment.photometric import OpConfig
 from densessl.constraints import Count, NonNegative, Whole
 from densessl.data import placed as P
 from densessl.data.batch import Sample, SampleRegions
-from densessl.data.dataset import ImageDataset, RegionsConfig
+from densessl.data.dataset import ImageDataset, RegionsConfig, keyed
 from densessl.data.decode import open_image
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
@@ -77,7 +77,7 @@ class RegionImages(ImageDataset):
             densessl.data.decode.UnreadableImage: naming the file.
             ValueError: none of ``tries`` images has.
         """
-        epoch, index = key
+        epoch, index = keyed(key)
         others = keyed_rng(self.seed, "replace", epoch, index)
         found = index
         for _ in range(self.tries):

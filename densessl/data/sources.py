@@ -35,7 +35,7 @@ class ImageList(NamedTuple):
     others: Mapping[str, int] = {}
 
 
-def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None) -> ImageList:
+def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None, most: int | None = None) -> ImageList:
     """List the images of a data set; labels are ignored.
 
     Args:
@@ -50,6 +50,7 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
         root: folder that the entries of a list file or json are relative to. Default for a list file: its own folder.
             For ``D/annotations/instances_train2017.json``: the first of ``train2017``, ``images/train2017``, the folder
             itself and ``images``, in ``D/annotations`` and then in ``D``, that holds the first images.
+        most: list the first so many only, and look no further.
 
     Raises:
         DataNotFound: there is no ``source``; it names no image; or one of its first eight entries is not a file.
@@ -57,15 +58,16 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
     """
     place = _locate(source, root)
     if place.is_dir():
-        return ImageList(str(place), *_folder(place))
+        return ImageList(str(place), *_folder(place, most))
     kind = place.suffix.lower()
     if kind in LIST_EXTENSIONS:
         with open(place, encoding="utf-8-sig", errors="surrogateescape") as lines:
             stripped = (line.strip() for line in lines)
-            paths = PathTable(line for line in stripped if line and not line.startswith("#"))
+            listed = (line for line in stripped if line and not line.startswith("#"))
+            paths = PathTable(itertools.islice(listed, most))
         roots = [Path(root) if root is not None else place.parent]
     elif kind == ".json":
-        paths = PathTable(_coco_file_names(place))
+        paths = PathTable(itertools.islice(_coco_file_names(place), most))
         roots = [Path(root)] if root is not None else _coco_roots(place)
     else:
         raise SettingError(
@@ -99,10 +101,10 @@ def _near(place: Path) -> str:
     return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
 
 
-def _folder(folder: Path) -> tuple[PathTable, dict[str, int]]:
+def _folder(folder: Path, most: int | None) -> tuple[PathTable, dict[str, int]]:
     """The paths of the images in a folder, and the other files counted by suffix."""
     others: Counter[str] = Counter()
-    paths = PathTable(_walk(str(folder), "", set(), others))
+    paths = PathTable(itertools.islice(_walk(str(folder), "", set(), others), most))
     if not paths:
         found = ", ".join(f"{count} {extension or 'without extension'}" for extension, count in others.most_common(5))
         raise DataNotFound(

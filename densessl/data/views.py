@@ -42,7 +42,7 @@ class ViewSpec:
         size: side of the square view in pixels, or (width, height).
         scale: range of the crop's size, see ``sampling``; 1 is all there is.
         ratio: range of its aspect ratio, drawn log-uniformly.
-        hflip, vflip: probabilities.
+        hflip, vflip: probability of mirroring left-right, and upside down.
         rotate: range of the angle in degrees, counter-clockwise; (0, 0) turns nothing.
         within: what crops are drawn in: "image", or "centre", its largest central square.
         sampling: what is uniform in ``scale``: "area", the crop's share of the area, as in torchvision, or "side", that
@@ -87,7 +87,7 @@ class ViewSpec:
         return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
 
 
-ViewConfig = Annotated[dict, Config(ViewSpec)]  # an entry of `views`
+ViewConfig = Annotated[dict, Config(ViewSpec, trial=True)]  # an entry of `views`
 
 
 def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:

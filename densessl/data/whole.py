@@ -42,6 +42,8 @@ class WholeSpec:
         hflip: probability.
         crop: probability that the image is first resized to one of ``crop_short`` and a box cut out whose sides are
             drawn from ``crop_sides`` (and the image's own, where it is smaller).
+        crop_short: sides that the short side is resized to before the crop, one drawn.
+        crop_sides: least and most pixels of a side of the crop.
         interpolation: "bilinear" or "bicubic", antialiased.
     """
 
@@ -73,7 +75,7 @@ class WholeSpec:
         return cls(**view)
 
 
-WholeConfig = Annotated[dict, Config(WholeSpec)]  # the `view` of a config
+WholeConfig = Annotated[dict, Config(WholeSpec, trial=True)]  # the `view` of a config
 
 
 def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:

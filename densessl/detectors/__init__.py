@@ -1,4 +1,4 @@
-"""Pretraining of whole detectors: any DETR of MMDetection, and pretexts beside it. Importing this imports mmdet."""
+"""Pretraining of whole detectors: any DETR of MMDetection with a pretext task. Importing this package imports mmdet."""
 
 from densessl.detectors.detreg import DETReg
 from densessl.detectors.dino import DINO33

@@ -1,4 +1,4 @@
-"""DETReg (Bar et al., CVPR 2022, arXiv 2106.04550): find regions, and say what each looks like."""
+"""DETReg (Bar et al., CVPR 2022, arXiv 2106.04550): detect regions, and predict an embedding of each."""
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,20 @@ from densessl.registry import PRETEXTS
 
 @PRETEXTS.register_module()
 class DETReg(Pretext):
-    """Beside the detector's own losses on class-agnostic regions: the query that was given a region regresses the
-    teacher's embedding of its patch, at the last decoder layer (paper, section 3; the released code's form: the mean
-    absolute error over all pairs and channels). The mean is over the pairs of all ranks; the released code's is each
-    rank's own, which weighs ranks equally whatever their numbers of regions. Images may have any numbers of regions.
+    """Adds to the detector's losses on class-agnostic regions: at the last decoder layer, the query matched to a region
+    regresses the teacher's embedding of the region's patch (paper, section 3). As in the released code, the loss is the
+    mean absolute error over all pairs and channels. The mean is over the pairs of all ranks; the released code averages
+    on each rank, which weighs ranks equally whatever their numbers of regions. Images may have any number of regions.
 
-    The teacher runs in the run's precision, its mean over the patch and the loss in fp32.
+    The teacher runs in the precision of the run; its mean over the patch and the loss are computed in fp32.
 
-    Figures: ``target``, the mean size of what the teacher says, and ``cosine`` of it and what is predicted.
+    Figures: ``target``, the mean magnitude of the teacher's embeddings, and their ``cosine`` with the predictions.
 
     Args:
         teacher: config of the backbone that embeds patches, see :class:`densessl.detectors.teacher.Teacher`.
         weight: of the embedding loss.
-        teacher_checkpoint, allow_random_teacher: see there.
+        teacher_checkpoint: file of the teacher's weights; None for those that the detector's backbone starts from.
+        allow_random_teacher: go on with a teacher without weights, as a test of the machinery.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class DETReg(Pretext):
         self.teacher.ready()
 
     def losses(self, states, matches, batch, rows):
-        wanted = self.teacher(batch.regions.patches)
+        embeddings = self.teacher(batch.regions.patches)
         last = states[-1]
-        predicted = torch.cat([self.embed(own[match.queries]) for own, match in zip(last, matches[-1])])
-        target = torch.cat([wanted[own[match.targets]] for own, match in zip(rows, matches[-1])])
+        predicted = torch.cat([self.embed(state[match.queries]) for state, match in zip(last, matches[-1])])
+        target = torch.cat([embeddings[image[match.targets]] for image, match in zip(rows, matches[-1])])
         predicted, target = full_precision(predicted, target)
         return {
             "loss_embed": self.weight * embedding_loss(predicted, target),
@@ -65,11 +66,11 @@ class DETReg(Pretext):
 
 
 def embedding_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of pairs (P, E) over those of all ranks; zero, with zero gradient, where there are none."""
+    """Mean absolute error of pairs (P, E) over all ranks; zero, with zero gradient, where there are none."""
     errors = (predicted - target).abs().mean(1)
     return valid_mean(errors, torch.ones_like(errors, dtype=torch.bool))
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """Mean of all values, 0 of none."""
+    """Mean of all values; 0 where there are none."""
     return values.sum() / max(1, values.numel())

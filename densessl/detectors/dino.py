@@ -1,4 +1,4 @@
-"""DINO with the weights of the official code and of MMDetection 3.3, on any distribution of MMDetection."""
+"""DINO with weights of the shapes of the official code and of MMDetection 3.3, on any distribution of MMDetection."""
 
 from mmdet.models.detectors import DINO
 from mmdet.models.layers.transformer.utils import MLP
@@ -9,13 +9,13 @@ from densessl.registry import MODELS
 
 @MODELS.register_module()
 class DINO33(DINO):
-    """MMDetection's DINO, whose ``decoder.ref_point_head.layers.0`` is (C, 2C) as it was released; it is so in
-    MMDetection 3.3 and in the official code.
+    """MMDetection's DINO with ``decoder.ref_point_head.layers.0`` of shape (C, 2C), as in the official code and in
+    MMDetection 3.3.
 
-    onedl-mmdetection 3.5.1 encodes each coordinate of a reference box by C features instead of C/2, and has (C, 4C)
-    there. Weights of one do not fit the other; this class is the same on both. A config says
-    ``model = dict(type="densessl.DINO33")`` and imports ``densessl.detectors``, a pretraining
-    ``options={"type": "densessl.DINO33"}``.
+    onedl-mmdetection 3.5.1 encodes each coordinate of a reference box by C features instead of C/2, so the layer is
+    (C, 4C) there, and weights of one do not fit the other. This class is the same on both. To use it, set
+    ``model = dict(type="densessl.DINO33")`` in a config that imports ``densessl.detectors``, or
+    ``options={"type": "densessl.DINO33"}`` in a pretraining.
     """
 
     def _init_layers(self) -> None:
@@ -24,10 +24,10 @@ class DINO33(DINO):
 
 
 class RefPointHead(MLP):
-    """From the sine encoding of a reference box to a query's position, keys as of the MLP it stands for.
+    """Maps the sine encoding of a reference box to the position of a query. Keys are those of the MLP that it replaces.
 
     Args:
-        dims: C, width of a query.
+        dims: width C of a query.
     """
 
     def __init__(self, dims: int):
@@ -35,10 +35,10 @@ class RefPointHead(MLP):
         self.dims = dims
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encodings (N, Q, 2C) or (N, Q, 4C), of which every other frequency is taken, to positions (N, Q, C).
+        """Encodings (N, Q, 2C), or (N, Q, 4C) of which every other frequency is used, to positions (N, Q, C).
 
-        The frequencies of C/2 features are every other one of C, to the bit: T^(2k / (C/2)) = T^(2(2k) / C). Each is a
-        pair, a sine and a cosine.
+        The frequencies of C/2 features are every other frequency of C features, bit for bit:
+        T^(2k / (C/2)) = T^(2(2k) / C). Each frequency is a pair of a sine and a cosine.
         """
         if x.shape[-1] == 4 * self.dims:
             x = x.unflatten(-1, (-1, 4))[..., :2].flatten(-2)

@@ -1,4 +1,4 @@
-"""Which query was given which region, as the detector's own assigner decided, and what that does to its losses."""
+"""Matches of queries and regions, as decided by the detector's assigner, and the normalisation of its losses."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from densessl.losses import global_count
 
 
 class Match(NamedTuple):
-    """Pairs of one image at one decoder layer.
+    """P matched pairs of one image at one decoder layer.
 
     Attributes:
-        queries: (P,) int64.
-        targets: (P,) int64, the image's regions they were given.
+        queries: (P,) int64, indices of the queries.
+        targets: (P,) int64, indices of the image's regions that they are matched to.
     """
 
     queries: Tensor
@@ -23,8 +23,8 @@ class Match(NamedTuple):
 
 
 class RecordingAssigner:
-    """Stands in for an assigner and remembers its answers, in the order they were asked for: MMDetection's heads ask
-    for every layer's images in turn, the last layer's last, and only then for proposals of the encoder."""
+    """Wraps an assigner and records its results in the order of the calls. MMDetection's heads call it for the images
+    of each decoder layer in turn, the last layer last, and only then for the proposals of the encoder."""
 
     def __init__(self, assigner: Any):
         self.assigner = assigner
@@ -37,33 +37,37 @@ class RecordingAssigner:
         return result
 
     def take(self, layers: int, images: int) -> list[list[Match]]:
-        """The matches of the decoder's layers, by layer and image, forgetting all."""
-        found, self.matches = self.matches, []
-        if len(found) < layers * images:
-            raise RuntimeError(f"the head assigned {len(found)} times, expected {layers} layers x {images} images")
-        return [found[layer * images : (layer + 1) * images] for layer in range(layers)]
+        """The matches of the decoder layers, by layer and image. Clears the record.
+
+        Raises:
+            RuntimeError: the head called the assigner too few times.
+        """
+        recorded, self.matches = self.matches, []
+        if len(recorded) < layers * images:
+            raise RuntimeError(f"the head assigned {len(recorded)} times, expected {layers} layers x {images} images")
+        return [recorded[layer * images : (layer + 1) * images] for layer in range(layers)]
 
 
-# Losses of the decoder's layers. Those of the encoder's proposals and of denoising have queries for all regions.
+# Losses of the decoder layers. Losses of the encoder's proposals and of denoising have queries for all regions.
 OF_LAYERS = re.compile(r"(d\d+\.)?loss_(cls|bbox|iou)")
 
 
 def per_region(
     losses: Mapping[str, Tensor], last: Sequence[Match], regions: int, softmax: bool
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The decoder's losses divided by the number of regions, as in the codes of DETR and Deformable DETR.
+    """Divide the losses of the decoder by the number of regions, as in the codes of DETR and Deformable DETR.
 
-    MMDetection divides by the number of those that were given to a query, which is less where an image has more regions
-    than the detector has queries. The softmax's loss is a mean over queries in both.
+    MMDetection divides by the number of matched regions, which is smaller where an image has more regions than the
+    detector has queries. A softmax classification loss is a mean over queries in both.
 
     Args:
-        losses: of the head.
+        losses: losses of the head.
         last: matches of the last layer, by image; the other layers have as many.
-        regions: of the batch on this rank.
-        softmax: whether the class is decided by a softmax.
+        regions: number of regions of the batch on this rank.
+        softmax: whether the classification loss is a softmax cross entropy.
 
     Returns:
-        the losses, and the share of the regions, of all ranks, that were given to a query: 1 where there are none.
+        The losses, and the share of the regions on all ranks that are matched to a query: 1 where there are none.
     """
     like = next(iter(losses.values()))
     counts = like.new_tensor([float(sum(len(match.queries) for match in last)), float(regions)])

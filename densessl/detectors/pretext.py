@@ -1,4 +1,4 @@
-"""What a pretraining of a whole detector adds to the detector."""
+"""The base of pretext tasks, which a pretraining of a whole detector adds to the detector."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,32 +10,40 @@ from densessl.detectors.matches import Match
 
 
 class Pretext(nn.Module):
-    """Base: a task beside detection. Its parameters are kept under ``pretext.*``, apart from the detector's.
+    """Base: a task in addition to detection. Its parameters are kept under ``pretext.*``, apart from the detector's.
 
-    A subclass makes its modules in :meth:`attach`, may change what the decoder is asked in :meth:`queries`, and adds
+    A subclass creates its modules in :meth:`attach`, may change the inputs of the decoder in :meth:`queries`, and adds
     losses in :meth:`losses`.
     """
 
     def attach(self, detector: nn.Module) -> None:
-        """Make what depends on the detector: widths, numbers of queries."""
+        """Create the modules that depend on the detector, such as on its widths and number of queries.
+
+        Raises:
+            SettingError: the pretext does not work with this detector.
+        """
 
     def init_backbone(self, checkpoint: str, branch: str | None) -> list[str]:
-        """Load the backbone of a file into frozen networks of its own; what to tell of each."""
+        """Load the backbone of a file into the frozen networks of the pretext. Returns a line for the log of each."""
         return []
 
     def begin(self) -> None:
-        """Before the first step: tell by raising what is missing."""
+        """Called before the first step.
+
+        Raises:
+            SettingError: something is missing, such as the weights of a frozen network.
+        """
 
     def queries(self, detector: nn.Module, inputs: dict, batch: Batch) -> AbstractContextManager:
-        """Change the decoder's inputs, and the decoder for the time of one forward pass.
+        """Change the inputs of the decoder, and the decoder during one forward pass.
 
         Args:
-            detector: MMDetection's.
-            inputs: arguments of its ``forward_decoder``; changed in place.
-            batch: preprocessed.
+            detector: MMDetection's detector.
+            inputs: arguments of its ``forward_decoder``, to be changed in place.
+            batch: the preprocessed batch.
 
         Returns:
-            a context that the decoder runs in.
+            A context in which the decoder runs.
         """
         return nullcontext()
 
@@ -45,9 +53,9 @@ class Pretext(nn.Module):
         """Losses, whose names begin with "loss", and figures to log.
 
         Args:
-            states: of each decoder layer the queries (N, Q, C), denoising queries left out.
-            matches: by layer and image.
-            batch: preprocessed.
-            rows: of each image, its regions' rows in ``batch.regions``.
+            states: outputs (N, Q, C) of each decoder layer, without denoising queries.
+            matches: matches by layer and image.
+            batch: the preprocessed batch.
+            rows: for each image, the rows of its regions in ``batch.regions``.
         """
         return {}

@@ -1,4 +1,4 @@
-"""A whole detector of MMDetection, pretrained on regions of unlabelled images."""
+"""Pretraining of a whole detector of MMDetection on regions of unlabelled images."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -23,22 +23,23 @@ from densessl.weights.load import load_backbone
 
 @MODELS.register_module()
 class DetectorPretraining(CountingModel):
-    """Any DETR of MMDetection, its class and parameter names untouched (``detector.*``), and a pretext beside it
+    """Any DETR of MMDetection, with its class and parameter names unchanged (``detector.*``), and a pretext task
     (``pretext.*``).
 
-    Losses are those of the detector's own head on regions as boxes of one class, and the pretext's. The released codes'
-    heads have more classes, of which objects are one (DETReg 91, UP-DETR 2; ``bbox_head.num_classes`` in ``options``).
-    Under autocast the head and all losses are computed in fp32; the pretext's heads and teacher run as autocast says.
+    The losses are those of the detector's head, on regions as boxes of a single class, plus those of the pretext. The
+    heads of the released codes have more classes, one of which is "object" (DETReg 91, UP-DETR 2; set
+    ``bbox_head.num_classes`` in ``options``). Under autocast the head and all losses are computed in fp32; heads and
+    teacher of the pretext run under autocast.
 
-    Figures: ``regions`` an image, ``matched``, their share that was given to a query (1 unless an image has more
-    regions than the detector queries), ``replaced``, the share of images that had too few regions.
+    Figures: ``regions``, the number per image; ``matched``, the share of regions matched to a query (1 unless an image
+    has more regions than the detector has queries); ``replaced``, the share of images that had too few regions.
 
     Args:
         detector: name of a stock config (``"mmdet::detr/detr_r50_8xb2-150e_coco.py"``), or a ``model`` config.
-        pretext: config of what is learnt beside detecting regions.
+        pretext: config of the pretext task.
         options: changes to the detector's config by dotted name.
         data_preprocessor: config of :class:`densessl.preprocessor.RegionPreprocessor`.
-        allow_random_backbone: go on with a frozen backbone without weights, as a test of the machinery.
+        allow_random_backbone: run with a frozen backbone without weights, to test the setup.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class DetectorPretraining(CountingModel):
         """MMEngine's entry: the fields of a :class:`Batch` spread out.
 
         Args:
-            mode: "loss" for the losses; "tensor" for the detector's maps of the views.
+            mode: "loss" for the losses; "tensor" for the detector's feature maps of the views.
         """
         if mode == "loss":
             return self.loss(Batch(views, geometry, draws, keys, regions, derived))
@@ -75,27 +76,27 @@ class DetectorPretraining(CountingModel):
         raise ValueError(f"mode is {mode!r}; 'loss' and 'tensor' are known")
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The detector's losses and the pretext's.
+        """Losses of the detector and of the pretext.
 
         Args:
-            batch: preprocessed, of one view and its regions.
+            batch: the preprocessed batch, with one view and its regions.
         """
         samples = data_samples(batch)
         maps = self.detector.extract_feat(batch.views[0])
         return self.judge(self.transform(maps, samples, batch), samples, batch)
 
     def judge(self, inputs: dict[str, Any], samples: Sequence, batch: Batch) -> dict[str, Tensor]:
-        """Losses and figures of what the decoder made.
+        """Losses and figures from the outputs of the decoder.
 
         Args:
-            inputs: arguments of the head's ``loss``; ``hidden_states`` (layers, N, Q, C).
-            samples: of the batch.
-            batch: preprocessed.
+            inputs: arguments of the head's ``loss``, such as ``hidden_states`` (layers, N, Q, C).
+            samples: data samples of the batch.
+            batch: the preprocessed batch.
         """
         head = self.detector.bbox_head
         inputs = {name: _full(value) for name, value in inputs.items()}
         with torch.autocast(batch.views[0].device.type, enabled=False):
-            # Boxes in pixels and their overlaps want fp32: in bf16 a box of 600 pixels is right to two of them.
+            # Boxes in pixels and their overlaps need fp32: bf16 resolves a box of 600 pixels to two pixels only.
             losses = head.loss(**inputs, batch_data_samples=samples)
         states = inputs["hidden_states"]
         noise = (inputs.get("dn_meta") or {}).get("num_denoising_queries", 0)
@@ -112,25 +113,24 @@ class DetectorPretraining(CountingModel):
         return figures
 
     def init_backbone(self, checkpoint: str, branch: str | None = None, resumed: bool = False) -> str:
-        """Load the backbone of a file into the detector, which keeps its own in a resumed run, and into what frozen
-        networks the pretext has. Returns what to tell of it.
+        """Load the backbone of a file into the detector, unless the run is resumed, and into the frozen networks of the
+        pretext. Returns a line for the log.
 
         Raises:
             densessl.errors.LoadError: the file has another network; nothing was loaded then.
         """
         self.loaded = True
-        said = (
-            "resumed, so the weights stay as resumed"
-            if resumed
-            else load_backbone(self.detector.backbone, checkpoint, branch=branch)
-        )
-        return "; ".join([str(said), *self.pretext.init_backbone(checkpoint, branch)])
+        if resumed:
+            result = "resumed: the weights of the checkpoint are kept"
+        else:
+            result = str(load_backbone(self.detector.backbone, checkpoint, branch=branch))
+        return "; ".join([result, *self.pretext.init_backbone(checkpoint, branch)])
 
     def begin(self, horizon: Horizon, seed: int = 0) -> None:
-        """Before the first step.
+        """Called before the first step.
 
         Raises:
-            ValueError: the backbone is frozen and has no weights, or a network of the pretext has none.
+            SettingError: the backbone is frozen and has no weights, or a network of the pretext has none.
         """
         super().begin(horizon, seed)
         if not (self.loaded or self.allow_random_backbone or trains(self.detector.backbone)):
@@ -141,7 +141,7 @@ class DetectorPretraining(CountingModel):
         self.pretext.begin()
 
     def describe(self) -> dict[str, Any]:
-        """What an exported file has to know: the stock config and what was changed in it; plain data."""
+        """What an export has to know: the stock config and the changes to it; plain data."""
         pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
         return dict(
             detector=self.stock,
@@ -152,31 +152,32 @@ class DetectorPretraining(CountingModel):
         )
 
     def transform(self, maps: Sequence[Tensor], samples: Sequence, batch: Batch) -> dict[str, Any]:
-        """Encoder and decoder: ``DetectionTransformer.forward_transformer`` with the pretext's say in between."""
+        """Run encoder and decoder: ``DetectionTransformer.forward_transformer``, with :meth:`Pretext.queries` before
+        the decoder. Returns the arguments of the head's ``loss``."""
         detector = self.detector
         encoder, decoder = detector.pre_transformer(maps, samples)
         memory = detector.forward_encoder(**encoder)
         if hasattr(detector, "dn_query_generator"):
             memory["batch_data_samples"] = samples
-        asked, head = detector.pre_decoder(**memory)
-        decoder.update(asked)
+        queries, head = detector.pre_decoder(**memory)
+        decoder.update(queries)
         with self.pretext.queries(detector, decoder, batch):
             head.update(detector.forward_decoder(**decoder))
         return head
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum to minimise and what is logged. The detector's losses are all that have "loss" in their names."""
+        """The sum to minimise, and the figures to log. All entries with "loss" in their names are losses."""
         total = sum(value for key, value in losses.items() if "loss" in key)
         return total, {"loss": total.detach(), **{key: value.detach() for key, value in losses.items()}}
 
 
 def trains(module: nn.Module) -> bool:
-    """Whether any parameter of it does."""
+    """Whether any parameter of the module is trained."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _full(value: Any) -> Any:
-    """Tensors of less than fp32, also in lists, in fp32."""
+    """Tensors of lower precision than fp32 in fp32, also inside lists and tuples."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(torch.promote_types(value.dtype, torch.float32))
     return type(value)(map(_full, value)) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The frozen network that says what a region shows."""
+"""The frozen network that embeds what a region shows."""
 
 import logging
 from typing import Any
@@ -13,14 +13,14 @@ from densessl.weights.load import load_backbone
 
 
 class Teacher:
-    """A backbone in evaluation mode, without gradient, outside the module tree: no checkpoint holds it.
+    """A backbone in evaluation mode and without gradients. It is outside the module tree, so checkpoints do not hold
+    it.
 
     Args:
-        backbone: config; its first output is pooled over the patch. DETReg's released code takes ``layer2`` of a
-            ResNet-50 (512 channels), whatever the detector: ``out_indices=(1,)``.
-        checkpoint: file of its weights; None for those that the detector's backbone is started from
-            (``tools/train.py --init``).
-        allow_random: go on without weights, as a test of the machinery; the log says so.
+        backbone: config of the backbone, whose first output is pooled over the patch. DETReg's released code uses
+            ``layer2`` of a ResNet-50 (512 channels) for all detectors: ``out_indices=(1,)``.
+        checkpoint: file with its weights; None for the weights that the detector's backbone starts from (``--init``).
+        allow_random: run without weights, to test the setup; the log warns.
     """
 
     def __init__(self, backbone: dict[str, Any], checkpoint: str | None = None, allow_random: bool = False):
@@ -32,7 +32,7 @@ class Teacher:
             self.load(checkpoint)
 
     def load(self, checkpoint: str, branch: str | None = None) -> str:
-        """Load the backbone of a file, unless there is one of its own. Returns what to tell of it."""
+        """Load the backbone of a file, unless weights were loaded before. Returns a line for the log."""
         if self.loaded:
             return f"the teacher keeps {self.checkpoint}"
         report = load_backbone(self.network, checkpoint, branch=branch)
@@ -40,8 +40,10 @@ class Teacher:
         return f"teacher: {report}"
 
     def ready(self) -> None:
-        """Raises:
-        ValueError: it has no weights, and may not be random.
+        """Check that there are weights.
+
+        Raises:
+            SettingError: there are none, and ``allow_random`` is not set.
         """
         if self.loaded:
             return
@@ -56,7 +58,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """Mean features (M, C), at least fp32, of normalised patches (M, 3, h, w). Raises what :meth:`ready` does."""
+        """Mean features (M, C), in at least fp32, of normalised patches (M, 3, h, w). Raises as :meth:`ready` does."""
         self.ready()
         self.network.to(patches.device)
         maps = self.network(patches)[0]

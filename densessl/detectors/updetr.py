@@ -1,4 +1,4 @@
-"""UP-DETR (Dai et al., CVPR 2021, arXiv 2011.09094): find the patches that queries were given."""
+"""UP-DETR (Dai et al., CVPR 2021, arXiv 2011.09094): detect the patches that were added to the queries."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,30 +14,29 @@ from densessl.errors import SettingError
 from densessl.losses import full_precision, global_count
 from densessl.registry import PRETEXTS
 
-# Argument of the decoder that patches are added to: DETR's and Conditional DETR's queries are their positions; where
-# those are boxes (DAB) or make the reference points (Deformable), patches are content (fact sheet, section 6.5).
+# Argument of the decoder to which patches are added. Queries of DETR and Conditional DETR are positions. Where
+# positions are boxes (DAB) or determine the reference points (Deformable), patches are added to the content.
 ENTRIES = {"DETR": "query_pos", "ConditionalDETR": "query_pos", "DABDETR": "query", "DeformableDETR": "query"}
 
 
-# Arguments that belong to the query: what is permuted with it.
+# Arguments of the decoder that have one row for each query, and are permuted together.
 OF_QUERIES = ("query", "query_pos", "reference_points")
 
 
 @PRETEXTS.register_module()
 class UPDETR(Pretext):
-    """Each of an image's M patches is added to a group of queries, which the decoder keeps apart; the query that was
-    given a patch's region also reconstructs the patch's features, at every layer.
+    """Each of the M patches of an image is added to a group of queries; self-attention of the decoder is masked between
+    groups. At every layer, the query matched to the region of a patch also reconstructs the features of the patch.
 
-    Which query was given which region is the detector's assigner's to say, who does not know of groups (paper,
-    section 3.2, and code). The target is detached; the released code's is not, which is the same while the backbone is
-    frozen.
+    The detector's assigner matches queries and regions regardless of the groups (paper, section 3.2, and code). The
+    target is detached; in the released code it is not, which is the same while the backbone is frozen.
 
-    Figure: ``own_patch``, the share of matched queries of the last layer whose region is that of their own patch.
+    Figure: ``own_patch``, the share of matched queries of the last layer that are matched to the region of their patch.
 
     Args:
         drop: probability that a query of an image goes without its patch.
-        shuffle: permute which learnt query gets which patch, once a step (off in the released recipe).
-        reconstruct: weight of the reconstruction; 0 leaves it out.
+        shuffle: permute the assignment of learnt queries to patches at every step (off in the released recipe).
+        reconstruct: weight of the reconstruction loss; 0 leaves it out.
     """
 
     def __init__(self, drop: Share = 0.1, shuffle: bool = False, reconstruct: NonNegative = 1.0):
@@ -60,34 +59,34 @@ class UPDETR(Pretext):
     @contextmanager
     def queries(self, detector, inputs, batch):
         maps = full_precision(*detector.backbone(batch.regions.patches))
-        self.features = torch.cat([item.mean((2, 3)) for item in maps], 1)
+        self.features = torch.cat([level.mean((2, 3)) for level in maps], 1)
         images, count = len(batch.keys), inputs[self.entry].shape[1]
         patches = patches_an_image(batch.regions.owner, images)
         self.groups = query_groups(count, patches).to(self.features.device)
         keep, order = self.draw(images, count, self.features.device)
-        asked = {name: inputs[name] for name in OF_QUERIES if name in inputs}
+        queries = {name: inputs[name] for name in OF_QUERIES if name in inputs}
         vectors = self.patch_to_query(self.features).unflatten(0, (images, patches))
-        inputs.update(with_patches(asked, self.entry, vectors, self.groups, keep, order))
+        inputs.update(with_patches(queries, self.entry, vectors, self.groups, keep, order))
         with self_attention_masked(detector.decoder, self.groups[:, None] != self.groups):
             yield
 
     def draw(self, images: int, count: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-        """Which queries keep their patch, (images, count) bool, and the order of the learnt queries, (count,); None
-        for all, and as they are."""
+        """The queries that keep their patch, (images, count) bool or None for all, and the order of the learnt queries,
+        (count,) or None for the given order."""
         keep = torch.rand(images, count, device=device) > self.drop if self.training else None
         return keep, torch.randperm(count, device=device) if self.training and self.shuffle else None
 
     def losses(self, states, matches, batch, rows):
-        own = torch.cat([self.groups[match.queries] == match.targets for match in matches[-1]])
-        figures = {"own_patch": own.float().sum() / max(1, len(own))}
+        hits = torch.cat([self.groups[match.queries] == match.targets for match in matches[-1]])
+        figures = {"own_patch": hits.float().sum() / max(1, len(hits))}
         if not self.reconstruct:
             return figures
-        features = self.features = self.features.detach()  # else their graph would live on until the next step
+        features = self.features = self.features.detach()  # otherwise their graph would be kept until the next step
         count = global_count(features.new_tensor(float(len(features)))).clamp(min=1)
         terms = []
         for state, layer in zip(states, matches):
-            predicted = torch.cat([self.align(own[match.queries]) for own, match in zip(state, layer)])
-            target = torch.cat([features[own[match.targets]] for own, match in zip(rows, layer)])
+            predicted = torch.cat([self.align(image[match.queries]) for image, match in zip(state, layer)])
+            target = torch.cat([features[image[match.targets]] for image, match in zip(rows, layer)])
             terms.append(self.reconstruct * reconstruction(predicted, target) / count)
         return {
             "loss_feature": terms[-1],
@@ -97,44 +96,44 @@ class UPDETR(Pretext):
 
 
 def with_patches(
-    asked: Mapping[str, Tensor],
+    queries: Mapping[str, Tensor],
     entry: str,
     vectors: Tensor,
     groups: Tensor,
     keep: Tensor | None = None,
     order: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Queries with patches added.
+    """Add patches to queries.
 
     Args:
-        asked: of the decoder's arguments those that belong to queries, each (N, Q, ...).
-        entry: which of them patches are added to.
-        vectors: (N, M, C) of the images' patches.
-        groups: (Q,), whose patch each query is given.
-        keep: (N, Q), zero where a query goes without; None for none.
-        order: (Q,), which learnt query is in each one's place; None for its own. Groups are of places.
+        queries: the arguments of the decoder with one row for each query, (N, Q, ...) each.
+        entry: name of the argument to which patches are added.
+        vectors: (N, M, C), vectors of the patches of each image.
+        groups: (Q,), the patch of the query at each position.
+        keep: (N, Q), zero where a query goes without its patch; None where all keep it.
+        order: (Q,), the learnt query at each position; None for the given order.
     """
-    found = dict(asked) if order is None else {name: value[:, order] for name, value in asked.items()}
-    given = vectors[:, groups]
-    found[entry] = found[entry] + (given if keep is None else given * keep[..., None])
-    return found
+    changed = dict(queries) if order is None else {name: value[:, order] for name, value in queries.items()}
+    patches = vectors[:, groups]
+    changed[entry] = changed[entry] + (patches if keep is None else patches * keep[..., None])
+    return changed
 
 
 def query_groups(queries: int, patches: int) -> Tensor:
-    """Which patch each query is given, (queries,) int64: groups in order, as equal as they can be.
+    """The patch of each query, (queries,) int64: consecutive groups of queries, of sizes as equal as possible.
 
-    Of more patches than queries, some are given to none. Every query is in the group of its own, also where a group has
-    fewer queries than there are groups: there the released code's mask (updetr.py, line 51) leaves queries that see
-    nothing, not even themselves, and whose outputs are not finite.
+    If there are more patches than queries, some patches go to no query. Every query belongs to its group, even where
+    groups have fewer queries than there are groups: in that case the mask of the released code (updetr.py, line 51)
+    leaves queries that see nothing, not even themselves, and whose outputs are not finite.
     """
     return torch.arange(queries) * patches // queries
 
 
 def patches_an_image(owner: Tensor, images: int) -> int:
-    """How many patches each of the images has.
+    """The number of patches of each image.
 
     Raises:
-        ValueError: not all have the same number, or they have none.
+        SettingError: not all images have the same number, or they have none.
     """
     counts = torch.bincount(owner, minlength=images).tolist()
     if set(counts) != {counts[0] or None}:
@@ -147,10 +146,10 @@ def patches_an_image(owner: Tensor, images: int) -> int:
 
 @contextmanager
 def self_attention_masked(decoder: nn.Module, blocked: Tensor) -> Iterator[None]:
-    """For the time of one forward pass, no query of a layer sees those it is ``blocked`` (Q, Q) from.
+    """During one forward pass, mask the self-attention of all decoder layers by ``blocked`` (Q, Q).
 
-    The mask is handed to the attentions themselves: on its way through MMDetection's decoders it has another name in
-    each, and some drop it without a word.
+    The mask is handed to the attention modules directly: MMDetection's decoders pass it on under different names, and
+    some drop it silently.
     """
 
     def give(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:
@@ -163,13 +162,13 @@ def self_attention_masked(decoder: nn.Module, blocked: Tensor) -> Iterator[None]
 
 
 def reconstruction(predicted: Tensor, target: Tensor) -> Tensor:
-    """Sum over pairs of the squared distance of unit vectors (P, E), in at least fp32."""
+    """Sum over pairs of the squared distance of normalised vectors (P, E), in at least fp32."""
     predicted, target = full_precision(predicted, target)
     return (F.normalize(predicted, dim=1) - F.normalize(target, dim=1)).square().sum()
 
 
 def patch_channels(backbone: nn.Module) -> tuple[int, ...]:
-    """Channels of a backbone's outputs."""
+    """Number of channels of each of a backbone's outputs."""
     with torch.no_grad():
         probe = next(backbone.parameters()).new_zeros(1, 3, 64, 64)
-        return tuple(item.shape[1] for item in backbone(probe))
+        return tuple(level.shape[1] for level in backbone(probe))

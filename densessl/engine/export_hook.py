@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from densessl.counting import PretrainingModel, require
 from densessl.registry import HOOKS
 from densessl.weights.detector.export import export_detector
-from densessl.weights.export import export_backbone
+from densessl.weights.export import FORMATS, export_backbone
 from densessl.weights.read import parts_in
 from densessl.weights.state import bare_model
 
@@ -30,7 +30,12 @@ class ExportHook(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, filename: str | None = None, to: str = "mmdet", branch: Literal["online", "target"] = "online"):
+    def __init__(
+        self,
+        filename: str | None = None,
+        to: Literal[FORMATS] = "mmdet",
+        branch: Literal["online", "target"] = "online",
+    ):
         self.filename = filename
         self.to = to
         self.branch = branch

@@ -1,5 +1,7 @@
 """Starts a pretraining from a backbone that was trained before."""
 
+from typing import Literal
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -27,7 +29,7 @@ class InitHook(Hook):
     # And the first of these in default_hooks: whatever else looks at the weights before training sees the loaded ones.
     priority = "HIGHEST"
 
-    def __init__(self, checkpoint: str | None = None, branch: str | None = None):
+    def __init__(self, checkpoint: str | None = None, branch: Literal["online", "target"] | None = None):
         self.checkpoint = checkpoint
         self.branch = branch
 

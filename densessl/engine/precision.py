@@ -50,7 +50,10 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """
     choose("precision", precision, PRECISIONS)
     if precision == "fp16" and device.type != "cuda":
-        raise SettingError(f"precision='fp16' needs a CUDA device, found {device.type!r}: use 'bf16', 'fp32' or 'auto'")
+        raise SettingError(
+            f"optim_wrapper.precision: found 'fp16', which needs a CUDA device, and this is {device.type!r}; expected "
+            "'bf16', 'fp32' or 'auto'"
+        )
     if precision == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     return precision

@@ -5,6 +5,7 @@ the checkpoint it resumes. This one reads and writes through :mod:`densessl.weig
 config; in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
 """
 
+import copy
 import itertools
 import logging
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import mmengine
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -24,6 +26,7 @@ from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
 from densessl.registry import RUNNERS
+from densessl.sizes import few_images
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
     find_latest_checkpoint,
@@ -52,8 +55,12 @@ class DenseRunner(Runner):
 
     def __init__(self, *args, **kwargs):
         self._quiet: list[tuple[logging.Handler, int]] = []
+        cfg = kwargs.get("cfg")
+        cfg = kwargs["cfg"] = copy.copy(cfg) if isinstance(cfg, Config) else Config(dict(cfg or {}))
+        # Else MMEngine has yapf format the config's text four times before the first step: seconds for a detector's.
+        object.__setattr__(cfg, "_format_python_code", False)
         # MMEngine keeps loggers and visualizers by this name and the second: two runs built within one shared them.
-        name = kwargs.get("experiment_name") or Path(getattr(kwargs.get("cfg"), "filename", None) or "run").stem
+        name = kwargs.get("experiment_name") or Path(cfg.filename or "run").stem
         kwargs["experiment_name"] = f"{name}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
         for handler, level in self._quiet:
@@ -72,14 +79,8 @@ class DenseRunner(Runner):
         """
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if len(loader) == 0:
-            images, processes = len(loader.dataset), get_world_size()
             batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-            raise SettingError(
-                f"train_dataloader.batch_size: found {images} images for a batch of {batch}"
-                + f" on each of {processes} processes" * (processes > 1)
-                + ": not one full batch. Add images, or take a smaller batch: --batch-size N, or --batch-size auto for "
-                "what fits; the learning rate follows it"
-            )
+            raise few_images(len(loader.dataset), batch, get_world_size())
         return loader
 
     def _log_env(self, env_cfg: dict) -> None:

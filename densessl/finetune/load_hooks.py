@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from mmengine.hooks import Hook
 
+from densessl.constraints import Share
 from densessl.registry import HOOKS
 from densessl.weights.detector.load import load_detector
 from densessl.weights.load import load_parts
@@ -21,10 +22,11 @@ class LoadBackboneHook(Hook):
     weight initialisation, so set ``backbone.init_cfg=None``. A resumed run keeps its own weights.
 
     Args:
-        checkpoint: The file, or None to train the backbone from scratch; the log says so.
-        min_coverage, strict_fingerprint: See :func:`load_parts`.
-        parts: See :func:`load_parts`; ``["backbone"]`` does not load neck and head.
-        allow_unexpected: See :func:`load_backbone`.
+        checkpoint: The file, or None for a backbone from scratch, which the log then says.
+        min_coverage: The least share of each part's tensors that the file has to fill, or such shares by part.
+        strict_fingerprint: Whether a backbone of another architecture than the file's is refused.
+        parts: Those to load, of "backbone", "neck" and "head"; by default all that the file has.
+        allow_unexpected: Whether the file may have tensors that the backbone lacks; see :func:`load_backbone`.
 
     Attributes:
         reports: Load reports of the parts, by name; ``report`` is the backbone's.
@@ -35,7 +37,7 @@ class LoadBackboneHook(Hook):
     def __init__(
         self,
         checkpoint: str | None = None,
-        min_coverage: float | Mapping[str, float] = 1.0,
+        min_coverage: Share | Mapping[str, Share] = 1.0,
         strict_fingerprint: bool = True,
         parts: Collection[str] | None = None,
         allow_unexpected: bool = False,
@@ -78,8 +80,8 @@ class LoadDetectorHook(Hook):
     weight initialisation, so set ``backbone.init_cfg=None``. A resumed run keeps its own weights.
 
     Args:
-        checkpoint: The file, or None to train from scratch; the log says so.
-        strict_fingerprint: See :func:`load_detector`.
+        checkpoint: The file, or None for a detector from scratch, which the log then says.
+        strict_fingerprint: Whether a detector of another architecture than the file's is refused.
 
     Attributes:
         report: The load report; None before loading.

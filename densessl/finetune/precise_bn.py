@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from densessl.constraints import Count
 from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
@@ -88,7 +89,7 @@ class PreciseBNHook(Hook):
 
     priority = "LOW"  # after the step and averaged weights, before the checkpoint (VERY_LOW)
 
-    def __init__(self, batches: int = 200) -> None:
+    def __init__(self, batches: Count = 200) -> None:
         if batches < 1:
             raise SettingError(f"PreciseBNHook: batches={batches}, expected at least 1")
         self.batches = batches

@@ -12,6 +12,7 @@ from densessl.data.decode import read_image
 from densessl.data.placed import central_square, crop, resize
 from densessl.data.sources import DataNotFound, list_images
 from densessl.losses import unit
+from densessl.wording import at_least
 
 
 def labelled_images(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
@@ -36,6 +37,7 @@ def labelled_images(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
 
 def central_squares(paths: list[Path], size: int, batch_size: int = 64) -> Iterator[Tensor]:
     """The central squares of images, in batches (n, 3, size, size) of 0 to 255."""
+    at_least("--size", size, 1)
     for start in range(0, len(paths), batch_size):
         squares = []
         for path in paths[start : start + batch_size]:
@@ -80,6 +82,7 @@ def leave_one_out_knn(features: Tensor, labels: Tensor, k: int = 10, temperature
     Args:
         features: (N, C); labels: (N,).
     """
+    at_least("-k", k, 1)
     vectors = unit(features)
     similarity = vectors @ vectors.T
     similarity.fill_diagonal_(-torch.inf)

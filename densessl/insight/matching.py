@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densessl.augment.photometric import IMAGENET_MEAN, IMAGENET_STD
+from densessl.insight.spread import chosen_level
 from densessl.insight.stereo import StereoPair
+from densessl.wording import at_least
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def dense_matching(
         level: which of the maps.
         mean, std: normalisation of the images' three channels, of 0 to 255.
     """
+    at_least("--size", min(size), 1)
     device = next((tensor.device for tensor in backbone.parameters()), torch.device("cpu"))
     images = torch.from_numpy(np.stack([pair.left, pair.right])).to(device).permute(0, 3, 1, 2).float()
     images = F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
@@ -131,7 +134,7 @@ def dense_matching(
     training = backbone.training
     backbone.eval()
     try:
-        maps = backbone(images)[level]
+        maps = chosen_level(backbone(images), level)
     finally:
         backbone.train(training)
 

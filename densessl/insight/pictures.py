@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from densessl.insight.matching import MatchingResult
 from densessl.insight.stereo import StereoPair
+from densessl.wording import at_least
 
 SCALE = 2  # lines are drawn this much larger and scaled down, which smooths them
 GAP, CAPTION = 8, 30  # pixels
@@ -37,6 +38,7 @@ def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, to
     canvas = canvas.resize((canvas.width * SCALE, canvas.height * SCALE), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(canvas)
 
+    at_least("--points", points, 1)
     chosen = _on_a_grid(result.query, result.cell, points)
     for at in chosen[np.argsort(result.error[chosen])[::-1]]:  # the good ones on top
         query, truth, found = result.query[at], result.truth[at] + (shift, 0), result.found[at] + (shift, 0)

@@ -5,6 +5,7 @@ network was trained at (labels by nearest pixel), classes of the online projecto
 the Hungarian match over all images.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from densessl.pretraining import link_views
 from densessl.registry import MODELS, SCOPE
 from densessl.weights.io.checkpoints import load_weights
 from densessl.weights.state import load_into
+from densessl.wording import at_least
 
 
 def load_model(config: str, checkpoint: str | Path, options: Mapping | None = None) -> tuple[nn.Module, nn.Module, int]:
@@ -70,6 +72,23 @@ def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.from_numpy(np.array(square, np.int64))
 
 
+def read_mapping(path: str | Path) -> dict[int, int]:
+    """The class of each label, from a JSON file.
+
+    Raises:
+        SettingError: the file has something else than whole numbers by whole numbers.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise SettingError(f"--mapping: {path} is not JSON: {error}") from error
+    try:
+        return {int(old): int(new) for old, new in content.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        expected = 'expected {"label": class, …} of whole numbers'
+        raise SettingError(f"--mapping: {path}: {expected}, found {content!s:.60}") from error
+
+
 def renamed(labels: Tensor, ignore: int, mapping: Mapping[int, int] | None) -> Tensor:
     """Labels by ``mapping``, -1 for those it does not have and for ``ignore``."""
     if mapping is None:
@@ -101,6 +120,8 @@ def count_pixels(
         ignore: label that is no class, like those outside 0 to classes - 1.
         mapping: class of each label in the files.
     """
+    at_least("--size", size, 1)
+    at_least("--batch-size", batch_size, 1)
     listed = list_images(images)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     names = list(listed.paths)[rank::ranks]

@@ -1,5 +1,7 @@
 """Do the features still differ? Figures that fall, or rise, when a pretraining collapses."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +45,13 @@ def map_spread(maps: Tensor) -> dict[str, float]:
     }
 
 
+def chosen_level(maps: Sequence[Tensor], level: int) -> Tensor:
+    """One of a backbone's maps, counted from 0, or from -1 backwards. Raises SettingError: there is none."""
+    if not -len(maps) <= level < len(maps):
+        raise SettingError(f"--level: found {level}, expected 0 to {len(maps) - 1}, or -1 for the last map")
+    return maps[level]
+
+
 @torch.no_grad()
 def backbone_spread(backbone: nn.Module, images: Tensor, level: int = -1, batch_size: int = 16) -> dict[str, float]:
     """``map_spread`` of one level of a backbone in evaluation mode; its mode is restored.
@@ -56,6 +65,6 @@ def backbone_spread(backbone: nn.Module, images: Tensor, level: int = -1, batch_
     training = backbone.training
     backbone.eval()
     try:
-        return map_spread(torch.cat([backbone(chunk)[level] for chunk in images.split(batch_size)]))
+        return map_spread(torch.cat([chosen_level(backbone(chunk), level) for chunk in images.split(batch_size)]))
     finally:
         backbone.train(training)

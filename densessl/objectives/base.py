@@ -1,7 +1,7 @@
-"""The interface every objective has: what it needs from the branches, and what it makes of it."""
+"""The interface of objectives: the forwards they want, the heads they need, and the losses they compute."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from densessl.branches.branch import Branch, Features, Level
 from densessl.constraints import Config
 from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
@@ -44,8 +45,8 @@ class DerivedView(NamedTuple):
 
     Attributes:
         images: (M, 3, h, w).
-        geometry: of the M images.
-        owner: (M,) batch row each image belongs to.
+        geometry: geometry of the M images.
+        owner: (M,) batch row that each image belongs to.
     """
 
     images: Tensor
@@ -54,16 +55,16 @@ class DerivedView(NamedTuple):
 
 
 class BranchMaps:
-    """One objective's sight of one branch: ``maps[view][level]`` and projections of them.
+    """What one objective sees of one branch: ``maps[view][level]``, and projections of these maps.
 
     Args:
         branch: the module.
-        features: by view, of the passes this objective planned.
-        objective: name of the objective, whose projectors these are.
+        features: features of the passes that this objective planned, by view.
+        objective: name of the objective that owns the projectors.
         grad: whether projections carry gradient.
-        shared: the online maps, when the target *is* the online branch: its projections are then the online ones,
-            detached, instead of a second pass that would move batch-norm statistics twice.
-        keeps: by view, what its pass was masked by. Only passes masked alike are shared.
+        shared: the online maps, where the target *is* the online branch: its projections are then the online ones,
+            detached, instead of a second pass that would update batch-norm statistics twice.
+        keeps: name of the mask of each view's pass; only passes with the same mask are shared.
     """
 
     def __init__(
@@ -94,14 +95,16 @@ class BranchMaps:
         pool: bool = False,
         read: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Projector ``name`` on one map; computed once however often it is asked for.
+        """Project one map. Each projection is computed once and cached.
 
         Args:
-            view: of several views, in a tuple, the maps (or vectors) go through the projector as one batch, with common
-                batch-norm statistics, and come back in that order.
-            pool: average the map over its cells first: the projector gets a vector (N, C) a view.
-            read: what to do to the map first instead, such as sampling it elsewhere. Asked for by the same function,
-                both branches project the same.
+            name: of the projector.
+            view: one view, or a tuple of views whose maps (or vectors) pass the projector as one batch, with common
+                batch-norm statistics, and are returned in that order.
+            level: the level of the map.
+            pool: average the map over its cells first, so that the projector gets one vector (N, C) for each view.
+            read: function applied to the map before the projector, such as one that samples it elsewhere. It is part of
+                the cache key, so pass the same function object to share a projection.
         """
         key = (name, view, level, pool, read)
         if key not in self._projected:
@@ -126,7 +129,7 @@ class BranchMaps:
         return self._branch.projector(self._objective, name)
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
-        """Projector ``name`` on a tensor of the objective's own making."""
+        """Apply projector ``name`` to any tensor; not cached."""
         with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
             return self.projector(name)(tensor)
 
@@ -134,24 +137,25 @@ class BranchMaps:
 class Objective(nn.Module):
     """Base of all objectives.
 
-    A subclass states the forwards it wants (:meth:`plan`), the projectors both branches shall have
-    (:meth:`projectors`), inputs it derives from preprocessed views (:meth:`derive`), and the loss
-    (:meth:`forward`). It owns its predictor, queues and centres, never a target: which target the model has, it
-    does not know.
+    A subclass declares the forwards it wants (:meth:`plan`), the projectors that both branches need
+    (:meth:`projectors`), inputs that it derives from preprocessed views (:meth:`derive`), and its loss
+    (:meth:`forward`). It owns its predictor, queues and centres, but never a target: it does not know which target the
+    model has.
 
     Args:
-        name: of its log entries, projectors and state; the class name in lower case by default.
-        weight: of its loss in the sum; a number, or the config of a schedule
+        name: prefix of its log entries, projectors and state; by default the class name in lower case.
+        weight: weight of its losses in the sum; a number, or the config of a schedule
             (:func:`densessl.schedules.build_schedule`).
-        views: the two (or more) loaded views it looks at.
-        level: it works on: of the backbone (an index into its outputs), of the neck ("neck.i"), or of one of the head's
-            towers at the neck's output i ("cls.i", "reg.i"). "tokens.i" is the sequence of a transformer's output i.
+        views: the two (or more) loaded views that it uses.
+        level: the map that it works on: an index into the backbone's outputs, "neck.i" for an output of the neck, or
+            "cls.i" or "reg.i" for a tower of the head at the neck's output i. "tokens.i" is the sequence of a
+            transformer's output i.
 
     Attributes:
-        two_views: whether the objective compares exactly two views; a subclass says so.
+        two_views: whether a subclass compares exactly two views.
 
     Raises:
-        SettingError: it has another number of views then.
+        SettingError: ``two_views`` is set and ``views`` are not two.
     """
 
     two_views: ClassVar[bool] = False
@@ -174,28 +178,41 @@ class Objective(nn.Module):
             )
 
     def plan(self) -> list[Forward]:
-        """Forwards wanted; by default every view alone through both branches, as siamese methods do."""
+        """The forwards that the objective needs; by default each view on its own through both branches, as in siamese
+        methods."""
         return [Forward(branch, (view,), (self.level,)) for branch in ("online", "target") for view in self.views]
 
     def one_way(self) -> list[Forward]:
-        """The plan of methods that are not symmetric: the first view is query, the second key."""
+        """The plan of asymmetric methods: the first view is the query, the second the key."""
         first, second = self.views
         return [Forward("online", (first,), (self.level,)), Forward("target", (second,), (self.level,))]
 
     def projectors(self, channels: Callable[[Level], int]) -> dict[str, nn.Module]:
-        """Projectors by name; ``channels(level)`` is the width of a level. Built once, copied into the target."""
+        """Projectors by name, built once and copied into the target. ``channels(level)`` is the width of a level."""
         return {}
 
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        """What the objective needs of the settings of views and regions and does not find, a sentence each.
+
+        Args:
+            views: of an image, in order.
+            regions: config of their source, None without one.
+        """
+        return []
+
     def derive(self, batch: Batch, step: Step) -> dict[str, DerivedView]:
-        """New inputs made after preprocessing, by name, which :meth:`plan` may ask for."""
+        """Inputs made from preprocessed views, by name. :meth:`plan` may use these names as views."""
         return {}
 
     def forward(self, maps: Mapping[str, BranchMaps], batch: Batch, step: Step) -> dict[str, Tensor]:
-        """Scalars by name. Those whose name starts with "loss" are weighted and summed; the rest is only logged.
+        """Compute losses and figures to log.
 
         Args:
-            maps: "online" and "target".
-            batch: preprocessed; ``batch.derived`` holds what :meth:`derive` made.
-            step: where training stands.
+            maps: maps of the "online" and the "target" branch.
+            batch: the preprocessed batch; ``batch.derived`` holds the result of :meth:`derive`.
+            step: the current step.
+
+        Returns:
+            Scalars by name. Those whose names start with "loss" are weighted and summed; the others are only logged.
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al., NeurIPS 2020, arXiv 2006.07733), and what it shares with SimSiam."""
+"""BYOL (Grill et al., NeurIPS 2020, arXiv 2006.07733), and the base that it shares with SimSiam."""
 
 from collections.abc import Mapping
 
@@ -17,12 +17,12 @@ from densessl.registry import OBJECTIVES
 
 
 class VectorRegression(Objective):
-    """Base: from each view's vector a predictor foretells the target's vector of the other view.
+    """Base: a predictor maps each view's vector to the target's vector of the other view.
 
-    A subclass has a projector called "projector" and a ``predictor``. Each view is a batch of its own to their norms.
+    A subclass has a projector called "projector" and a ``predictor``. Their norms see each view as a separate batch.
 
     Args:
-        norm: norm config of projector and predictor.
+        norm: config of the norms of projector and predictor.
     """
 
     two_views = True
@@ -32,7 +32,7 @@ class VectorRegression(Objective):
         self.norm = norm or dict(type="SyncBN")
 
     def pairs(self, maps: Mapping[str, BranchMaps]) -> list[tuple[Tensor, Tensor]]:
-        """Prediction and target, (N, dim) each, of view 1 against view 2 and the reverse."""
+        """Predictions and targets, (N, dim) each: of view 1 against view 2, and the reverse."""
         online, target = (
             [maps[branch].project("projector", view, self.level, pool=True) for view in self.views]
             for branch in ("online", "target")
@@ -43,7 +43,7 @@ class VectorRegression(Objective):
 def squared_distance(p: Tensor, z: Tensor) -> Tensor:
     """``|p/|p| - z/|z||^2`` of predictions and targets (N, C), that is 2 - 2 cos: (N,) values from 0 to 4.
 
-    As in the official code norms count as at least 1e-6, so that vectors shorter than that are no unit vectors.
+    As in the official code, norms are clamped to at least 1e-6: shorter vectors do not become unit vectors.
     """
     p, z = full_precision(p, z)
     with torch.autocast(p.device.type, enabled=False):
@@ -55,12 +55,12 @@ class BYOL(VectorRegression):
     """Bootstrap your own latent (section 3.1, equation 2, both directions).
 
     ``loss = mean_n |p_1 - z_2|^2 + |p_2 - z_1|^2`` of unit vectors: 0 for perfect predictions, about 4 at random, at
-    most 8. The official target moves after the optimiser's step (``target.timing="after_step"``). ``channel_std``, the
-    spread of the targets of one view, is about 1 where it is healthy and 0 where all images have one vector.
+    most 8. The official target moves after the optimiser step (``target.timing="after_step"``). ``channel_std``, the
+    spread of the targets of one view, is about 1 in healthy training and 0 where all images have the same vector.
 
     Args:
-        hidden, dim: widths of projector and predictor.
-        last_bias: whether their last layers have a bias: not in the official code, in some ports.
+        hidden, dim: hidden and output width of projector and predictor.
+        last_bias: whether their last layers have a bias, as in some ports but not in the official code.
     """
 
     def __init__(self, hidden: Count = 4096, dim: Count = 256, last_bias: bool = False, **kwargs):
@@ -71,7 +71,7 @@ class BYOL(VectorRegression):
         self.predictor = self.head(dim)
 
     def head(self, channels: int) -> MLP:
-        """The head that both are: a hidden layer with norm, a last one without."""
+        """Projector and predictor: a hidden layer with norm, and a last layer without."""
         return MLP(dims=(channels, self.hidden, self.dim), norm=self.norm, last_bias=self.last_bias)
 
     def projectors(self, channels):

@@ -1,7 +1,7 @@
-"""CCOP's region terms (Yang, Huang & Crowley, arXiv 2111.13651). The method is MoCo v2 and these."""
+"""The region terms of CCOP (Yang, Huang & Crowley, arXiv 2111.13651). The method is MoCo v2 plus these terms."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from densessl.branches.queue import Queue
 from densessl.branches.roi import align_regions, assign_levels
 from densessl.constraints import AutoCount, Count, NonNegative, Positive, Share
 from densessl.data.batch import Batch, Regions
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou
 from densessl.losses import full_precision, info_nce, pairwise_hinge, unit, valid_mean
@@ -30,7 +31,8 @@ IOU_THRESHOLD, JITTER_XY, JITTER_WH = over_the_run(0.8, 0.4), over_the_run(0.15,
 
 
 class Curriculum(NamedTuple):
-    """How far from a region its positives may lie at a step: least overlap with it, and the ranges of their jitter."""
+    """How far positives may lie from their region at a step: their least IoU with it, and the ranges of their
+    jitter."""
 
     iou: float
     xy: float
@@ -38,7 +40,7 @@ class Curriculum(NamedTuple):
 
 
 def candidates(boxes: Tensor, uniforms: Tensor, values: Curriculum, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes that may stand in for each region: J neighbours, and itself last.
+    """Candidate boxes of each region: J jittered copies, and the region itself last.
 
     Args:
         boxes: (M, 4).
@@ -46,22 +48,23 @@ def candidates(boxes: Tensor, uniforms: Tensor, values: Curriculum, limit: Tenso
         limit: (M, 2) width and height of each region's view.
 
     Returns:
-        boxes (M, J + 1, 4); valid (M, J + 1) bool: which overlap the region enough. It does so itself.
+        boxes (M, J + 1, 4); valid (M, J + 1) bool, whether a candidate overlaps the region enough. The region itself
+        always counts.
     """
-    found = torch.cat([jitter_boxes(boxes, uniforms, values.xy, values.wh, limit), boxes[:, None]], 1)
-    valid = paired_iou(found, boxes[:, None]) >= values.iou
+    boxes_around = torch.cat([jitter_boxes(boxes, uniforms, values.xy, values.wh, limit), boxes[:, None]], 1)
+    valid = paired_iou(boxes_around, boxes[:, None]) >= values.iou
     valid[:, -1] = True
-    return found, valid
+    return boxes_around, valid
 
 
 def hardest(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Which of the valid keys (M, K, C) is least similar to the query (M, C), (M,)."""
+    """Index (M,) of the valid key (M, K, C) that is least similar to its query (M, C)."""
     return (query[:, None] * keys).sum(2).masked_fill(~valid, torch.inf).argmin(1)
 
 
 def by_image(owner: Tensor, images: int, *values: Tensor) -> list[Tensor]:
-    """Values (M, …) of regions, a row an image: (N, B, …) each, B the most regions of an image, zero where there is
-    none. The last one, (N, B) bool, tells where there is one. Waits for the device, to learn B."""
+    """Values (M, …) of regions, arranged by image and padded with zeros: (N, B, …) each, where B is the largest number
+    of regions of an image. The last result, (N, B) bool, marks the regions. Waits for the device, to learn B."""
     counts = torch.bincount(owner, minlength=images)
     place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner]
     most = int(counts.max())
@@ -73,17 +76,17 @@ def by_image(owner: Tensor, images: int, *values: Tensor) -> list[Tensor]:
 
 
 def within_images(q: Tensor, k: Tensor, boxes: Tensor, real: Tensor, iou: float) -> tuple[Tensor, Tensor]:
-    """Similarities of the regions of an image with each other.
+    """Similarities between the regions of each image.
 
     Args:
-        q, k: (N, B, C) normalised, query and key of each region.
+        q, k: (N, B, C) normalised query and key of each region.
         boxes: (N, B, 4) in the key's view.
-        real: (N, B) bool, which are regions.
-        iou: largest overlap of a valid pair, exclusive.
+        real: (N, B) bool, False for padding.
+        iou: upper bound of the overlap of a valid pair, exclusive.
 
     Returns:
-        similarity (N, B, B), row i a query, column j a key; valid (N, B, B) bool: both are regions, and their boxes
-        overlap little enough.
+        similarity (N, B, B), with queries as rows and keys as columns; valid (N, B, B) bool: both are regions, and
+        their boxes overlap by less than ``iou``.
     """
     q, k = full_precision(q, k)
     with torch.autocast(q.device.type, enabled=False):
@@ -91,8 +94,8 @@ def within_images(q: Tensor, k: Tensor, boxes: Tensor, real: Tensor, iou: float)
 
 
 def between_images(q: Tensor, k: Tensor, real: Tensor) -> Tensor:
-    """Mean product of the queries and keys of regions of different images, 0 where there is no such pair; arguments as
-    in :func:`within_images`. The sum over all pairs less that within images, of sums over an image's regions."""
+    """Mean product of queries and keys of regions of different images, 0 where there is no such pair; arguments as in
+    :func:`within_images`. It is the sum over all pairs minus the sum over pairs within images."""
     q, k, counts = q.detach().sum(1), k.sum(1), real.sum(1)
     pairs = counts.sum() ** 2 - (counts**2).sum()
     return ((q.sum(0) * k.sum(0)).sum() - (q * k).sum()) / pairs.clamp(min=1)
@@ -100,23 +103,23 @@ def between_images(q: Tensor, k: Tensor, real: Tensor) -> Tensor:
 
 @OBJECTIVES.register_module()
 class CCOP(Objective):
-    """Contrast of regions between images, and within one, as the released code has them.
+    """Contrast of regions between images, and within each image, as in the released code.
 
-    A region is read from the map for its size by RoIAlign, flattened, and projected: e_q in the first view by the
-    online branch, e_k in the second by the target.
+    RoIAlign reads each region from the map for its size; the features are flattened and projected: to e_q in the first
+    view by the online branch, to e_k in the second by the target.
 
-    - ``loss_region``: InfoNCE of e_q with a positive and a queue of the positives of earlier steps. The positive is the
-      *least* similar of the target's vectors of the region and its jittered copies, among those that overlap it enough.
-      Over the run, copies may lie farther and farther off.
-    - ``loss_intra``: for key j of an image the queries i of its other regions are negatives,
+    - ``loss_region``: InfoNCE of e_q with one positive and a queue of the positives of earlier steps. The positive is
+      the *least* similar of the target's vectors of the region and its jittered copies, among those that overlap it
+      enough. The range of the copies grows over the run.
+    - ``loss_intra``: for key j of an image, the queries i of its other regions are negatives,
       ``max(0, e_q(i).e_k(j) - e_q(j).e_k(j) + margin)``, where the boxes of i and j overlap by less than ``intra_iou``.
 
     Both are means over all regions and pairs, 0 with zero gradient where there are none. Not symmetric.
 
-    Regions count if they are seen in both views, and not too small there. Random numbers of the jitter come with them:
-    ``regions.uniforms`` of the config has ``jitter=4 * J`` for J copies, x, y, width and height of one after the other.
-    The un-jittered key serves as candidate and in ``loss_intra``; the released code embeds it twice, which differs by
-    the dropout of the head only.
+    A region counts if both views show enough of it and it is not too small there. The random numbers of the jitter come
+    with the regions: set ``regions.uniforms`` of the config to ``jitter=4 * J`` for J copies, in the order x, y, width
+    and height of each copy. The key without jitter serves as candidate and in ``loss_intra``; the released code embeds
+    it twice, which differs only by the head's dropout.
 
     Args:
         levels: maps of one width, those of the smallest regions first.
@@ -184,6 +187,14 @@ class CCOP(Objective):
         self.truncate, self.chunk, self.mean = truncate, chunk, mean
         self.queue = Queue({"regions": dim}, length)
 
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        if not regions:
+            return ["looks at regions, and the config has no `regions`"]
+        count = (regions.get("uniforms") or {}).get("jitter", 0)
+        if count < 1 or count % 4:
+            return [f"expected regions.uniforms.jitter=4 * J for J jittered copies of a region, found {count}"]
+        return []
+
     def plan(self) -> list[Forward]:
         first, second = self.views
         return [Forward("online", (first,), self.levels), Forward("target", (second,), self.levels)]
@@ -212,30 +223,28 @@ class CCOP(Objective):
 
     def surviving(self, batch: Batch) -> Regions:
         """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""
-        found = batch.regions
-        if found is None:
-            raise SettingError(
-                f"objectives.{self.name} looks at regions, the batch has none: give the config `regions`"
-            )
-        if found.draws.get("jitter") is None or found.draws["jitter"].shape[1] % 4:
-            numbers = {name: value.shape[1] for name, value in found.draws.items()}
+        regions = batch.regions
+        if regions is None:
+            raise SettingError(f"objectives.{self.name} needs regions, the batch has none: set `regions` in the config")
+        if regions.draws.get("jitter") is None or regions.draws["jitter"].shape[1] % 4:
+            numbers = {name: value.shape[1] for name, value in regions.draws.items()}
             raise SettingError(
                 f"regions.uniforms is {numbers}; objectives.{self.name} expects jitter=4 * J for J jittered copies"
             )
-        chosen = torch.ones_like(found.owner, dtype=torch.bool)
+        chosen = torch.ones_like(regions.owner, dtype=torch.bool)
         for view in self.views:
-            scale = batch.geometry[view].view_size.prod(1)[found.owner] / self.reference**2
-            chosen &= (found.kept[view] > self.kept) & (box_area(found.boxes[view]) > self.min_area * scale)
-        found = found.index(chosen)
-        boxes = list(found.boxes)
+            scale = batch.geometry[view].view_size.prod(1)[regions.owner] / self.reference**2
+            chosen &= (regions.kept[view] > self.kept) & (box_area(regions.boxes[view]) > self.min_area * scale)
+        regions = regions.index(chosen)
+        boxes = list(regions.boxes)
         for view in self.views:
-            boxes[view] = clamp_boxes(boxes[view], batch.geometry[view].view_size[found.owner] - 1)
-        return found._replace(boxes=boxes)
+            boxes[view] = clamp_boxes(boxes[view], batch.geometry[view].view_size[regions.owner] - 1)
+        return regions._replace(boxes=boxes)
 
     def embed(
         self, maps: BranchMaps, view: View, boxes: Tensor, owner: Tensor, limit: Tensor, chunk: int | None = None
     ) -> Tensor:
-        """Normalised vectors of regions (M, 4) of a view, (M, dim)."""
+        """Normalised vectors (M, dim) of the regions (M, 4) of a view."""
         features = [maps[view][level] for level in self.levels]
         level = assign_levels(boxes, self.sizes, limit, self.reference)
 
@@ -254,21 +263,21 @@ class CCOP(Objective):
             uniforms = regions.draws["jitter"]
             around, valid = candidates(boxes, uniforms.reshape(count, uniforms.shape[1] // 4, 4), values, limits[1])
             each = valid.shape[1]
-            several = (item.repeat_interleave(each, 0) for item in (owner, limits[1]))
-            keys = self.embed(maps["target"], second, around.flatten(0, 1), *several, self.chunk)
+            repeated = (rows.repeat_interleave(each, 0) for rows in (owner, limits[1]))
+            keys = self.embed(maps["target"], second, around.flatten(0, 1), *repeated, self.chunk)
             keys = keys.unflatten(0, (count, each))
             positive = keys[torch.arange(count, device=owner.device), hardest(q, keys, valid)]
-            own = keys[:, -1]
+            unjittered = keys[:, -1]
         rows, hits = info_nce(q, positive, self.queue.keys("regions"), temperature=self.temperature)
         every = torch.ones_like(hits)
 
-        *padded, padded_boxes, real = by_image(owner, len(batch.keys), q, own, boxes)
+        *padded, padded_boxes, real = by_image(owner, len(batch.keys), q, unjittered, boxes)
         similarity, pairs = within_images(*padded, padded_boxes, real, self.intra_iou)
         hinges = pairwise_hinge(similarity, pairs, self.margin)
         self.queue.push("regions", positive, variable=True, rows=owner, truncate=self.truncate)
 
         cosine = (q.detach() * positive).sum(1)
-        gap = (q.detach() * own).sum(1) - cosine
+        gap = (q.detach() * unjittered).sum(1) - cosine
         return {
             "loss_region": self.region_weight * valid_mean(rows, every, self.mean),
             "loss_intra": self.intra_weight * valid_mean(hinges.flatten(), pairs.flatten(), self.mean),

@@ -1,4 +1,5 @@
-"""DenseCL's dense term (Wang et al., CVPR 2021, arXiv 2011.09157). The method is MoCo v2 and this, half and half."""
+"""The dense term of DenseCL (Wang et al., CVPR 2021, arXiv 2011.09157). The method is MoCo v2 plus this term, equally
+weighted."""
 
 from torch import Tensor
 
@@ -15,18 +16,19 @@ from densessl.registry import CORRESPONDENCES, OBJECTIVES
 
 @OBJECTIVES.register_module()
 class DenseCL(Objective):
-    """Dense contrast: every cell of the query view against its counterpart in the key view and a queue of *pooled*
-    dense keys of other images (section 3.3, equation 2; the temperature, missing there on the positive, divides all).
+    """Dense contrast: each cell of the query view against its counterpart in the key view and a queue of *pooled*
+    dense keys of other images (section 3.3, equation 2; the temperature, which the equation omits for the positive,
+    divides all terms).
 
     Cells of the same image are never negatives. The mean is over all cells that have a counterpart. Not symmetric.
 
     Args:
-        hidden, dim: widths of the dense head, two 1x1 convolutions without norm.
-        length: of the queue.
-        temperature: of the softmax.
-        correspondence: which cells belong together, a config of :mod:`densessl.correspondence`. The paper's is
-            ``FeatureArgmax``, on the backbone maps of the two branches.
-        mean: over pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+        hidden, dim: hidden and output width of the dense head, two 1x1 convolutions without norm.
+        length: number of keys in the queue.
+        temperature: softmax temperature.
+        correspondence: config of the strategy that pairs cells (:mod:`densessl.correspondence`). The paper uses
+            ``FeatureArgmax`` on the backbone maps of the two branches.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
     two_views = True
@@ -68,7 +70,7 @@ class DenseCL(Objective):
         k = unit(pairs.second(keys), dim=2).flatten(0, 1)
         valid = pairs.valid.flatten()
         rows, hits = info_nce(q, k, self.queue.keys("keys"), temperature=self.temperature)
-        # Pooled first, normalised second.
+        # Pool first, then normalise.
         self.queue.push("keys", unit(keys.mean((2, 3))))
         return {
             "loss": valid_mean(rows, valid, self.mean),

@@ -1,7 +1,7 @@
-"""DenseSiam on two crops (Zhang et al., ECCV 2022, arXiv 2203.11075), and the region term its two variants share.
+"""DenseSiam on two crops (Zhang et al., ECCV 2022, arXiv 2203.11075), and the region term that both variants share.
 
-The code of this variant, for ImageNet, was never released. What its page and paper say is followed; the rest is taken
-from the segmentation variant's code (:mod:`densessl.objectives.densesiam_seg`) and from SimSiam.
+The code of this variant, for ImageNet, was never released. It follows the project page and the paper; what these leave
+open is taken from the code of the segmentation variant (:mod:`densessl.objectives.densesiam_seg`) and from SimSiam.
 """
 
 from collections.abc import Sequence
@@ -24,16 +24,17 @@ from densessl.schedules import ScheduledNonNegative, scheduled
 
 
 class RegionContrast(nn.Module):
-    """Regions of an image told apart: each against those of the same image in the other view.
+    """Contrast of each region with the regions of the same image in the other view.
 
-    Gradient flows into both sides and into the masks that made the regions, as in the official code; the image's other
-    regions are the only negatives.
+    As in the official code, gradient flows into both sides and into the masks that define the regions; the other
+    regions of the image are the only negatives.
 
     Args:
-        dim: of the projected regions.
-        norm: of the predictor.
-        temperature: of the softmax.
-        predictor: whether the query passes a predictor, a layer of ``dim`` with norm and a last one without.
+        dim: width of the projected regions.
+        norm: norm config of the predictor.
+        temperature: softmax temperature.
+        predictor: whether queries pass a predictor: a hidden layer of width ``dim`` with norm, and a last layer
+            without.
     """
 
     def __init__(self, dim: int, norm: dict[str, Any], temperature: float = 0.1, predictor: bool = True):
@@ -42,14 +43,14 @@ class RegionContrast(nn.Module):
         self.temperature = temperature
 
     def forward(self, projected: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Losses (N,) of N images, the mean over regions and both directions, and the share (N,) of regions that are
-        more like themselves in the other view than like any other.
+        """Losses (N,) of N images, each the mean over regions and both directions, and the share (N,) of regions that
+        are most similar to themselves in the other view.
 
         Args:
-            projected: (N, R, dim) of both views.
+            projected: regions (N, R, dim) of both views.
         """
-        queries = [unit(self.predictor(item.flatten(0, 1)).view_as(item), dim=2) for item in projected]
-        keys = [unit(item, dim=2) for item in projected]
+        queries = [unit(self.predictor(regions.flatten(0, 1)).view_as(regions), dim=2) for regions in projected]
+        keys = [unit(regions, dim=2) for regions in projected]
         rows, hits = [], []
         for query, key in zip(queries, keys[::-1]):
             with torch.autocast(query.device.type, enabled=False):
@@ -64,13 +65,14 @@ class RegionObjective(Objective):
     """Base: two views, dense heads with norm, and a region term beside the pixel term.
 
     Args:
-        hidden: width of the hidden layers of all heads, and of the region heads' outputs.
-        depth: hidden layers of the dense projectors; region_depth, of the region projector.
-        region_weight: of the region term; a number or a schedule. With the number 0 there are no region heads.
-        temperature: of the region term.
-        region_predictor, region_last_norm: whether the region head has a predictor, and its projector a last norm.
-        norm: of all heads.
-        mean: over valid cells of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+        hidden: width of the hidden layers of all heads, and of the outputs of the region heads.
+        depth, region_depth: number of hidden layers of the dense projectors, and of the region projector.
+        region_weight: weight of the region term; a number or a schedule. With the number 0 there are no region heads.
+        temperature: softmax temperature of the region term.
+        region_predictor: whether the region term has a predictor.
+        region_last_norm: whether the region projector ends with a norm.
+        norm: norm config of all heads.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
     two_views = True
@@ -96,8 +98,8 @@ class RegionObjective(Objective):
         self.region = RegionContrast(hidden, self.norm, temperature, region_predictor) if region_weight != 0 else None
 
     def head(self, channels: int, dim: int) -> MLP:
-        """A dense projector: ``depth`` hidden layers and a last one, all with norm, the last without weights. The last
-        layer's official bias, which that norm takes away again, is left out."""
+        """A dense projector: ``depth`` hidden layers and a last one, all with norm, the last norm without affine
+        parameters. The official bias of the last layer, which that norm cancels, is left out."""
         dims = (channels, *[self.hidden] * self.depth, dim)
         return MLP("map", dims, self.norm, bias=False, last_bias=False, last_norm=True, last_affine=False)
 
@@ -119,15 +121,15 @@ class RegionObjective(Objective):
         """The weighted region loss and its figure.
 
         Args:
-            features: (N, C, H, W) of both views, cell by cell the same places.
-            logits: (N, R, H, W), whose softmax over R are the masks of R regions.
-            valid: (N, H, W) bool, cells that exist in both views.
+            features: maps (N, C, H, W) of both views, whose cells correspond.
+            logits: (N, R, H, W) of both views; their softmax over R gives the masks of R regions.
+            valid: (N, H, W) bool, cells that both views show.
         """
         if self.region is None:
             return {}
         projected = []
-        for item, mask in zip(features, logits):
-            vectors = soft_regions(item, mask, valid)
+        for cells, masks in zip(features, logits):
+            vectors = soft_regions(cells, masks, valid)
             projected.append(online.apply("region", vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2]))
         rows, hits = self.region(projected)
         images = valid.flatten(1).any(1)
@@ -139,19 +141,20 @@ class RegionObjective(Objective):
 
 @OBJECTIVES.register_module()
 class DenseSiam(RegionObjective):
-    """Pixel and region consistency of two crops (PixSim and RegionSim, section 3); SimSiam is the third term of the
-    method, an objective of its own.
+    """Pixel and region consistency of two crops (PixSim and RegionSim, section 3). The third term of the method,
+    SimSiam, is a separate objective.
 
     ``loss_pixel = -(mean cos(p_1, z_2) + mean cos(p_2, z_1)) / 2`` over places that both views show, from 0 at random
-    to -1; projections of the backbone's map are sampled at a 7 x 7 grid over the overlap of the crops. Features summed
-    under masks, the softmax over the channels of z, are ``dim`` regions, told apart within their image:
-    ``loss_region``, ``log(dim)`` at random. Images whose views do not overlap count in neither.
+    to -1; projections of the backbone's map are sampled at a 7 x 7 grid over the overlap of the crops. The softmax over
+    the channels of z gives the masks of ``dim`` regions, whose features are contrasted within their image:
+    ``loss_region``, ``log(dim)`` at random. Images whose views do not overlap count in neither term.
 
-    ``channel_std`` of the targets is about 1 where it is healthy and 0 in a collapse.
+    ``channel_std`` of the targets is about 1 in healthy training and 0 in a collapse.
 
     Args:
-        dim: channels of z, which are the regions.
-        correspondence: which places belong together, a config of :mod:`densessl.correspondence`.
+        hidden: see :class:`RegionObjective`.
+        dim: channels of z, which is also the number of regions.
+        correspondence: config of the strategy that pairs places (:mod:`densessl.correspondence`).
     """
 
     def __init__(
@@ -173,14 +176,14 @@ class DenseSiam(RegionObjective):
         pairs = self.correspondence(online[first][self.level], target[second][self.level], geometry, step)
         valid = pairs.valid
 
-        def read(items: Sequence[Tensor]) -> list[Tensor]:
-            """Both views' maps as maps (N, C, P, 1) of the places they share."""
-            return [reader(item).mT[..., None] for reader, item in zip((pairs.first, pairs.second), items)]
+        def read(views: Sequence[Tensor]) -> list[Tensor]:
+            """Maps of both views as maps (N, C, P, 1) of the places that both show."""
+            return [reader(view).mT[..., None] for reader, view in zip((pairs.first, pairs.second), views)]
 
         z, targets = (
             [branch.project("projector", view, self.level) for view in self.views] for branch in (online, target)
         )
-        predictions = read([self.predictor(item) for item in z])
+        predictions = read([self.predictor(projection) for projection in z])
         cosines = sum((unit(p) * unit(t)).sum(1) for p, t in zip(predictions, read(targets)[::-1])) / 2
         features = [online[view][self.level] for view in self.views]
         return {

@@ -1,4 +1,4 @@
-"""DenseSiam for unsupervised segmentation (Zhang et al., ECCV 2022, arXiv 2203.11075), after its released code."""
+"""DenseSiam for unsupervised segmentation (Zhang et al., ECCV 2022, arXiv 2203.11075), following its released code."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from densessl.registry import OBJECTIVES
 
 
 def auto_weights(classes: int, aux_classes: int) -> tuple[float, float]:
-    """Weights of the losses over ``classes`` and over ``aux_classes``: each by the *other's* share of the largest
-    entropies, as in PiCIE, so that both start alike. Without auxiliary classes (0), 1 and 0."""
+    """Weights of the losses over ``classes`` and over ``aux_classes``, as in PiCIE: each is the *other's* share of the
+    sum of the largest entropies, so that both losses start equal. Without auxiliary classes (0): 1 and 0."""
     if not aux_classes:
         return 1.0, 0.0
     total = math.log(classes) + math.log(aux_classes)
@@ -29,24 +29,25 @@ def auto_weights(classes: int, aux_classes: int) -> tuple[float, float]:
 def shared_places(
     first: ViewGeometry, second: ViewGeometry, grid: tuple[int, int]
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The cells of one view in another.
+    """Where the cells of the first view lie in the second.
 
     Args:
+        first, second: geometry of the two views.
         grid: (height, width) of the first view's map.
 
     Returns:
-        a function that samples a map (N, C, h, w) of the second view at the places of the first one's cells, giving
-        (N, C, height, width); and which of them lie in the second view, (N, height, width) bool.
+        A function that samples a map (N, C, h, w) of the second view at the places of the first view's cells, which
+        gives (N, C, height, width); and (N, height, width) bool, the cells that lie in the second view.
     """
     with torch.no_grad():
         points = sampling_grid(second, cell_centres(first, grid))
         valid = (points.abs() <= 1).all(2).unflatten(1, grid)
-    # Tensors are told apart by identity, so what several heads read is sampled once.
+    # Cached by the identity of the tensor: a map that several heads read is sampled once.
     return cache(lambda features: sample_points(features, points).mT.unflatten(2, grid)), valid
 
 
 def class_counts(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """How many valid cells have each class, (classes,): ``bincount`` without waiting for the device."""
+    """Number of valid cells of each class, (classes,): ``bincount`` without waiting for the device."""
     zeros = torch.zeros(classes, dtype=torch.int64, device=labels.device)
     return zeros.scatter_add_(0, labels.flatten(), valid.flatten().long())
 
@@ -54,19 +55,19 @@ def class_counts(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
 def hard_cross_entropy(
     logits: Tensor, labels: Tensor, valid: Tensor, rebalance: bool = True, mean: str = "global"
 ) -> tuple[Tensor, Tensor]:
-    """Cross entropy of cells against labels, ``w_y CE(z, y)`` with ``w_c`` the share of class c among the labels.
+    """Cross entropy of cells against labels, ``w_y CE(z, y)``, where ``w_c`` is the share of class c among the labels.
 
-    *Frequent* classes weigh more, and the weights do not sum to 1 over the cells: as in the official code.
+    As in the official code, *frequent* classes weigh more, and the weights do not sum to 1 over the cells.
 
     Args:
         logits: (N, C, H, W).
-        labels: (N, H, W) of 0 to C - 1.
+        labels: (N, H, W), 0 to C - 1.
         valid: (N, H, W) bool, the labels that count towards the shares.
-        rebalance: whether there are such weights, or all are 1.
-        mean: shares over all ranks ("global"), or over this one.
+        rebalance: False sets all weights to 1.
+        mean: count the shares over all ranks ("global"), or on this one ("local").
 
     Returns:
-        rows (N, H, W), and the shares (C,) without gradient.
+        Losses (N, H, W), and shares (C,) without gradient.
     """
     (logits,) = full_precision(logits)
     counts = class_counts(labels, valid, logits.shape[1]).to(logits.dtype)
@@ -83,25 +84,25 @@ class DenseSiamSegmentation(RegionObjective):
     """Cells of two aligned views agree on soft classes (section 3 and the released code).
 
     ``loss = w_pixel L_pixel + w_aux L_aux + region_weight L_region + seg_weight L_seg``. L_pixel is the mean over cells
-    and both directions of the cross entropy of one view's predicted classes and the other's projected ones; L_aux the
-    same over ``aux_classes`` by heads of its own; w_pixel and w_aux are :func:`auto_weights`. L_region tells regions
-    apart (:class:`densessl.objectives.densesiam.RegionContrast`); L_seg is the mean of
-    :func:`hard_cross_entropy` of both views' projections, each against its own largest class.
+    and both directions of the cross entropy between the predicted classes of one view and the projected classes of the
+    other. L_aux is the same over ``aux_classes``, with separate heads; w_pixel and w_aux are :func:`auto_weights`.
+    L_region contrasts regions (:class:`densessl.objectives.densesiam.RegionContrast`). L_seg is the mean of
+    :func:`hard_cross_entropy` over the projections of both views, each against its own largest class.
 
     The second view's map is sampled at the places of the first view's cells before any head sees it. In the official
     code the second view is the whole image, and its map is cropped, resized and flipped with the first view's draw: the
     same places, up to its rounding of the crop to whole cells.
 
-    ``channel_std`` of the first view's projections is 1, by their last norm, and 0 where features no longer differ;
-    ``classes_used``, exp of the entropy of the labels, falls to 1 where one class takes all; ``agreement`` is the share
-    of cells to which both views give one label.
+    ``channel_std`` of the first view's projections is 1, due to their last norm, and 0 once all features are equal;
+    ``classes_used``, the exponential of the entropy of the labels, falls to 1 when one class takes all cells;
+    ``agreement`` is the share of cells to which both views give the same label.
 
     Args:
-        classes: of the projector, the clusters looked for.
-        aux_classes: of the auxiliary heads; 0 for none.
-        seg_weight: of L_seg, by number.
-        rebalance: of :func:`hard_cross_entropy`.
-        level: the neck's, where a decoder has brought all stages together.
+        classes: number of classes of the projector, which are the clusters.
+        aux_classes: number of classes of the auxiliary heads; 0 for none.
+        seg_weight: weight of L_seg, a number.
+        rebalance: see :func:`hard_cross_entropy`.
+        level: by default the neck's output, where a decoder has merged all stages.
     """
 
     def __init__(
@@ -126,12 +127,13 @@ class DenseSiamSegmentation(RegionObjective):
         return {**heads, **self.region_projectors(width)}
 
     def logits(self, branch: Branch, images: Tensor) -> Tensor:
-        """What the segmentation is read from: the projector's classes (N, classes, H, W) of images (N, 3, h, w)."""
+        """Class logits (N, classes, H, W) of images (N, 3, h, w), from which the segmentation is read."""
         features = branch(images, **parts_for(self.level))
         return branch.projector(self.name, "pixel")(features[self.level])
 
     def consistency(self, name: str, projected: Sequence[Tensor], targets: Sequence[Tensor], valid: Tensor) -> Tensor:
-        """Cross entropy of the predictions of one view and the softmax of the other's targets, both ways."""
+        """Cross entropy between the predictions of one view and the softmax of the other's targets, in both
+        directions."""
         rows = [
             soft_cross_entropy(self.predictors[name](z), full_precision(target)[0].softmax(1), dim=1)
             for z, target in zip(projected, targets[::-1])
@@ -152,8 +154,8 @@ class DenseSiamSegmentation(RegionObjective):
             losses[f"loss_{name}"] = self.term_weights[name] * self.consistency(name, projected, targets, valid)
         z = [online.project("pixel", first, self.level), online.project("pixel", second, self.level, read=sample)]
         features = [online[first][self.level], sample(online[second][self.level])]
-        labels = [item.detach().argmax(1) for item in z]
-        seg, shares = zip(*(hard_cross_entropy(*item, valid, self.rebalance, self.mean) for item in zip(z, labels)))
+        labels = [logits.detach().argmax(1) for logits in z]
+        seg, shares = zip(*(hard_cross_entropy(*pair, valid, self.rebalance, self.mean) for pair in zip(z, labels)))
         if self.seg_weight:
             losses["loss_seg"] = self.seg_weight * valid_mean((sum(seg) / 2).flatten(), valid.flatten(), self.mean)
         return {

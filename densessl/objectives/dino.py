@@ -23,23 +23,23 @@ AFTER_ONE_EPOCH = dict(type="switch", before=False, after=True, at_epoch=1)
 
 @torch.no_grad()
 def target_figures(targets: Tensor) -> dict[str, Tensor]:
-    """What to watch of target distributions (M, K), in nats. A collapse is either: all targets one and the same peak
-    (``target_entropy`` 0) or uniform (ln K); both leave ``target_information``, the entropy of the mean target less the
-    mean entropy, at 0. It is ln M at most."""
+    """Figures of target distributions (M, K), in nats, that reveal a collapse. In a collapse all targets are the same
+    peak (``target_entropy`` 0) or all are uniform (ln K); either way ``target_information``, the entropy of the mean
+    target minus the mean entropy, is 0. Its maximum is ln M."""
     entropy = torch.special.entr(targets).sum(1).mean()
     information = torch.special.entr(targets.mean(0)).sum() - entropy
     return {"target_entropy": entropy, "target_information": information}
 
 
 class MultiCrop(Objective):
-    """Base of objectives that teach local crops what the target makes of global ones.
+    """Base of objectives in which all crops predict the target's outputs of global crops.
 
     Args:
-        views: groups of crops, each of one size and with one forward (and so common batch-norm statistics). The first
-            group are the global crops, the only ones the target sees.
-        student_temperature: of the online softmax.
-        teacher_temperature: of the targets; a number, or the config of a schedule.
-        momentum: of the centre.
+        views: groups of crops of one size. Each group is one forward, with common batch-norm statistics. The first
+            group are the global crops, the only ones that the target sees.
+        student_temperature: softmax temperature of the online branch.
+        teacher_temperature: softmax temperature of the targets; a number, or the config of a schedule.
+        momentum: momentum of the centre.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class MultiCrop(Objective):
 class DINO(MultiCrop):
     """The image-level loss: each crop predicts the target's distribution over prototypes for every *other* global crop.
 
-    Targets are ``softmax((logits - centre) / T)``; the centre, the moving average of the target's logits of all ranks,
-    moves after it was used.
+    Targets are ``softmax((logits - centre) / T)``. The centre, the moving average of the target's logits over all
+    ranks, is updated after use.
 
     Args:
-        prototypes: K, columns of the head.
-        hidden, bottleneck: widths of the head's MLP.
+        prototypes: number K of prototypes.
+        hidden, bottleneck: widths of the hidden layers and the last layer of the head's MLP.
         head_norm, learn_gain: ``norm`` and ``learn_gain`` of :class:`densessl.branches.prototypes.DINOHead`.
         train_prototypes: whether those of the online branch are trained: True or the config of a schedule. In the
             first epoch they stay as they are.

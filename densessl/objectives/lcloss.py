@@ -1,6 +1,6 @@
-"""LC-loss (Islam et al., "Self-supervised Learning with Local Contrastive Loss for Detection and Semantic
-Segmentation", WACV 2023, arXiv 2207.04398): the local term. The method is an image-level objective, BYOL in the paper,
-and this."""
+"""The local term of LC-loss (Islam et al., "Self-supervised Learning with Local Contrastive Loss for Detection and
+Semantic Segmentation", WACV 2023, arXiv 2207.04398). The method is an image-level objective, BYOL in the paper, plus
+this term."""
 
 from typing import Literal
 
@@ -26,30 +26,31 @@ CANDIDATES = ("points", "cells", "batch")
 
 @OBJECTIVES.register_module()
 class LCLoss(Objective):
-    """Local contrast: a place of one view finds the same place of the other among candidates.
+    """Local contrast: each place of one view identifies the same place of the other view among candidates.
 
-    ``loss = (L_12 + L_21) / 2``, ``L = mean over valid points of -log softmax_j(a_i . b_j / T) at j = i``, with a the
-    online and b the target features, read at the points and normalised. Images whose views do not overlap do not count.
+    ``loss = (L_12 + L_21) / 2``, ``L = mean over valid points of -log softmax_j(a_i . b_j / T) at j = i``, where a are
+    the online and b the target features, sampled at the points and normalised. Images whose views do not overlap do not
+    count.
 
-    That pixels in known geometric correspondence are contrasted, on top of BYOL, is the paper's; no code was released,
-    and points, widths, temperature and candidates are a reconstruction.
+    From the paper: pixels in known geometric correspondence are contrasted, in addition to BYOL. No code was released;
+    points, widths, temperature and candidates are a reconstruction.
 
-    Logged, as means of the directions: ``positive_cosine``; ``top1``, the share of points whose counterpart is the most
-    similar candidate (with "cells", the cell with the largest weight); ``valid_pairs`` and ``valid_images``, the points
-    that count and the images that have any. ``between_images`` is the similarity of different images' target cells,
-    which a collapse drives to 1.
+    Logged, as means over both directions: ``positive_cosine``; ``top1``, the share of points whose counterpart is the
+    most similar candidate (with "cells", the cell of the largest weight); ``valid_pairs`` and ``valid_images``, the
+    numbers of points that count and of images that have any. ``between_images`` is the similarity between target cells
+    of different images, which a collapse drives to 1.
 
     Args:
-        hidden, dim: widths of projector and predictor, two 1x1 convolutions with a norm between.
-        predictor: whether the online side has one.
-        temperature: of the softmax.
-        candidates: what the counterpart is sought among. "points": the counterparts of the same image's points.
-            "cells": all cells of the other view's map; a point between cells has bilinear target weights. "batch": the
-            counterparts of all images of all ranks, gathered, which holds (N P) x (N P ranks) similarities.
-        correspondence: which places belong together, a config of :mod:`densessl.correspondence`; 49 random points of
-            the overlap by default.
+        hidden, dim: hidden and output width of projector and predictor, two 1x1 convolutions with a norm between.
+        predictor: whether the online branch has a predictor.
+        temperature: softmax temperature.
+        candidates: "points": the counterparts of all points of the same image. "cells": all cells of the other view's
+            map; a point between cells has bilinear target weights. "batch": the counterparts of all images on all
+            ranks, gathered, which keeps (N P) x (N P ranks) similarities.
+        correspondence: config of the strategy that pairs places (:mod:`densessl.correspondence`); by default 49 random
+            points of the overlap.
         norm: norm config of projector and predictor.
-        mean: over points of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
     two_views = True
@@ -77,7 +78,7 @@ class LCLoss(Objective):
         self.predictor = self.head(dim) if predictor else nn.Identity()
 
     def head(self, channels: int) -> MLP:
-        """The head that both are."""
+        """Projector and predictor."""
         return MLP(kind="map", dims=(channels, self.hidden, self.dim), norm=self.norm, bias=False)
 
     def projectors(self, channels):
@@ -90,7 +91,7 @@ class LCLoss(Objective):
         return {**means, "between_images": between_image_cosine(target)}
 
     def way(self, maps, batch: Batch, step, first, second) -> dict[str, Tensor]:
-        """Loss and figures of one direction: online places of view ``first`` seek target places of ``second``."""
+        """Loss and figures of one direction: online places of view ``first`` against target places of ``second``."""
         pairs = self.correspondence(
             maps["online"][first][self.level],
             maps["target"][second][self.level],
@@ -121,12 +122,12 @@ class LCLoss(Objective):
         return matching_nce(similarity, weights, self.temperature), similarity.argmax(2) == weights.argmax(2)
 
     def among_points(self, a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses and hits (N, P) of points a (N, P, C) among the valid ones of b: of the same image, or of all.
+        """Losses and hits (N, P) of points a (N, P, C) among the valid points of b, of the same image or of all images.
 
         This is the matching of :meth:`among_cells` with one-hot targets, where some candidates do not count.
         """
         images, points = valid.shape
-        own = torch.arange(points, device=a.device)
+        counterpart = torch.arange(points, device=a.device)
         candidates, allowed = b, valid[:, None]
         if self.candidates == "batch":
             rank, world = get_dist_info()
@@ -134,16 +135,17 @@ class LCLoss(Objective):
             gathered = torch.cat([b, valid[..., None].to(b.dtype)], 2).flatten(0, 1)
             gathered = gather_in_order(gathered, rows=image.expand(-1, points).flatten())
             candidates, allowed = gathered[:, :-1], gathered[:, -1] > 0
-            own = (image * world + rank) * points + own
+            counterpart = (image * world + rank) * points + counterpart
         similarity = a @ candidates.mT
-        positive = own[..., None] == torch.arange(similarity.shape[2], device=a.device)
+        positive = counterpart[..., None] == torch.arange(similarity.shape[2], device=a.device)
         rows, _ = multi_positive_nce(similarity, positive, self.temperature, allowed)
-        return rows, similarity.masked_fill(~allowed, -torch.inf).argmax(2) == own
+        return rows, similarity.masked_fill(~allowed, -torch.inf).argmax(2) == counterpart
 
 
 def cell_weights(read: Reader, like: Tensor) -> Tensor:
-    """How much of each of the S cells of a map ``like`` (N, C, H, W) is in each of P readings: (N, P, S)."""
+    """Weight (N, P, S) of each of the S cells of a map ``like`` (N, C, H, W) in each of the P values that ``read``
+    gives."""
     height, width = like.shape[2:]
-    # A map with a channel for every cell, 1 there and 0 elsewhere, read like any other.
+    # Read a map that has a channel for every cell, 1 there and 0 elsewhere.
     single = torch.eye(height * width, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
     return read(single.unflatten(1, (height, width)).expand(len(like), -1, -1, -1))

@@ -13,18 +13,18 @@ from densessl.registry import OBJECTIVES
 
 @OBJECTIVES.register_module()
 class MoCo(Objective):
-    """Instance contrast: a query of one view against the key of the other and a queue of earlier keys.
+    """Instance contrast: the query of one view against the key of the other and a queue of earlier keys.
 
-    ``loss = mean_n -log softmax(q.k+ | q.queue)`` over T. Not symmetric: the first view is query, the second key.
-    Official ShuffleBN is replaced by synchronised (or split) batch norm of the backbone.
+    ``loss = mean_n -log softmax([q.k+, q.queue] / T)``. Not symmetric: the first view is the query, the second the key.
+    The official ShuffleBN is replaced by synchronised (or split) batch norm in the backbone.
 
     Args:
-        hidden: width of the head's hidden layer; None for v1's single linear layer.
-        dim: of queries and keys.
-        length: of the queue.
-        temperature: 0.2 in v2, 0.07 in v1.
-        dropout, init: of the two-layer head, see :class:`densessl.branches.MLP`; CCOP has 0.1 and "normal". Dropout is
-            active in both branches.
+        hidden: width of the head's hidden layer; None for the single linear layer of v1.
+        dim: width of queries and keys.
+        length: number of keys in the queue.
+        temperature: softmax temperature; 0.2 in v2, 0.07 in v1.
+        dropout, init: dropout and initialisation of the two-layer head, see :class:`densessl.branches.MLP`; CCOP uses
+            0.1 and "normal". Dropout is active in both branches.
     """
 
     two_views = True

@@ -9,22 +9,23 @@ from torch import Tensor, nn
 from densessl.branches.norm import NormConfig
 from densessl.branches.projector import MLP
 from densessl.branches.propagation import PixelPropagation
-from densessl.constraints import Count, NonNegative, Range
+from densessl.constraints import Count, NonNegative, Positive, Range
 from densessl.data.batch import Batch
 from densessl.figures import between_image_cosine
 from densessl.geometry import FRAMES, ViewGeometry, distance_mask
 from densessl.losses import cosine_regression, pixel_consistency, pixel_contrast, unit
+from densessl.losses.reduce import Mean
 from densessl.objectives.base import BranchMaps, Objective
 from densessl.registry import OBJECTIVES
 from densessl.wording import choose
 
 
 class TwoViewObjective(Objective):
-    """Projects one level of two views in both branches by a map MLP with batch norm; the base of this file's terms.
+    """Base: projects one level of two views in both branches with an MLP of 1x1 convolutions.
 
     Args:
-        hidden, dim: widths of the projector. PixPro's paper says 2048 hidden channels, its code and released models
-            have 4096.
+        hidden, dim: hidden and output width of the projector. PixPro's paper has 2048 hidden channels, its code and
+            released models have 4096.
         norm: norm config of the projector (and predictor).
     """
 
@@ -45,11 +46,11 @@ class TwoViewObjective(Objective):
 
 
 class PixelObjective(TwoViewObjective):
-    """A term over cells that lie close to each other in the source.
+    """Base: a term over cells that lie close to each other in the source.
 
     Args:
-        threshold: largest distance of a positive pair in cell diagonals.
-        coords: "official" takes PixPro's inclusive-end coordinates, "edges" plain pixel-edge ones.
+        threshold: upper bound of the distance of a positive pair, in cell diagonals.
+        coords: "official" for PixPro's inclusive-end coordinates, "edges" for pixel-edge coordinates.
     """
 
     def __init__(self, threshold: NonNegative = 0.7, coords: Literal["official", "edges"] = "official", **kwargs):
@@ -65,14 +66,15 @@ class PixelObjective(TwoViewObjective):
 
 
 def figures(cosines: list[Tensor], counts: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """What to watch: mean positive cosine, positives per image that has any, share of image pairs without overlap, and
-    the similarity of *different* images' target cells, which a collapse drives to 1 (above .99 is one)."""
-    found = counts > 0
-    some = found.sum().clamp(min=1)
+    """Figures to log: the mean positive cosine; positives per image that has any; the share of images without
+    positives; and the similarity between target cells of *different* images, which a collapse drives to 1 (above
+    0.99)."""
+    overlapping = counts > 0
+    images = overlapping.sum().clamp(min=1)
     return {
-        "positive_cosine": sum((cosine.detach() * found).sum() / some for cosine in cosines) / len(cosines),
-        "positives": counts.sum() / some,
-        "no_overlap": 1 - found.float().mean(),
+        "positive_cosine": sum((cosine.detach() * overlapping).sum() / images for cosine in cosines) / len(cosines),
+        "positives": counts.sum() / images,
+        "no_overlap": 1 - overlapping.float().mean(),
         "between_images": between_image_cosine(target),
     }
 
@@ -81,14 +83,14 @@ def figures(cosines: list[Tensor], counts: Tensor, target: Tensor) -> dict[str, 
 class PixPro(PixelObjective):
     """Pixel-to-propagation consistency: a propagated online map agrees with the target map (section 3.2).
 
-    ``loss = sum over both directions of -2 * mean_n l_n``, l_n the mean cosine of image n's positive pairs, over all
-    images: one without overlap counts as 0. Between -4 and 4, with -4 for perfect agreement.
+    ``loss = sum over both directions of -2 * mean_n l_n``, where l_n is the mean cosine of the positive pairs of image
+    n. The mean is over all images: one without overlap counts as 0. Between -4 and 4, with -4 for perfect agreement.
 
     Args:
         transform_layers: depth of the propagation's value transform, 0, 1 or 2.
-        gamma, clamp: of the propagation's similarity.
-        transform_norm, transform_hidden: norm and inner width of a two-layer transform; plain BN and ``dim`` by
-            default, as in the official code.
+        gamma, clamp: exponent and lower bound of the propagation's similarity.
+        transform_norm, transform_hidden: norm config and hidden width of a two-layer transform; by default plain BN and
+            ``dim``, as in the official code.
     """
 
     def __init__(
@@ -115,12 +117,17 @@ class PixPro(PixelObjective):
 
 @OBJECTIVES.register_module()
 class PixContrast(PixelObjective):
-    """Pixel contrast within an image (section 3.1): no propagation, negatives are the other cells of the other view.
+    """Pixel contrast within an image (section 3.1), without propagation: the negatives of a cell are the other cells of
+    the other view.
 
-    The code was not released: temperature and averaging follow the paper's text and its unofficial ports.
+    The code was not released: temperature and averaging follow the text of the paper and its unofficial ports.
+
+    Args:
+        temperature: softmax temperature.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
-    def __init__(self, temperature: float = 0.3, mean: str = "global", **kwargs):
+    def __init__(self, temperature: Positive = 0.3, mean: Mean = "global", **kwargs):
         super().__init__(**kwargs)
         self.temperature = temperature
         self.mean = mean
@@ -140,10 +147,10 @@ class PixContrast(PixelObjective):
 @OBJECTIVES.register_module()
 class InstanceCosine(TwoViewObjective):
     """PixPro's instance branch: BYOL with convolutional heads applied *before* pooling, so that their batch norm sees
-    N*H*W samples (the official code; the paper describes a SimCLR-like term).
+    N*H*W samples. This follows the official code; the paper describes a SimCLR-like term.
 
-    ``loss = -2 mean cos(p_1, z_2) - 2 mean cos(p_2, z_1)``, between -4 and 4. The weight of the published results is
-    not known; 1 is the paper's.
+    ``loss = -2 mean cos(p_1, z_2) - 2 mean cos(p_2, z_1)``, between -4 and 4. The weight behind the published results
+    is not known; the paper's is 1.
     """
 
     def __init__(self, **kwargs):

@@ -1,7 +1,7 @@
 """RegionCL (Xu et al., ECCV 2022, arXiv 2111.12309): contrast of the two parts of composite images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from densessl.constraints import Count, NonNegative
 from densessl.data.batch import Batch
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.geometry import (
     Rectangle,
@@ -29,12 +30,12 @@ from densessl.wording import choose
 
 
 def pair_rows(count: int, pairing: str, groups: int, rng: np.random.Generator) -> np.ndarray:
-    """Which row's rectangle each of ``count`` rows gets, (count,). Rows ``r::groups`` pair among themselves.
+    """For each of ``count`` rows, the row whose rectangle it gets, (count,). Rows ``r::groups`` pair among themselves.
 
     Args:
-        pairing: "reverse": the first with the last and so on, the middle one of an odd number with itself. "shift":
-            each with the next, the last with the first. "permutation": at random, possibly with itself; the same in all
-            groups.
+        pairing: "reverse" pairs the first row with the last and so on, and the middle one of an odd number with itself.
+            "shift" pairs each row with the next and the last with the first. "permutation" pairs at random, possibly a
+            row with itself, and in the same way in all groups.
     """
     partner = np.empty(count, np.int64)
     order = rng.permutation(-(-count // groups))
@@ -54,7 +55,7 @@ class Swap(NamedTuple):
 
     Attributes:
         partner: (N,) row whose rectangle each composite shows.
-        shown_in: (N,) composite that shows each row's rectangle, the inverse of ``partner``.
+        shown_in: (N,) composite that shows the rectangle of each row; the inverse of ``partner``.
         pixels, cells: the rectangle in the view and in its map.
     """
 
@@ -65,21 +66,24 @@ class Swap(NamedTuple):
 
 
 class RegionSwap(Objective):
-    """Base: composites of views, whose rectangle ("paste") comes from another image of the batch, and the vectors of
-    their two parts. One rectangle an optimiser step and view, the same on all ranks.
+    """Base: composites of views, in which a rectangle ("paste") of another image of the batch lies on the rest of the
+    view ("canvas"), and the vectors of these two parts. Each optimiser step has one rectangle per view, equal on all
+    ranks.
 
-    The base comes before the method it extends: ``class RegionCL(RegionSwap, MoCo)``.
+    This base comes before the method that it extends: ``class RegionCL(RegionSwap, MoCo)``.
 
     Args:
-        lower, upper: sides of the rectangle in cells, from ``lower`` to ``upper - 1``.
-        cell: side of a cell in view pixels: the stride of ``level``.
-        placement: of the rectangle. "official" as in the code that gave the published results: the clamp leaves the
-            view's last pixel free, so that on either axis about two thirds of the rectangles lie off the grid, and the
-            cells taken for them up to a cell left of or above them. "aligned" clamps to the last cell instead. "cells"
-            draws the start in cells, as the open port of RegionCL-D does. See :mod:`densessl.geometry.rectangle`.
-        pairing: "reverse" (official), "shift" or "permutation"; see :func:`pair_rows`. Every rank pairs its own rows.
-        groups: number of ranks whose pairing one process is to reproduce.
-        instance_weight, region_weight: of ``loss_instance``, the extended method's loss, and ``loss_region``.
+        lower, upper: the sides of the rectangle are ``lower`` to ``upper - 1`` cells.
+        cell: side of a cell in pixels of the view: the stride of ``level``.
+        placement: how the rectangle is placed. "official", as in the code behind the published results: the clamp
+            leaves the last pixel of the view free, so that on either axis about two thirds of the rectangles lie off
+            the grid, and the cells taken for them lie up to one cell left of or above them. "aligned" clamps to the
+            last cell instead. "cells" draws the start in cells, as the open port of RegionCL-D does. See
+            :mod:`densessl.geometry.rectangle`.
+        pairing: "reverse" (official), "shift" or "permutation"; see :func:`pair_rows`. Each rank pairs its own rows.
+        groups: number of ranks whose pairing one process reproduces.
+        instance_weight, region_weight: weights of ``loss_instance``, which is the loss of the extended method, and of
+            ``loss_region``.
     """
 
     def __init__(
@@ -102,22 +106,31 @@ class RegionSwap(Objective):
         self.instance_weight, self.region_weight = instance_weight, region_weight
 
     def swapped(self) -> Sequence[View]:
-        """The views of which composites are made."""
+        """The views from which composites are made."""
         return self.views
 
     def plan(self) -> list[Forward]:
-        """The method's own passes, and one for each composite, with batch-norm statistics of its own."""
+        """The passes of the extended method, and a separate pass for each composite."""
         return super().plan() + [Forward("online", (f"composite{view}",), (self.level,)) for view in self.swapped()]
 
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        reasons = []
+        for view in self.swapped():
+            try:
+                self.draw(np.random.default_rng(0), views[view].width_height)
+            except ValueError as error:
+                reasons.append(f"view {view}: {error}")
+        return reasons
+
     def draw(self, rng: np.random.Generator, view: tuple[int, int]) -> RectangleDraws:
-        """The numbers of a step's rectangle in a view of (width, height) pixels."""
+        """Draw the rectangle of a step in a view of (width, height) pixels."""
         try:
             return draw_rectangle(rng, view, self.cell, self.lower, self.upper, self.placement == "cells")
         except ValueError as error:
             raise SettingError(f"objectives.{self.name}: {error}") from None
 
     def swap(self, images: Tensor, view: View, step: Step) -> Swap:
-        """How the composites of ``images`` (N, C, H, W), the given view, are made in this step: always the same."""
+        """How the composites of ``images`` (N, C, H, W) of a view are made in this step; repeated calls agree."""
         size = (images.shape[3], images.shape[2])
         draws = self.draw(step.rng(f"{self.name}.rectangle{view}"), size)
         pixels = place_rectangle(draws, size, self.cell, aligned=self.placement != "official")
@@ -126,7 +139,7 @@ class RegionSwap(Objective):
         return Swap(*rows, pixels, rectangle_cells(pixels, self.cell))
 
     def derive(self, batch: Batch, step: Step) -> dict[str, DerivedView]:
-        """Composites of preprocessed views; a composite belongs to the image it is the canvas of."""
+        """Composites of preprocessed views. A composite belongs to the image of its canvas."""
         derived = {}
         for view in self.swapped():
             images = batch.views[view]
@@ -139,11 +152,15 @@ class RegionSwap(Objective):
     def canvas_and_paste(
         self, maps: Mapping[str, BranchMaps], view: View, batch: Batch, step: Step, projector: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Projections of the composites' parts: means of the cells outside and inside the rectangle, through the
-        projector as one batch of 2N.
+        """Projections of the two parts of the composites: the means of the cells outside and inside the rectangle,
+        passed through the projector as one batch of 2N.
 
         Returns:
-            canvas, paste: (N, C), row i from composite i; and ``shown_in`` (N,): the composite with row i's rectangle.
+            canvas, paste: (N, C), row i from composite i; and ``shown_in`` (N,), the composite that shows the rectangle
+            of row i.
+
+        Raises:
+            SettingError: ``cell`` is not the stride of the level.
         """
         images, features = batch.views[view], maps["online"][f"composite{view}"][self.level]
         for found, side in zip(features.shape[2:], images.shape[2:]):
@@ -160,15 +177,15 @@ class RegionSwap(Objective):
 
 @OBJECTIVES.register_module()
 class RegionCL(RegionSwap, MoCo):
-    """RegionCL-M (section 3.3): MoCo v2, and the same contrast for the parts of composite queries, by the same head
-    against the same keys and queue.
+    """RegionCL-M (section 3.3): MoCo v2, and the same contrast for the parts of composite queries, with the same head,
+    keys and queue.
 
-    The canvas of composite i is a query for key i; so is the paste that shows image i, which lies in another composite.
-    Each has one negative more, the other part of its own composite, without gradient.
+    The canvas of composite i is a query for key i, and so is the paste that shows image i, which lies in another
+    composite. Each has one additional negative, without gradient: the other part of the same composite.
     ``loss_region`` is the mean over these 2N rows. Only keys enter the queue. Not symmetric.
 
-    With ``pairing="permutation"``, ``placement="cells"``, and :class:`densessl.objectives.densecl.DenseCL` beside it,
-    it is RegionCL-D as an open port builds it; the authors have not released theirs.
+    With ``pairing="permutation"``, ``placement="cells"``, and :class:`densessl.objectives.densecl.DenseCL` as a second
+    objective, this is RegionCL-D as in an open port; the authors have not released theirs.
     """
 
     def swapped(self) -> Sequence[View]:
@@ -181,7 +198,7 @@ class RegionCL(RegionSwap, MoCo):
         queries, keys = torch.cat([canvas, paste[shown_in]]), torch.cat([k, k])
         other_part = torch.cat([paste, canvas[shown_in]]).detach()
         intra = (queries * other_part).sum(1, keepdim=True)
-        # Before MoCo's own forward pushes this step's keys.
+        # Before MoCo's forward pushes the keys of this step.
         rows, hits = info_nce(queries, keys, self.queue.keys("keys"), intra, self.temperature)
         figures = super().forward(maps, batch, step)
         return {
@@ -196,12 +213,13 @@ class RegionCL(RegionSwap, MoCo):
 
 @OBJECTIVES.register_module()
 class RegionCLSimSiam(RegionSwap, SimSiam):
-    """RegionCL-S: SimSiam, and its regression from the parts of composites of either view to the other view's target.
+    """RegionCL-S: SimSiam, and the same regression from the parts of composites of each view to the target of the
+    other.
 
-    A reconstruction: of the authors' version only results are public. ``loss_region`` is the mean of the canvas' and
-    the paste's ``-cos(predictor(z), target)`` over both directions. The parts of a view's composites are one batch of
-    2N to the norms of projector and predictor, as they are one batch to the head of RegionCL-M; each view has a
-    rectangle of its own.
+    A reconstruction: only results of the authors' version are public. ``loss_region`` is the mean of
+    ``-cos(predictor(z), target)`` over canvas and paste and both directions. The parts of a view's composites form one
+    batch of 2N for the norms of projector and predictor, as for the head of RegionCL-M; each view has its own
+    rectangle.
     """
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""SCFS's terms on intermediate levels (Song et al., ICCV 2023, arXiv 2212.06486). The method is DINO and these."""
+"""The terms of SCFS on intermediate levels (Song et al., ICCV 2023, arXiv 2212.06486). The method is DINO plus
+these."""
 
 from collections.abc import Sequence
 
@@ -17,27 +18,28 @@ from densessl.registry import OBJECTIVES
 
 
 def tag(level: int | str) -> str:
-    """A level in names of modules and figures: 0 -> "level0", "neck.1" -> "neck1"."""
+    """A level as it appears in names of modules and figures: 0 -> "level0", "neck.1" -> "neck1"."""
     return level.replace(".", "") if isinstance(level, str) else f"level{level}"
 
 
 @OBJECTIVES.register_module()
 class SCFS(MultiCrop):
-    """Semantics-consistent feature search: what a local crop should say is read off the *searched* target map, the map
-    of a global crop with each cell weighted by its cosine with the local crop.
+    """Semantics-consistent feature search: the target of a local crop is computed from the *searched* target map, the
+    map of a global crop with each cell weighted by its cosine with the local crop.
 
     For each level ``loss = (L_g + L_l) / 2``. ``L_g`` is DINO's loss between the global crops. ``L_l`` is the mean over
-    local crops r of the cross entropy with ``softmax(t_r / T)``, not centred, t_r the head on ``cos(F_u, w_r) F_u``;
-    w_r is the mean over the cells of r's own online map, without gradient. As in the released code only the *first*
-    global crop is searched, the weights have no softmax (where the paper speaks of a search of regions) and may be
-    negative, and each level's centre follows the plain global vectors only.
+    local crops r of the cross entropy with ``softmax(t_r / T)``, not centred, where t_r is the head's output on
+    ``cos(F_u, w_r) F_u`` and w_r the mean over the cells of the online map of r, without gradient. As in the released
+    code, only the *first* global crop is searched; the weights have no softmax (where the paper describes a search of
+    regions) and may be negative; and the centre of each level follows the plain global vectors only.
 
-    The heads see global crops, local crops (by group) and searched maps as batches of their own: three sets of
-    batch-norm statistics.
+    The heads see global crops, local crops (by group) and searched maps as separate batches: three sets of batch-norm
+    statistics.
 
     Args:
-        levels: of the backbone or neck. The paper's are the last three stages: ``out_indices=(1, 2, 3)`` and (0, 1, 2).
-        width, hidden, dim, norm: of :class:`densessl.branches.prototypes.ShallowHead`.
+        levels: levels of the backbone or neck. The paper uses the last three stages: ``out_indices=(1, 2, 3)`` and
+            levels (0, 1, 2).
+        width, hidden, dim, norm: see :class:`densessl.branches.prototypes.ShallowHead`.
     """
 
     def __init__(
@@ -97,11 +99,12 @@ class SCFS(MultiCrop):
 
     @torch.no_grad()
     def search(self, maps, level: int | str) -> tuple[Tensor, Tensor]:
-        """Searched maps (L * N, C, H, W) of the first global crop, one a local crop, and their mean attention ()."""
+        """Searched maps (L * N, C, H, W) of the first global crop, one for each of L local crops, and the mean
+        attention, a scalar."""
         whole = maps["target"][self.globals[0]][level]
         queries = torch.stack([maps["online"].pooled(crop, level) for crop in self.locals])
         attention = cell_cosines(whole, queries)
-        # One crop at a time, so that the weighted maps are not all there in fp32.
+        # One crop at a time, so that not all weighted maps exist in fp32 at once.
         exact = full_precision(whole)[0]
         searched = torch.cat([(weights[:, None] * exact).to(whole.dtype) for weights in attention])
         return searched, attention.mean()

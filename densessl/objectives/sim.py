@@ -1,9 +1,10 @@
 """SIM, or SiameseIM (Tao et al., CVPR 2023, arXiv 2206.01204): a masked view predicts the features of another view.
 
-The released code is followed, which has one dense loss. The global term of the preprint's first versions is an option
-that no released code confirms. Predicting pixels, or the view itself, are the ablations on the way from MAE to SIM.
+This follows the released code, which has one dense loss. The global term of the first versions of the preprint is an
+option that no released code confirms. Predicting pixels, or the same view, are the ablations between MAE and SIM.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from densessl.branches.norm import NormConfig
 from densessl.branches.positions import grid_points
 from densessl.branches.token_decoder import RelativeDecoder, TokenProjector
 from densessl.constraints import Count, NonNegative, Positive, Whole
+from densessl.data.views import ViewSpec
 from densessl.errors import SettingError
 from densessl.figures import between_image_cosine, channel_spread
 from densessl.geometry import axis_aligned, relative_cells
@@ -27,32 +29,37 @@ SYNC = dict(type="SyncBN")
 
 @OBJECTIVES.register_module()
 class SIM(Objective):
-    """The tokens of the first view that its mask leaves, through encoder, projector and decoder, predict every cell of
-    the second view as the target's encoder and projector see it whole (paper, section 3).
+    """The visible tokens of the masked first view pass encoder, projector and decoder, and predict every cell of the
+    second view, as the target's encoder and projector compute it from the whole view (paper, section 3).
 
         loss = (mean |p - t|^2 + negative_weight mean p C p^T) / D,   C = mean t^T t
 
-    over all cells of all images, with targets t normed over their channels and C over all ranks.
+    over all cells of all images. Targets t are normalised over their channels; C is computed over all ranks.
 
-    Logged: ``positive`` and ``negative``, the two means over D; ``cosine`` of predictions and targets; ``target_std``,
-    1 where targets point everywhere and 0 where all are one, and ``between_images``, the cosine of different images'
-    targets: a collapse drives these two to 0 and 1.
+    Logged: ``positive`` and ``negative``, the two means divided by D; ``positive_cosine`` of predictions and targets;
+    ``target_std``, 1 where targets point in all directions and 0 where all are equal; ``between_images``, the cosine of
+    targets of different images. A collapse drives the last two to 0 and 1.
 
     Args:
-        patch_size: side in pixels of the backbone's patches.
-        dim: D, of projector and decoder.
-        heads, mlp_ratio, layer_scale: of their blocks.
-        projector_depth, decoder_depth: numbers of blocks.
-        projector_norm, decoder_norm: of their blocks; the official ones are batch norms over the tokens of all images.
-        norm_predictions: norm predictions over their channels too.
-        negative_weight: of the second term.
-        global_weight: of the same loss on the mean over an image's cells; 0 leaves it out.
-        predict: "features" of the target, or "pixels": each patch's, normed (MAE, section 3). The target branch is
-            then not run and the loss has no second term.
-        score: the cells that count: "all", or those "masked", where both views are one.
+        patch_size: side of the backbone's patches in pixels.
+        dim: width D of projector and decoder.
+        heads, mlp_ratio, layer_scale: settings of their blocks.
+        projector_depth, decoder_depth: number of their blocks.
+        projector_norm, decoder_norm: norm configs of their blocks; officially batch norms over the tokens of all
+            images.
+        norm_predictions: normalise predictions over their channels too.
+        negative_weight: weight of the second term.
+        global_weight: weight of the same loss on the mean over the cells of an image; 0 leaves it out.
+        predict: "features" of the target, or "pixels", normalised for each patch (MAE, section 3). With "pixels" the
+            target branch does not run and the loss has no second term.
+        score: the cells that count: "all", or only those "masked", where both views are the same.
         masked: False shows the online branch the whole view, which then needs no mask.
-        with_cp: recompute activations of projector and decoder in backward.
-        views: (given, asked); twice the same to predict a view from itself.
+        with_cp: recompute activations of projector and decoder in the backward pass.
+        level: level of the sequence, "tokens.i".
+        views: (given, asked); the same view twice to predict a view from itself.
+
+    Raises:
+        SettingError: settings that exclude each other, or a value out of range.
     """
 
     two_views = True
@@ -95,6 +102,15 @@ class SIM(Objective):
         self.keep = "keep" if masked else None
         self._checked = False
 
+    def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
+        turned = [view for view in self.views if any(views[view].rotate)]
+        reasons = [f"view {view} is rotated; expected shifts, sizes and flips only" for view in turned]
+        for view in self.views:
+            if any(side % self.patch_size for side in views[view].width_height):
+                size = "x".join(map(str, views[view].width_height))
+                reasons.append(f"patch_size is {self.patch_size}, expected a divisor of view {view}'s {size} pixels")
+        return list(dict.fromkeys(reasons))
+
     def plan(self):
         given, asked = self.views
         online = Forward("online", (given,), (self.level,), self.keep)
@@ -116,11 +132,11 @@ class SIM(Objective):
         return self.compare(predicted, target, valid.scatter(1, keep, False) if self.score == "masked" else valid)
 
     def compare(self, predicted: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """The losses and what to watch.
+        """Losses and figures.
 
         Args:
             predicted: (N, P, D).
-            target: (N, P, D), not yet normed; without gradient.
+            target: (N, P, D), not normalised; gets no gradient.
             valid: (N, P) bool, the cells that count.
         """
         predicted, target = full_precision(predicted, target.detach())
@@ -142,7 +158,7 @@ class SIM(Objective):
         return figures
 
     def _terms(self, p: Tensor, t: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """The loss of rows (M, D), and its two terms, means over those that are valid (M,)."""
+        """The loss of rows (M, D), and its two terms: means over the valid rows (M,)."""
         matrix = correlation(t, valid if self.score == "masked" else None) if self.negative_weight else None
         positive, negative = (valid_mean(term, valid) / p.shape[1] for term in unigrad_terms(p, t, matrix))
         terms = {"positive": positive} if matrix is None else {"positive": positive, "negative": negative}
@@ -158,9 +174,9 @@ class SIM(Objective):
         return tokens[:, -cells:]
 
     def _places(self, batch, keep: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the cells lie that are given, where those that are asked, and how large these are."""
+        """Positions of the given cells; positions and size of the asked cells, in units of given cells."""
         first, second = (batch.geometry[view] for view in self.views)
-        # Whether views are turned is a matter of the config: to look once is enough, and waits for the device once.
+        # The config decides whether views are rotated, so one check is enough; it waits for the device.
         if not self._checked and not axis_aligned(first, second).all():
             raise SettingError(
                 f"objectives.{self.name}: views {self.views} are turned against each other, expected shifts, sizes and "
@@ -173,7 +189,7 @@ class SIM(Objective):
 
 
 def normed_patches(images: Tensor, patch_size: int) -> Tensor:
-    """Pixels of patches (N, P, 3 p^2), row-major, each patch with mean 0 and (unbiased) variance 1 (MAE, section 3)."""
+    """Pixels of patches (N, P, 3 p^2), row-major, each patch with mean 0 and unbiased variance 1 (MAE, section 3)."""
     patches = F.pixel_unshuffle(images, patch_size).flatten(2).mT
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return (patches - mean) / (variance + 1e-6).sqrt()

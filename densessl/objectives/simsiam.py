@@ -15,15 +15,16 @@ from densessl.registry import OBJECTIVES
 class SimSiam(VectorRegression):
     """Simple siamese representation learning (section 3, equations 1 to 4); its target is ``stop_gradient``.
 
-    ``loss = -(mean cos(p_1, z_2) + mean cos(p_2, z_1)) / 2``, from 0 at random to -1. One that reaches -1 within the
+    ``loss = -(mean cos(p_1, z_2) + mean cos(p_2, z_1)) / 2``, from 0 at random to -1. A run that reaches -1 within the
     first epoch has collapsed: ``channel_std``, the spread of the targets of one view, is then 0 instead of about 1
     (section 4.1, figure 2).
 
-    The official projector's last layer has a bias that is never trained. The norm behind it takes it away again, so
-    there is none here.
+    The last layer of the official projector has a bias that is never trained. The norm after it cancels the bias, so it
+    is left out here.
 
     Args:
-        hidden, dim: widths of the projector, three layers with norm, the last without affine parameters.
+        hidden, dim: hidden and output width of the projector: three layers with norm, the last without affine
+            parameters.
         bottleneck: width of the predictor's hidden layer.
     """
 

@@ -24,12 +24,13 @@ AFTER_313_STEPS = dict(type="switch", before=False, after=True, at_step=313)  # 
 
 
 def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:
-    """Every crop predicts the codes of the *other* crops that have one (section 3.2):
+    """Every crop predicts the codes of the *other* crops that have codes (section 3.2):
     ``mean_i mean_{v != i} mean_n -sum_k code_i log softmax(scores_v / T)``.
 
     Args:
-        scores: by view, (N, K) each, of at least two views.
-        codes: by view, (N, K) each, rows that sum to 1; of some of these views.
+        scores: scores (N, K) by view, of at least two views.
+        codes: codes (N, K) by view, rows that sum to 1, of some of these views.
+        temperature: softmax temperature.
 
     Returns:
         Scalar.
@@ -40,8 +41,8 @@ def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor]
 
 
 def code_figures(codes: Tensor) -> dict[str, Tensor]:
-    """What to watch of codes (M, K): entropy of the mean code over all ranks (ln K where all prototypes are used alike)
-    and its largest entry, and mean entropy of a code, which is ln K where all images look the same."""
+    """Figures of codes (M, K): the entropy of the mean code over all ranks (ln K where all prototypes are used
+    equally), its largest entry, and the mean entropy of a code, which is ln K where all images look the same."""
     usage = global_count(codes.mean(0))
     return {
         "prototype_entropy": torch.special.entr(usage).sum(),
@@ -54,23 +55,24 @@ def code_figures(codes: Tensor) -> dict[str, Tensor]:
 class SwAV(Objective):
     """Swapped prediction of cluster assignments, with multi-crop and a queue.
 
-    Crops score their projections against prototypes; Sinkhorn makes of the scores of the ``assign`` crops, in the
-    *target* branch, codes that use all prototypes alike; each crop predicts the codes of the others. All crops go
-    through the projector as one batch, in both branches, so that its batch norm mixes large and small ones as in the
-    official code: a target of another kind than ``stop_gradient`` therefore runs the small crops too.
+    The projections of all crops are scored against prototypes. From the scores of the ``assign`` crops in the *target*
+    branch, Sinkhorn computes codes that use all prototypes equally; each crop predicts the codes of the other crops. In
+    both branches all crops pass the projector as one batch, so that its batch norm mixes large and small crops as in
+    the
+    official code: any target but ``stop_gradient`` therefore runs the small crops too.
 
     Prototypes are normalised in place before each training forward, as officially. While they are not trained their
     gradient is zero, not None as in the official code: data parallelism wants one. LARS in its LARC form leaves a
     tensor with zero gradient alone; other weight decay only shortens prototypes, which the next forward undoes.
 
-    Under gradient accumulation codes are those of one iteration's images (and the queue).
+    Under gradient accumulation, codes are computed from the images of one iteration (and the queue).
 
     Args:
         hidden: width of the projector's hidden layer, which has batch norm; None for a single linear layer.
-        dim: of the projections.
-        prototypes: how many. Images of a step and queue together should not be much fewer.
-        temperature: of the predictions.
-        epsilon, iterations: of :func:`densessl.losses.sinkhorn`.
+        dim: width of the projections.
+        prototypes: number of prototypes. A step and the queue together should not have many fewer images.
+        temperature: softmax temperature of the predictions.
+        epsilon, iterations: see :func:`densessl.losses.sinkhorn`.
         views: groups of views of equal size, each group one forward of the backbone; by default two large crops and six
             small ones.
         assign: the views that get codes.
@@ -129,7 +131,7 @@ class SwAV(Objective):
         return {"projector": MLP(dims=(channels(self.level), *inner, self.dim), norm=self.norm)}
 
     def scores(self, vectors: Tensor, weight: Tensor) -> Tensor:
-        """Similarity of vectors (M, dim) with prototypes (K, dim): (M, K), at least fp32."""
+        """Similarities (M, K) of vectors (M, dim) and prototypes (K, dim), in at least fp32."""
         vectors, weight = full_precision(vectors, weight)
         with torch.autocast(vectors.device.type, enabled=False):
             return vectors @ weight.T
@@ -142,7 +144,8 @@ class SwAV(Objective):
         rank, world = get_dist_info()
         codes = {}
         for view, rows in vectors.items():
-            # Sinkhorn is over the samples of all ranks, and all hold the same queue: each brings its share of it.
+            # Sinkhorn runs over the samples of all ranks, which hold the same queue: each rank contributes a share of
+            # it.
             share = self.queue.keys(f"view{view}")[rank::world] if ready else rows[:0]
             samples = self.scores(torch.cat([share, rows]), self.prototypes.weight)
             codes[view] = sinkhorn(samples, self.epsilon, self.iterations)[len(share) :]
@@ -151,7 +154,7 @@ class SwAV(Objective):
         return codes
 
     def vectors(self, maps) -> dict[int, Tensor]:
-        """Normalised projections (N, dim) of one branch by view."""
+        """Normalised projections (N, dim) of one branch, by view."""
         projected = maps.project("projector", self.views, self.level, pool=True)
         return dict(zip(self.views, unit(projected).chunk(len(self.views))))
 

@@ -1,5 +1,6 @@
 """UniGrad (Tao et al., "Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient
-Framework", CVPR 2022, arXiv 2112.05141): near the target, decorrelated from all targets; and SIM's dense form of it."""
+Framework", CVPR 2022, arXiv 2112.05141), which attracts to the target and decorrelates from all targets; and its dense
+form from SIM."""
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,8 @@ from densessl.registry import CORRESPONDENCES, OBJECTIVES
 
 
 class Correlation(nn.Module):
-    """Moving average of the correlation of targets over all ranks: a persisted buffer ``value`` (D, D), which the first
-    update sets. Under gradient accumulation it moves once an iteration."""
+    """Moving average of the correlation of targets over all ranks: a persisted buffer ``value`` (D, D), initialised by
+    the first update. Under gradient accumulation it is updated once per iteration."""
 
     def __init__(self, dim: int, momentum: float):
         super().__init__()
@@ -28,7 +29,7 @@ class Correlation(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: Tensor) -> Tensor:
-        """Move towards the mean of t^T t over targets (M, D). Returns the buffer itself."""
+        """Move the average towards the mean of t^T t over targets (M, D). Returns the buffer itself."""
         share = 1 - self.momentum * self.started.to(self.value.dtype)
         self.value.lerp_(correlation(targets).to(self.value.dtype), share)
         self.started.fill_(True)
@@ -37,30 +38,31 @@ class Correlation(nn.Module):
 
 @torch.no_grad()
 def directions(matrix: Tensor) -> Tensor:
-    """Participation ratio ``trace^2 / |C|^2`` of a correlation (D, D): how many directions the targets it was made of
-    take up, from 1 where they lie on one line to D. 0 for a matrix of zeros."""
+    """Participation ratio ``trace^2 / |C|^2`` of a correlation (D, D): the effective number of directions of its
+    targets, from 1, where they lie on one line, to D. 0 for a matrix of zeros."""
     tiny = torch.finfo(matrix.dtype).tiny
     return matrix.trace().square() / matrix.square().sum().clamp(min=tiny)
 
 
 @OBJECTIVES.register_module()
 class UniGrad(VectorRegression):
-    """The gradient that siamese objectives have in common, on pooled vectors; the released code is followed.
+    """The gradient that siamese objectives have in common, on pooled vectors, following the released code.
 
         loss = mean over images and both views of <stopgrad(-t + negative_weight z F), z>
 
-    of unit vectors: z of one view online, t of the other by the target, F the moving average of the targets'
-    correlation over steps and ranks, moved before it is used. There is no predictor. The loss is written to have the
-    wanted gradient; its value says little.
+    of unit vectors: z of one view from the online branch, t of the other from the target; F is the moving average of
+        the
+    correlation of targets over steps and ranks, updated before use. There is no predictor. The loss is constructed for
+    its gradient; its value has little meaning.
 
-    Logged: ``positive_cosine``, the mean of z t^T; ``negative``, that of z F z^T, so that the loss is
-    ``-positive_cosine + negative_weight negative``; ``directions`` of F, which a collapse drives to 1;
-    ``between_images``, the similarity of different images' targets, which it drives to 1 too.
+    Logged: ``positive_cosine``, the mean of z t^T; ``negative``, the mean of z F z^T, so that the loss is
+    ``-positive_cosine + negative_weight negative``; ``directions`` of F and ``between_images``, the similarity between
+    targets of different images. A collapse drives the last two to 1.
 
     Args:
-        hidden, dim: widths of the projector, three layers with norms between.
-        negative_weight: lambda.
-        momentum: rho, of F.
+        hidden, dim: hidden and output width of the projector, three layers with norms between.
+        negative_weight: lambda, weight of the second term.
+        momentum: rho, momentum of F.
     """
 
     def __init__(
@@ -98,26 +100,26 @@ class UniGrad(VectorRegression):
 
 @OBJECTIVES.register_module()
 class DenseUniGrad(TwoViewObjective):
-    """SIM's loss without its transformer decoder: a place of one view predicts the target's vector of the same place in
-    the other, by geometry.
+    """SIM's loss without its transformer decoder: each place of one view predicts the target's vector of the same place
+    in the other view.
 
         loss = (mean |p - t|^2 + negative_weight mean p C p^T) / D,   C = mean t^T t
 
-    over the valid places of all images and ranks, in the mean of both directions; t is normed over its channels. Where
-    the views do not overlap nothing is asked. The loss is that of SIM's released code (see
-    :class:`densessl.objectives.sim.SIM`); maps, heads and correspondence instead of masks and decoder are ours.
+    over the valid places of all images and ranks, averaged over both directions; t is normalised over its channels.
+    Places outside the overlap do not count. The loss is that of SIM's released code (see
+    :class:`densessl.objectives.sim.SIM`); maps, heads and correspondence in place of masks and decoder are ours.
 
-    Logged, as means of the directions: ``positive`` and ``negative``, the two means over D; ``positive_cosine``;
-    ``valid_pairs`` and ``valid_images``, the places that count and the images that have any; ``directions`` of C and
-    ``between_images``, which a collapse drives to 1.
+    Logged, as means over the directions: ``positive`` and ``negative``, the two means divided by D;
+    ``positive_cosine``; ``valid_pairs`` and ``valid_images``, the numbers of places that count and of images that have
+    any; ``directions`` of C and ``between_images``, which a collapse drives to 1.
 
     Args:
-        hidden, dim: widths of projector and predictor, two 1x1 convolutions with a norm between.
-        negative_weight: of the second term. Normed targets have the length sqrt(D): to keep the balance between the
-            terms at another ``dim``, keep ``negative_weight * dim``.
+        hidden, dim: hidden and output width of projector and predictor, two 1x1 convolutions with a norm between.
+        negative_weight: weight of the second term. Normalised targets have the length sqrt(D): to keep the balance of
+            the terms at another ``dim``, keep ``negative_weight * dim``.
         symmetric: predict the first view from the second as well.
-        correspondence: which places belong together, a config of :mod:`densessl.correspondence`; a grid of 7x7 points
-            over the overlap by default.
+        correspondence: config of the strategy that pairs places (:mod:`densessl.correspondence`); by default a grid of
+            7x7 points over the overlap.
         norm: norm config of projector and predictor.
     """
 
@@ -140,8 +142,8 @@ class DenseUniGrad(TwoViewObjective):
         return super().plan() if len(self.ways) == 2 else self.one_way()
 
     def forward(self, maps, batch: Batch, step) -> dict[str, Tensor]:
-        found = [self.way(maps, batch, step, *views) for views in self.ways]
-        return {name: sum(item[name] for item in found) / len(found) for name in found[0]}
+        ways = [self.way(maps, batch, step, *views) for views in self.ways]
+        return {name: sum(figures[name] for figures in ways) / len(ways) for name in ways[0]}
 
     def way(self, maps, batch: Batch, step, first, second) -> dict[str, Tensor]:
         """Loss and figures of one direction: online places of view ``first`` predict target places of ``second``."""

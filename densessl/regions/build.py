@@ -33,7 +33,7 @@ from densessl.regions.store import RegionStore
 from densessl.regions.store_format import JOURNAL, MANIFEST, StoreError, encoded, pack, path_hash, write_packed
 from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS
 from densessl.version import __version__
-from densessl.wording import duration
+from densessl.wording import at_least, duration
 
 LOCK = "lock"
 _TELL_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -76,6 +76,7 @@ def build(
     for name, value in (("per_image", per_image), ("draws", draws)):
         if value is not None and value < 1:
             raise SettingError(f"{name} is {value}, expected at least 1")
+    at_least("--workers", workers, 0)
     listed = list_images(source, root)
     images = _Images(listed.root, _each_once(listed.paths), generator, select, per_image, draws, seed)
     plan = json.loads(
@@ -93,6 +94,8 @@ def build(
         )
     )
     out = Path(out)
+    if (out / MANIFEST).exists():  # of a finished store nothing is touched, be it of these images or not
+        refuse_other_plan(out, RegionStore(out).manifest["about"], plan)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         if (out / MANIFEST).exists():

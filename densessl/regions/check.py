@@ -10,6 +10,7 @@ import numpy as np
 from densessl.data.decode import UnreadableImage, read_image
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
+from densessl.files import require_picture
 from densessl.regions.draw import Shown, draw_regions
 from densessl.regions.import_formats import Images, list_of, read_json
 from densessl.regions.match import match_paths
@@ -76,6 +77,8 @@ def check(
     """
     if picture is not None and data is None:
         raise SettingError(f"a picture, {picture}, needs data: the images")
+    if picture is not None:
+        require_picture(picture)
     store = RegionStore(out)
     store.verify()
     found = statistics(store)

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
 from densessl.data.decode import open_image
 from densessl.data.sources import ImageList, list_images
-from densessl.errors import SettingError
+from densessl.errors import FileMissing, SettingError
 from densessl.weights.io.array_pickles import Held, load_arrays
 
 _PACKED = {"paths", "boxes", "offsets"}
@@ -68,7 +69,7 @@ class Images:
                 if image.get("width") and image.get("height")
             }
         else:
-            self.root, self.paths = self._listed
+            self.root, self.paths = self._listed.root, self._listed.paths
             self._by_id = None
 
     @functools.cached_property
@@ -123,7 +124,12 @@ def read_npz(place: Path, images: Images | None) -> Entries:
     """Either an array for each image under its relative path, (B, 4), or (B, 5) with scores; or ``paths`` (N,),
     ``boxes`` (sum of B, 4) and ``offsets`` (N + 1,), if wanted with ``sizes`` (N, 2), ``levels`` and ``scores``
     (sum of B,)."""
-    arrays = np.load(place, allow_pickle=False)
+    try:
+        arrays = np.load(place, allow_pickle=False)
+    except (ValueError, EOFError, BadZipFile) as error:  # numpy takes what is no zip file for a pickle
+        raise SettingError(f"{place} is not a readable npz file") from error
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise SettingError(f"{place} holds one array, expected an npz file with an array for each image")
     if not set(arrays.files) >= _PACKED:
         return {name: lambda name=name: _with_scores(arrays[name], f"{place}: {name}") for name in arrays.files}
     if unknown := set(arrays.files) - _PACKED - _PACKED_TOO:
@@ -223,6 +229,9 @@ def _needs(images: Images | None, place: Path, what: str, wanted: str) -> None:
 
 
 def read_json(place: Path) -> Any:
+    """The content of a JSON file. Raises FileMissing and SettingError."""
+    if not place.is_file():
+        raise FileMissing(f"{place} is a folder, expected a JSON file" if place.is_dir() else f"there is no {place}")
     try:
         return json.loads(place.read_bytes())
     except ValueError as error:

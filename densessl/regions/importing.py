@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from densessl.data.decode import UnreadableImage
-from densessl.errors import SettingError
+from densessl.errors import FileMissing, SettingError
 from densessl.regions.import_formats import Found, Images, read_coco, read_npz, read_pickle
 from densessl.regions.match import match_paths
 from densessl.regions.proposals import Proposals
@@ -90,6 +90,8 @@ def import_regions(
         StoreError: ``out`` is a store already.
     """
     place = Path(source)
+    if not place.is_file():
+        raise FileMissing(f"{place} is a folder, expected a file" if place.is_dir() else f"there is no file {place}")
     read = _READERS[_format(place, format)]
     if top is not None and top < 1:
         raise SettingError(f"top is {top}, expected a positive number, or None for all")

@@ -63,7 +63,12 @@ class TopK:
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class AspectRange:
-    """Boxes whose width over height lies between ``low`` and ``high``, both excluded."""
+    """Boxes whose width over height lies between ``low`` and ``high``, both excluded.
+
+    Attributes:
+        low: least width over height.
+        high: greatest width over height.
+    """
 
     low: NonNegative = 1 / 3
     high: NonNegative = 3.0
@@ -76,7 +81,11 @@ class AspectRange:
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class MinSide:
-    """Boxes whose root of the area exceeds ``pixels`` of the image as it is stored."""
+    """Boxes whose root of the area exceeds ``pixels`` of the image as it is stored.
+
+    Attributes:
+        pixels: root of the least area, excluded.
+    """
 
     pixels: NonNegative = 20.0
 
@@ -88,7 +97,11 @@ class MinSide:
 @dataclass(frozen=True)
 class Thin:
     """Boxes of which no two overlap by more than ``iou``: non-maximum suppression with random scores, in the order of
-    the scores (CCOP)."""
+    the scores (CCOP).
+
+    Attributes:
+        iou: largest overlap of two boxes.
+    """
 
     iou: Share = 0.5
 

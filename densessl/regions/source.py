@@ -12,7 +12,7 @@ from densessl.data.rng import keyed_rng
 from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS, REGIONS
 
-SelectionConfig = Annotated[dict, Config(REGION_SELECTIONS)]  # dict(type="TopK", k=30)
+SelectionConfig = Annotated[dict, Config(REGION_SELECTIONS, trial=True)]  # dict(type="TopK", k=30)
 
 
 class RegionSource:
@@ -61,7 +61,7 @@ class GeneratedRegions(RegionSource):
         generator: config of a generator (:mod:`densessl.regions.generators`).
     """
 
-    def __init__(self, generator: Annotated[dict, Config(REGION_GENERATORS)], **kwargs):
+    def __init__(self, generator: Annotated[dict, Config(REGION_GENERATORS, trial=True)], **kwargs):
         super().__init__(**kwargs)
         self.generator = REGION_GENERATORS.build(generator)
 

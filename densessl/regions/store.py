@@ -131,7 +131,7 @@ class RegionStore(RegionSource):
         Raises:
             StoreError: no such image, or the image has another size than the one that regions were made of.
         """
-        name = self.prefix + path.removeprefix(self.strip)
+        name = self._name(path)
         found, size = self.lookup(name, epoch % self.draws)
         if size != tuple(image.source_size):
             raise StoreError(
@@ -139,6 +139,19 @@ class RegionStore(RegionSource):
                 f"{image.path} has {image.source_size[0]} x {image.source_size[1]}. Build the store of these images"
             )
         return found
+
+    def require(self, path: str) -> None:
+        """Nothing, if there are regions of an image of the data set, or it could not be read when they were made.
+
+        Raises:
+            StoreError: there are none; the message names an image like it.
+        """
+        if self._name(path) not in self.manifest["about"].get("unreadable", {}):
+            self._entry(self._name(path))
+
+    def _name(self, path: str) -> str:
+        """The store's path of an image of the data set."""
+        return self.prefix + path.removeprefix(self.strip)
 
     def verify(self) -> None:
         """Read all files and compare their checksums. Raises StoreError."""

@@ -5,5 +5,7 @@ and for configs in them.
 """
 
 from densessl.settings.check import check_config, require
+from densessl.settings.explain import explain
+from densessl.settings.origins import origins_of
 
-__all__ = ["check_config", "require"]
+__all__ = ["check_config", "explain", "origins_of", "require"]

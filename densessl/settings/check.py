@@ -6,15 +6,21 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
 
+from densessl.configs import is_pretraining
 from densessl.errors import SettingError
 from densessl.extras import missing
 from densessl.settings import lookup
 from densessl.settings.loops import LINKED
+from densessl.settings.pretraining import check_together
 from densessl.settings.run import top_level
-from densessl.settings.walk import Walk
+from densessl.settings.walk import Setting, Walk
 
+# MMEngine's hooks, which a run has unless it says otherwise.
+DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
 ALMOST = 0.88  # from this likeness on, a name at the top of a file is taken for a slip and not for a variable
 
 
@@ -48,22 +54,48 @@ def check_config(cfg: Config, given: Collection[str] = ()) -> list[str]:
 def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     """All settings of a run, and all that is wrong with them; arguments as of :func:`check_config`."""
     content = without_copies(cfg.to_dict())
-    found = Walk(content.get("default_scope") or "mmengine")
+    scope = content.get("default_scope")
+    found = Walk(scope if scope and isinstance(scope, str) else "mmengine")
     problem = lookup.load_scope(found.scope)
-    if problem:
+    if problem:  # no class is known then
         found.problem("default_scope", problem)
+        return found
     import_modules(found, content.get("custom_imports"))
     schema = top_level()
     for key, value in content.items():
-        if key == "view" and "views" in content:  # a variable, left over from a loop over them
-            continue
-        if key in schema.arguments:
+        if key == "view" and "views" in content:
+            continue  # a variable, left over from a loop over them
+        if key == "demo":  # what it changes is checked where it was applied
+            found.settings.append(Setting(key, value, schema.arguments[key]))
+        elif key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
         elif is_slip(key, schema.arguments, given):
             found.problem(key, schema.unknown(key))
     if "model" not in content:
         found.problem("model", "missing, expected the config of a model")
+    if is_pretraining(cfg):
+        check_together(found, content)
+    check_hook_names(found, content.get("default_hooks"))
+    check_optimiser(found, content.get("optim_wrapper"))
     return found
+
+
+def check_hook_names(found: Walk, hooks: Any) -> None:
+    """Note names of ``default_hooks`` that leave out a hook which there is not."""
+    for name, hook in hooks.items() if isinstance(hooks, Mapping) else ():
+        path = f"default_hooks.{name}"
+        if hook is None and name not in DEFAULT_HOOKS and not found.has_problem(path):
+            found.problem(path, f"found None, which leaves out hooks of MMEngine: {', '.join(DEFAULT_HOOKS)}")
+
+
+def check_optimiser(found: Walk, wrapper: Any) -> None:
+    """Note what an optimiser's own constructor refuses, of one parameter."""
+    config = wrapper.get("optimizer") if isinstance(wrapper, Mapping) else None
+    if not isinstance(config, Mapping) or found.has_problem("optim_wrapper.optimizer"):
+        return
+    arguments = {key: value for key, value in config.items() if key not in ("type", "_scope_")}
+    kind = lookup.find(OPTIMIZERS, config["type"], config.get("_scope_", found.scope))
+    found.attempt("optim_wrapper.optimizer", lambda: kind([torch.zeros(1, requires_grad=True)], **arguments))
 
 
 def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
@@ -77,20 +109,25 @@ def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
 def import_modules(found: Walk, settings: Any) -> None:
     """Import what a config names first, so that its classes are known."""
     imports = settings.get("imports") if isinstance(settings, Mapping) else None
-    for number, name in enumerate([imports] if isinstance(imports, str) else imports or ()):
+    names = [imports] if isinstance(imports, str) else imports if isinstance(imports, list | tuple) else ()
+    for number, name in enumerate(names):
+        if not isinstance(name, str):
+            continue  # told by the walk
         path = "custom_imports.imports" + ("" if isinstance(imports, str) else f".{number}")
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            if not settings.get("allow_failed_imports"):
-                found.problem(path, f"found {name!r}, which cannot be imported: {reason(error)}")
+        except Exception as error:  # a module of the user's: anything may go wrong in it
+            if not (isinstance(error, ImportError) and settings.get("allow_failed_imports")):
+                found.problem(path, f"found {name!r}, which cannot be imported: {reason(error, name)}")
 
 
-def reason(error: ImportError) -> str:
-    """Why something cannot be imported."""
+def reason(error: Exception, name: str) -> str:
+    """Why a module cannot be imported."""
+    if not isinstance(error, ImportError):
+        return f"{type(error).__name__}: {error}"
     package = (error.name or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package and find_spec(package) is None:
-        return str(missing(package, "it"))
+        return "there is no such module" if name.partition(".")[0] == package else str(missing(package, "it"))
     return str(error)
 
 

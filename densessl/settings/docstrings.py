@@ -11,6 +11,7 @@ SECTIONS = re.compile(r"(Args|Arguments|Attributes|Parameters|Keyword Args):\s*$
 ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, ?\w+)*)\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*:(?:\s+(?P<text>.*))?$")
 ROLE = re.compile(r":\w+:`~?(?:[\w.]*?\.)?(\w+)`")
 SENTENCE = re.compile(r"(.+?\.)\s")
+REFERRING = ("see ", "as of ")  # of entries that tell where the meaning stands: a base often has it
 ABBREVIATIONS = ("e.g.", "i.e.", "cf.", "vs.", "etc.")
 
 
@@ -19,10 +20,12 @@ def meanings_of(kind: Callable[..., Any] | type) -> dict[str, str]:
     """The first sentence about each argument, by name, from Google-style sections ``Args:`` and ``Attributes:`` of a
     function's docstring, or of a class, its ``__init__`` and its bases."""
     meanings: dict[str, str] = {}
+    elsewhere: dict[str, str] = {}
     for doc in _docstrings(kind):
         for name, text in _entries(doc):
-            meanings.setdefault(name, _first_sentence(text))
-    return meanings
+            holder = elsewhere if text.lower().startswith(REFERRING) else meanings
+            holder.setdefault(name, _first_sentence(text))
+    return elsewhere | meanings
 
 
 def summary_of(kind: Callable[..., Any] | type) -> str:

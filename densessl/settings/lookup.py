@@ -4,8 +4,8 @@ MMEngine's own look-up logs, and imports whatever has a dot in its name; this on
 """
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -15,11 +15,19 @@ from mmengine.registry import Registry
 
 from densessl.extras import missing
 from densessl.registry import SCOPE
-from densessl.wording import suggestion
+from densessl.wording import nearest, suggestion
+
+MANY = 30  # names that no message lists
 
 
 class UnknownType(ValueError):
-    """No class has this name. The message is the rest of a line that begins with a key path."""
+    """No class has this name. The message is the rest of a line that begins with a key path.
+
+    Attributes:
+        key: of a dict, which names the class.
+    """
+
+    key = "type"
 
 
 def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..., Any]:
@@ -35,13 +43,12 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
     """
     if callable(name):
         return name
+    names = names_of(of, scope) if isinstance(of, Registry) else of
     if not isinstance(name, str):
-        raise UnknownType(f"found {name!r}, expected the name of a class")
-    if isinstance(of, Registry):
-        kind = _registered(of, name, scope)
-        names = names_of(of, scope)
-    else:
-        kind, names = of.get(name), of
+        found = "missing" if name is None else f"found {name!r}"
+        known = f": {', '.join(sorted(names))}" if len(names) <= MANY else ""
+        raise UnknownType(f"{found}, expected the name of a class{known}")
+    kind = _registered(of, name, scope) if isinstance(of, Registry) else of.get(name)
     if kind is None:
         raise UnknownType(f"{name!r} is unknown; {suggestion(name, names)}")
     return kind
@@ -49,26 +56,27 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
 
 def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
     """The classes and functions of this name in all of MMEngine's registries: which of them is meant depends on the
-    argument that the config is for, and other libraries do not annotate it."""
+    argument that the config is for, and other libraries do not annotate it.
+
+    Raises:
+        UnknownType: there is none; the message has the nearest names.
+    """
     if callable(name):
         return [name]
     if not isinstance(name, str):
-        return []
-    kinds = []
-    for root in roots():
-        try:
-            kind = _registered(root, name, scope)
-        except UnknownType:
-            continue
-        if kind is not None and kind not in kinds:
-            kinds.append(kind)
-    return kinds
+        raise UnknownType(f"found {name!r}, expected the name of a class")
+    kinds = dict.fromkeys(_registered(root, name, scope) for root in roots())
+    kinds.pop(None, None)
+    if not kinds:
+        near = nearest(name.rpartition(".")[2], {each for root in roots() for each in names_of(root, scope)})
+        raise UnknownType(f"{name!r} is unknown" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    return list(kinds)
 
 
-def near_names(name: str, scope: str) -> list[str]:
-    """Registered names that are almost this one."""
-    known = {each for root in roots() for each in names_of(root, scope)}
-    return get_close_matches(name, known, n=3, cutoff=0.85)
+def is_operator(name: str) -> bool:
+    """Whether mmcv has an operator of this name, which its layers look up by themselves: ``nms``, ``RoIAlign``."""
+    ops = sys.modules.get("mmcv.ops")
+    return ops is not None and hasattr(ops, name)
 
 
 @cache
@@ -132,7 +140,8 @@ def _timm_model(name: str) -> Callable[..., Any] | None:
 
     if timm.is_model(name):
         return timm.create_model
-    raise UnknownType(f"'timm.{name}' is unknown; {suggestion(name, timm.list_models())}")
+    near = suggestion(f"timm.{name}", [f"timm.{each}" for each in timm.list_models()])
+    raise UnknownType(f"'timm.{name}' is unknown; {near}")
 
 
 def _root(of: Registry) -> Registry:

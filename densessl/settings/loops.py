@@ -36,7 +36,7 @@ class HookRules(TypedDict, total=False):
     interval: Annotated[int, Range(1, also=(-1,))]
 
 
-HOOK = Annotated[dict, Config(mmengine.HOOKS, also=HookKeys, refine=HookRules, closed=(CheckpointHook,))]
+HOOK = Annotated[dict, Config(mmengine.HOOKS, also=HookKeys, refine=HookRules, closed=(CheckpointHook,), trial=True)]
 
 
 class LoaderKeys(TypedDict, total=False):
@@ -148,7 +148,8 @@ PASSED = ("runner", "dataloader", "evaluator")
 def train_loop_for(value: Mapping[str, Any], scope: str) -> Any:
     """The annotation of a ``train_cfg``: a loop by ``type``, or one of MMEngine's two by ``by_epoch``."""
     if "type" in value:
-        return Annotated[dict, Config(mmengine.LOOPS, given=PASSED, refine=LoopRules)]
+        counts = {"by_epoch": "a loop with a `type` counts as its class does"}
+        return Annotated[dict, Config(mmengine.LOOPS, given=PASSED, refine=LoopRules, moved=counts)]
     loop = EpochBasedTrainLoop if value.get("by_epoch", True) else IterBasedTrainLoop
     return Annotated[dict, Config(loop, given=PASSED, refine=LoopRules, also=LoopKeys)]
 

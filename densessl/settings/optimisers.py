@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import mmengine.registry as mmengine
 
-from densessl.constraints import Config, Count, Depends, Name, NonNegative, Positive, Share
+from densessl.constraints import Config, Count, Depends, NonNegative, Positive, Share
 from densessl.settings.lookup import UnknownType, find
 from densessl.settings.schema import is_ours
 from densessl.signatures import arguments_of
@@ -110,20 +110,25 @@ class WrapperKeys(TypedDict):
     """
 
     optimizer: OPTIMIZER
-    constructor: NotRequired[Annotated[str, Name(mmengine.OPTIM_WRAPPER_CONSTRUCTORS)]]
+    constructor: NotRequired[str]
     paramwise_cfg: NotRequired[Any]
 
 
 def wrapper_for(value: Mapping[str, Any], scope: str) -> Any:
-    """The annotation of an ``optim_wrapper``: what its constructor takes, and the arguments of the wrapper."""
+    """The annotation of an ``optim_wrapper``: what its constructor takes, and the arguments of the wrapper.
+
+    Raises:
+        UnknownType: there is no such constructor.
+    """
     several = value and all(isinstance(entry, Mapping) and "type" in entry for entry in value.values())
     if several and "optimizer" not in value:
         return Mapping[str, Any]  # of several models; only a constructor of their own knows
     name = value.get("constructor", CONSTRUCTOR)
     try:
         constructor = find(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, name, scope)
-    except UnknownType:
-        constructor = None  # which is told where the key is checked
+    except UnknownType as error:
+        error.key = "constructor"
+        raise
     keys = TypedDict("Keys", {**WrapperKeys.__annotations__, "paramwise_cfg": _paramwise(name, constructor)})
     keys.__doc__ = WrapperKeys.__doc__
     default = getattr(constructor, "WRAPPER", "OptimWrapper")
@@ -135,7 +140,7 @@ def _paramwise(name: str, constructor: Any) -> Any:
     """What a constructor takes as ``paramwise_cfg``, as far as that is known."""
     if name == CONSTRUCTOR:
         return NotRequired[Paramwise | None]
-    if constructor is None or not is_ours(constructor):
+    if not is_ours(constructor):
         return NotRequired[Any]
     return NotRequired[(arguments_of(constructor) or {})["paramwise_cfg"].annotation]
 

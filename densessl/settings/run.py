@@ -123,7 +123,7 @@ class Run(TypedDict, total=False):
     randomness: RANDOMNESS
     visualizer: Annotated[dict, Config(mmengine.VISUALIZERS)] | None
     log_processor: Annotated[dict, Config(mmengine.LOG_PROCESSORS, "LogProcessor")] | None
-    log_level: str | int
+    log_level: Literal["DEBUG", "INFO", "WARNING", "WARN", "ERROR", "CRITICAL", "FATAL", "NOTSET"] | int
     model_wrapper_cfg: Annotated[dict, WRAPPERS] | None
     data_preprocessor: Annotated[dict, Config(mmengine.MODELS)] | None
     work_dir: str

@@ -5,17 +5,19 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from functools import cache
 from inspect import Parameter
 from typing import Any, NamedTuple, TypedDict, get_type_hints
 
 from densessl.constraints import Config
 from densessl.settings.docstrings import meanings_of, summary_of
+from densessl.settings.lookup import MANY
 from densessl.signatures import named_arguments
 from densessl.wording import nearest
 
 REQUIRED = Parameter.empty
+UNSET = object()  # of a key that may be left out, and has no default then
 QUOTED = re.compile(r"""['"](\w+)['"]""")
 
 
@@ -24,7 +26,7 @@ class Argument(NamedTuple):
 
     Attributes:
         annotation: of its type.
-        default: ``REQUIRED`` where there is none.
+        default: ``REQUIRED`` where there is none, ``UNSET`` where none is needed.
         meaning: the first sentence about it in the docstring.
         is_ours: whether its annotation holds to the letter, as it does in this library and not in every other.
     """
@@ -65,9 +67,12 @@ class Schema:
             if key in getattr(kind, "RENAMED", {}):
                 return f"is no longer taken; write {kind.RENAMED[key].format(value)}"
         near = " or ".join(nearest(key, self.arguments))
+        hint = f"; did you mean {near}?" if near else ""
+        if near and len(self.arguments) > MANY:
+            return f"unknown{hint}"
         valid = f"valid for {self.title}" if self.title else "valid"
         names = ", ".join(sorted(name for name in self.arguments if not name.startswith("_")))
-        return f"unknown{f'; did you mean {near}?' if near else ''} ({valid}: {names or 'none'})"
+        return f"unknown{hint} ({valid}: {names or 'none'})"
 
 
 class LayerKeys(TypedDict, total=False):
@@ -89,7 +94,7 @@ def schema_of_dict(structure: type) -> Schema:
     """Of a TypedDict, whose docstring tells what its keys mean."""
     required, meanings = structure.__required_keys__, meanings_of(structure)
     arguments = {
-        name: Argument(hint, REQUIRED if name in required else None, meanings.get(name, ""), True)
+        name: Argument(hint, REQUIRED if name in required else UNSET, meanings.get(name, ""), True)
         for name, hint in get_type_hints(structure, include_extras=True).items()
     }
     return Schema("", arguments, summary=summary_of(structure))
@@ -104,7 +109,7 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     ours, meanings = is_ours(kind), meanings_of(kind)
     named, takes_any = named_arguments(kind) if ours else all_arguments(kind)
     arguments = {
-        name: Argument(parameter.annotation, parameter.default, meanings.get(name, ""), ours)
+        name: Argument(parameter.annotation, _default(kind, parameter), meanings.get(name, ""), ours)
         for name, parameter in named.items()
         if name not in config.given and name not in config.moved
     }
@@ -120,14 +125,20 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
     )
 
 
-def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema | None:
-    """Of a dict that one of several classes of one name is built from; None where there is nothing to go by.
+def _default(kind: Callable[..., Any], parameter: Parameter) -> Any:
+    """The default of an argument; of a dataclass whose field makes a new one each time, such a one."""
+    field_of = getattr(kind, "__dataclass_fields__", {}).get(parameter.name)
+    if field_of is not None and field_of.default_factory is not MISSING:
+        return field_of.default_factory()
+    return parameter.default
+
+
+def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema:
+    """Of a dict that one of several classes of one name is built from.
 
     Their annotations are not to be trusted, nor does a missing argument tell anything: what builds them may pass it.
     """
     schemas = [schema_of(kind, Config(kind)) for kind in kinds]
-    if not schemas:
-        return None
     arguments = {name: each for schema in reversed(schemas) for name, each in schema.arguments.items()}
     takes_any = any(schema.takes_any for schema in schemas)
     every = tuple(kind for schema in schemas for kind in schema.kinds)

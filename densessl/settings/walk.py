@@ -1,14 +1,16 @@
 """One walk over a config, by what is built from it: every setting, and every problem on the way."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, NamedTuple, get_args, is_typeddict
+from typing import Any, NamedTuple, TypeVar, get_args, is_typeddict
 
 from mmengine.registry import Registry
 
-from densessl.constraints import Config, Name, Range
+from densessl.constraints import Config, Depends, Name, Range
+from densessl.errors import DensesslError
 from densessl.settings import lookup
 from densessl.settings.annotations import (
     alternatives,
@@ -23,6 +25,7 @@ from densessl.settings.annotations import (
 from densessl.settings.schema import (
     LAYER_KEYS,
     REQUIRED,
+    UNSET,
     Argument,
     Schema,
     quoted_words,
@@ -32,6 +35,9 @@ from densessl.settings.schema import (
 )
 from densessl.wording import suggestion
 
+T = TypeVar("T")
+OWN_PATH = re.compile(r"^(objectives\.\w+|views)(: |(?=\.))\.?")  # that constructors begin messages with
+WRAPPERS = ("Albu",)  # beginnings of the names of classes whose parts have names of another library, Albumentations
 ALMOST = 0.85  # from this likeness on, a name is taken for a slip of another
 OUTSIDE = Argument(Any, None, "", False)  # of a dict that no annotation describes
 
@@ -72,6 +78,10 @@ class Walk:
         line = f"{path}: {text}"
         if line not in self.problems:
             self.problems.append(line)
+
+    def has_problem(self, path: str) -> bool:
+        """Whether there is one at a key path or below it."""
+        return any(line.startswith((f"{path}.", f"{path}:")) for line in self.problems)
 
     def visit(self, path: str, value: Any, argument: Argument, values: Range | None = None) -> None:
         """A value and all in it.
@@ -115,7 +125,7 @@ class Walk:
         for kind, markers in options:
             rule, config = depends(markers), marker(markers, Config)
             if rule is not None:
-                return self.visit(path, value, argument._replace(annotation=rule.on(value, self.scope)), values)
+                return self._visit_dependent(path, value, argument, rule, values)
             if config is not None:
                 return self._build(path, value, config, argument, values)
             if is_typeddict(kind):
@@ -124,11 +134,29 @@ class Walk:
             return self._guess(path, value, argument)
         for kind, _ in options:
             if is_dict(kind):
-                inner = get_args(kind)[1] if get_args(kind) else Any
-                for key, entry in value.items():
-                    self.visit(f"{path}.{key}", entry, argument._replace(annotation=inner), values)
-                return None
+                return self._visit_entries(path, value, argument, get_args(kind)[1] if get_args(kind) else Any)
         return self.problem(path, f"found {shown(value)}, expected {expected(argument.annotation, values)}")
+
+    def _visit_dependent(
+        self, path: str, value: Mapping, argument: Argument, rule: Depends, values: Range | None
+    ) -> None:
+        try:
+            annotation = rule.on(value, self.scope)
+        except lookup.UnknownType as error:
+            return self.problem(f"{path}.{error.key}", str(error))
+        return self.visit(path, value, argument._replace(annotation=annotation), values)
+
+    def _visit_entries(self, path: str, value: Mapping, argument: Argument, inner: Any) -> None:
+        """A dict with names of its own, and entries of one kind. One without ``type`` that needs it is a misspelt name:
+        it was meant to change an entry that is there."""
+        configs = [marker(markers, Config) for _, markers in alternatives(inner)]
+        typed = any(each and each.default is None and isinstance(each.of, Registry | Mapping) for each in configs)
+        whole = [key for key, entry in value.items() if not isinstance(entry, Mapping) or "type" in entry]
+        for key, entry in value.items():
+            if typed and key not in whole:
+                self.problem(f"{path}.{key}", f"unknown; {suggestion(key, whole)}")
+            else:
+                self.visit(f"{path}.{key}", entry, argument._replace(annotation=inner))
 
     def _build(self, path: str, value: Mapping, config: Config, argument: Argument, values: Range | None) -> None:
         """A dict that something known is built from."""
@@ -140,10 +168,27 @@ class Walk:
             except lookup.UnknownType as error:
                 return self.problem(f"{path}.type", str(error))
         schema = schema_of(kind, config)
+        self._note_type(path, value, schema, argument)
+        before = len(self.problems)
+        self.fill(path, value, schema, config.filled, config.values or values)
+        if config.trial and schema.is_ours and len(self.problems) == before:
+            extra = config.also.__annotations__ if config.also else ()
+            arguments = {key: entry for key, entry in value.items() if key not in ("type", "_scope_", *extra)}
+            self.attempt(path, lambda: kind(**arguments))
+        return None
+
+    def _note_type(self, path: str, value: Mapping, schema: Schema, argument: Argument) -> None:
         if "type" in value:
-            about = argument._replace(meaning=schema.summary or argument.meaning)
-            self.settings.append(Setting(f"{path}.type", value["type"], about))
-        return self.fill(path, value, schema, config.filled, config.values or values)
+            meaning = schema.summary or argument.meaning
+            self.settings.append(Setting(f"{path}.type", value["type"], Argument(str, UNSET, meaning, True)))
+
+    def attempt(self, path: str, build: Callable[[], T]) -> T | None:
+        """Build something; what its constructor refuses is a problem."""
+        try:
+            return build()
+        except (DensesslError, ValueError, TypeError) as error:
+            self.problem(path, OWN_PATH.sub("", str(error)))
+            return None
 
     def fill(
         self, path: str, value: Mapping, schema: Schema, filled: Sequence[str] = (), values: Range | None = None
@@ -164,9 +209,11 @@ class Walk:
                 self.visit(f"{prefix}{key}", entry, OUTSIDE)
         self._around.pop()
         for key, argument in schema.arguments.items():
-            if key not in value and argument.default is not REQUIRED:
+            if key in value or argument.default is UNSET:
+                continue
+            if argument.default is not REQUIRED:
                 self.settings.append(Setting(f"{prefix}{key}", argument.default, argument, is_default=True))
-            elif key not in value and schema.is_ours and key not in filled:
+            elif schema.is_ours and key not in filled:
                 self.problem(f"{prefix}{key}", f"missing, expected {expected(argument.annotation) or argument.meaning}")
 
     def _is_mistake(self, key: str, schema: Schema) -> bool:
@@ -177,23 +224,38 @@ class Walk:
         """
         if schema.is_ours:
             return not schema.takes_any
-        if key in LAYER_KEYS or any(key in quoted_words(kind) for kinds in self._around for kind in kinds):
+        if key in LAYER_KEYS or self._is_quoted(key):
             return False
         return not schema.takes_any or bool(get_close_matches(key, schema.arguments, n=1, cutoff=ALMOST))
 
+    def _is_quoted(self, word: str) -> bool:
+        """Whether the classes that the walk is in have a word in quotes."""
+        return any(word in quoted_words(kind) for kinds in self._around for kind in kinds)
+
     def _guess(self, path: str, value: Mapping, argument: Argument) -> None:
         """A dict of which no annotation tells what it is for: with a ``type``, the classes of that name do."""
-        schema, name, scope = None, value.get("type"), value.get("_scope_", self.scope)
+        name = value.get("type")
         if name is not None:
-            schema = schema_of_any(lookup.find_anywhere(name, scope))
-            near = lookup.near_names(name, scope) if schema is None and isinstance(name, str) else ()
-            if near:
-                self.problem(f"{path}.type", f"{name!r} is unknown; {suggestion(name, near)}")
-        if schema is not None:
-            self.fill(path, value, schema)
-            return
+            try:
+                kinds = lookup.find_anywhere(name, value.get("_scope_", self.scope))
+            except lookup.UnknownType as error:
+                if not self._is_elsewhere(name):
+                    self.problem(f"{path}.type", str(error))
+            else:
+                schema = schema_of_any(kinds)
+                self._note_type(path, value, schema, argument)
+                return self.fill(path, value, schema)
         for key, entry in value.items():
             self.visit(f"{path}.{key}", entry, OUTSIDE._replace(meaning=argument.meaning))
+        return None
+
+    def _is_elsewhere(self, name: Any) -> bool:
+        """Whether a class that is not registered may be meant: an operator of mmcv, a word that the class around has in
+        quotes, or a part of a wrapper of another library's classes."""
+        if not isinstance(name, str):
+            return False
+        wrapped = any(kind.__name__.startswith(WRAPPERS) for kinds in self._around for kind in kinds)
+        return wrapped or lookup.is_operator(name) or self._is_quoted(name)
 
 
 def holds_dicts(value: Any) -> bool:

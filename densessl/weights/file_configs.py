@@ -235,7 +235,12 @@ def building(source: str) -> Iterator[None]:
     except (CheckpointError, ImportError):
         raise
     except Exception as error:
-        raise CheckpointError(f"{source} describes a network that cannot be built: {error}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        more = f" … and {len(lines) - 2} more" if len(lines) > 2 else ""  # of a line for each tensor that does not fit
+        raise CheckpointError(
+            f"{source} tells of a network that cannot be built, or that its weights are not of: "
+            f"{' '.join(lines[:2]):.400}{more}"
+        ) from error
 
 
 def _shown(value: Any) -> str:

@@ -66,7 +66,7 @@ def test_a_bank_starts_with_random_directions_and_no_real_key():
     bank = queue.keys("keys")
     torch.testing.assert_close(bank.norm(dim=1), torch.ones(1000))
     assert bank.mean(0).abs().max() < 0.05
-    with pytest.raises(ValueError, match="queue length is 0"):
+    with pytest.raises(ValueError, match="length of a queue is 0"):
         Queue({"keys": DIM}, 0)
 
 

@@ -172,5 +172,5 @@ def copy_of(norm: nn.Module, reference: nn.Module) -> nn.Module:
 
 
 def test_split_refuses_an_uneven_batch():
-    with pytest.raises(ValueError, match="a batch of 5 does not fall into num_groups=2"):
+    with pytest.raises(ValueError, match="a batch of 5 does not divide into num_groups=2"):
         SplitBN(3, num_groups=2)(torch.zeros(5, 3))

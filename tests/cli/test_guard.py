@@ -33,7 +33,21 @@ def raising(error):
 def test_what_a_user_can_mend_is_told_in_a_line(error, code, capsys):
     assert guarded(raising(error)) == code
     text = capsys.readouterr().err
-    assert text.count("\n") == 1 and (str(error) in text or code == 130)
+    said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+    assert text.count("\n") == 1 and (said in text or code == 130)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EEXIST, "is a file, expected a folder"),
+        (errno.ENOTDIR, "leads through a file, expected a folder"),
+        (errno.EISDIR, "is a folder, expected a file"),
+    ],
+)
+def test_files_and_folders_in_each_other_s_place_are_told_as_such(number, said, capsys):
+    assert guarded(raising(OSError(number, "of Python", "a/b"))) == 2
+    assert capsys.readouterr().err == f"error: a/b: {said}\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("of a library"), TypeError("ours"), KeyError("x"), AssertionError()])

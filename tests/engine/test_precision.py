@@ -35,7 +35,7 @@ def test_explicit_precisions_are_taken_at_their_word(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("fp16", "needs a CUDA device, found 'cpu'"), ("half", "'half' is unknown; known: auto, bf16")],
+    [("fp16", "needs a CUDA device, and this is 'cpu'"), ("half", "'half' is unknown; known: auto, bf16")],
 )
 def test_impossible_precisions_are_errors(name, message):
     with pytest.raises(ValueError, match=message):

@@ -17,6 +17,16 @@ def test_it_is_built_by_runner_type():
     assert RUNNERS.get("densessl.DenseRunner") is DenseRunner is RUNNERS.get("DenseRunner")
 
 
+def test_the_config_is_kept_without_seconds_of_formatting(tmp_path, monkeypatch):
+    """It is written and logged four times before the first step."""
+    monkeypatch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda *_, **__: pytest.fail("the config was formatted"))
+    file = tmp_path / "given.py"
+    file.write_text("views = [dict(size=32, scale=(0.08, 1.0))]\nname = 'a \\'quoted\\' word'\nlog_level = 'WARNING'\n")
+    given = mmengine.Config.fromfile(file)
+    build(tmp_path / "run", epochs=1, cfg=given).train()
+    assert mmengine.Config.fromfile(tmp_path / "run/given.py").to_dict() == given.to_dict()
+
+
 class TestMaliciousFiles:
     def payload(self, tmp_path, path):
         content = read_checkpoint(path) | {"extra": Bomb(tmp_path / "marker")}

@@ -114,7 +114,7 @@ def data(tmp_path, monkeypatch):
         (["--demo"], "--demo is for pretraining configs"),
         (["--regions", "store"], "--regions is for pretraining configs"),
         (["--init", "nowhere.pth"], "no checkpoint nowhere.pth"),
-        (["--cfg-options", "custom_hooks.7.branch=target"], "--cfg-options: "),
+        (["--cfg-options", "custom_hooks.7.branch=target"], "custom_hooks.7.branch: "),
         (["--cfg-options", "train_dataloader.dataset.metainfo.classes=['hen']"], "none of the data set's classes"),
     ],
 )
@@ -154,7 +154,9 @@ def test_epochs_of_few_labels_and_frozen_random_layers_are_said(data, tmp_path):
     settings = settings_of([*words, "--cfg-options", "model.backbone.frozen_stages=1"])
     lines = read_data(run_config(settings), settings)
     assert any("--steps N keeps the length" in line for line in lines)
-    assert any("frozen_stages=1, which keeps layers or statistics at their random initial values" in line for line in lines)
+    assert any(
+        "frozen_stages=1, which keeps layers or statistics at their random initial values" in line for line in lines
+    )
 
 
 @pytest.mark.det

@@ -1,5 +1,6 @@
 """One golden case: the arrays an official implementation read and produced, and the comparisons they allow."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +12,35 @@ class Case:
 
     ``case["q"]`` is a tensor, ``case.hp("p")`` the scalar ``hp_p`` as a Python number. The compare methods take the
     name of the expected array and the value computed here; tolerances are those stated with the arrays.
+
+    Attributes:
+        unread: the arrays, settings aside, whose values the adaptor has not asked for yet. At the end none may be left:
+            what a file has is an input, or compared.
     """
 
     def __init__(self, path: Path):
         self.family, self.name = path.stem.split("__", 1)
         with np.load(path, allow_pickle=False) as file:
             self.arrays = {key: file[key] for key in file.files}
+        self.unread = {name for name in self.arrays if not name.startswith("hp_")}
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        self.unread.discard(name)
         return torch.from_numpy(np.array(self.arrays[name]))
 
     def hp(self, name: str):
-        return self.arrays[f"hp_{name}"].item()
+        return self[f"hp_{name}"].item()
 
-    def group(self, prefix: str) -> dict[str, torch.Tensor]:
+    def group(self, prefix: str) -> Mapping[str, torch.Tensor]:
         """All arrays whose name starts with ``prefix``, without it."""
-        return {name[len(prefix) :]: self[name] for name in self.arrays if name.startswith(prefix)}
+        return Group(self, prefix)
+
+    def informative(self, *names: str) -> None:
+        """Arrays that say something about the case and are neither input nor to be compared."""
+        self.unread.difference_update(names)
 
     def value(self, name: str, actual, rtol: float = 1e-4, atol: float = 1e-5) -> None:
         expected = self[name]
@@ -57,3 +68,22 @@ class Case:
             atol=0,
             msg=lambda text: f"{name}: {text}",
         )
+
+
+class Group(Mapping):
+    """The arrays whose names start with a prefix, by the rest of their names. Going through the names reads none."""
+
+    def __init__(self, case: Case, prefix: str):
+        self.case, self.prefix = case, prefix
+        self.names = [name[len(prefix) :] for name in case.arrays if name.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        return self.case[self.prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)

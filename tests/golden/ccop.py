@@ -38,6 +38,7 @@ def ccop_jitter(case: Case) -> None:
     case.value("jit_boxes", found[:, :count])
     case.value("iou", G.paired_iou(found, boxes[:, None])[:, :count])
     case.exact("invalid", ~valid[:, :count])
+    case.informative("margin")
 
 
 def ccop_intra(case: Case) -> None:
@@ -216,6 +217,7 @@ def ccop_forward(case: Case) -> None:
         case.exact(f"{name}_queue_ptr_after", queue.state_dict()[f"state_{bank}"][0])
     model.advance()
     case.exact("iter_after", model.global_step)
+    case.informative("argmin_gap", "iou_margin")
 
 
 def model_of(case: Case) -> tuple[TwoBranch, CCOP]:

@@ -1,10 +1,17 @@
 """Golden cases of DenseCL, by the official code (commit b64bbb6)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
 import torch
 from torch import nn
 
+import densessl.objectives.densecl as densecl_objective
+import densessl.objectives.moco as moco_objective
 from densessl.correspondence import FeatureArgmax, similarities
-from densessl.losses import unit
+from densessl.losses import info_nce, unit
 from densessl.model import TwoBranch
 from densessl.registry import MODELS
 from tests.golden.case import Case
@@ -48,7 +55,8 @@ def densecl(case: Case) -> None:
     for step, views in enumerate(zip(case["feat_q"].requires_grad_(), case["feat_k"])):
         batch = batch_of(*views)
         batch.views[0].retain_grad()
-        figures = model.loss(batch)
+        with recorded_contrast() as contrasted:
+            figures = model.loss(batch)
         total, _ = model.parse_losses(figures)
         optimizer.zero_grad()
         total.backward()
@@ -56,7 +64,7 @@ def densecl(case: Case) -> None:
         if step == 0:
             _compare_matches(case, *batch.views)
             _compare_heads(case, {name: outputs[0] for name, outputs in heads.items()})
-            _compare_terms(case, figures, terms)
+            _compare_terms(case, figures, terms, contrasted)
             case.grad("grad_feat_q", batch.views[0].grad)
             for name in case.group("g0/"):
                 case.grad(f"g0/{name}", model.get_parameter(_renamed(name)).grad)
@@ -66,6 +74,7 @@ def densecl(case: Case) -> None:
         optimizer.step()
         model.advance()
     _compare_queues(case, model, "final")
+    case.informative("match_gap_min")
 
 
 def _model(case: Case) -> TwoBranch:
@@ -106,10 +115,31 @@ def _compare_heads(case: Case, outputs: dict[str, torch.Tensor]) -> None:
     case.grad("grad_q_grid_raw", outputs["q_densecl"].grad.flatten(2))
 
 
-def _compare_terms(case: Case, figures: dict[str, torch.Tensor], terms: dict[str, dict]) -> None:
+@contextmanager
+def recorded_contrast() -> Iterator[dict[str, tuple[torch.Tensor, ...]]]:
+    """Queries, positives and the bank, as it was then, that each objective hands to the contrastive loss."""
+    seen = {}
+
+    def contrast(name: str, queries, positives, bank, **options):
+        seen[name] = queries.detach(), positives.detach(), bank.clone()
+        return info_nce(queries, positives, bank, **options)
+
+    with (
+        mock.patch.object(densecl_objective, "info_nce", partial(contrast, "densecl")),
+        mock.patch.object(moco_objective, "info_nce", partial(contrast, "moco")),
+    ):
+        yield seen
+
+
+def _compare_terms(
+    case: Case, figures: dict[str, torch.Tensor], terms: dict[str, dict], contrasted: dict[str, tuple]
+) -> None:
     for official, ours, ending in (("single", "moco", ""), ("dense", "densecl", "_dense")):
         case.value(f"loss_{official}", figures[f"{ours}.loss"])
         case.value(f"loss_{official}_unweighted", terms[ours]["loss"])
+        queries, positives, bank = contrasted[ours]
+        case.value(f"l_pos{ending}", (queries * positives).sum(1, keepdim=True))
+        case.value(f"l_neg{ending}", queries @ bank.T)
         positive, negative = case[f"l_pos{ending}"][:, 0], case[f"l_neg{ending}"]
         torch.testing.assert_close(terms[ours]["positive_cosine"], positive.mean(), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(terms[ours]["top1"], (positive > negative.amax(1)).float().mean())

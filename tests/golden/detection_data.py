@@ -124,6 +124,7 @@ def detreg_transforms(case: Case) -> None:
         if any(isinstance(step, Crop) for step in steps):
             mapped = batch.regions.boxes[0]
             case.value(f"{prefix}area", (mapped[:, 2:] - mapped[:, :2]).prod(1), rtol=1e-5, atol=1e-2)
+        case.informative(f"{prefix}area")
 
 
 def rows(steps: list, like: list[list[int]], size: tuple[int, int]) -> list[list[int]]:
@@ -159,6 +160,7 @@ def detreg_topk(case: Case) -> None:
     case.value("item_patches_sub", patches[:, :, ::8, ::8], **TOLERANCE)
     case.value("item_patches_mean", patches.mean((2, 3)), **TOLERANCE)
     case.value("item_patches_std", patches.std((2, 3)), **TOLERANCE)
+    case.informative("item_area")
 
 
 def searched(raw: np.ndarray, image: np.ndarray, resize: tuple[int, int] | None) -> np.ndarray:
@@ -174,6 +176,7 @@ def detreg_opencv_ss(case: Case) -> None:
     """Two calls on one image give the same boxes in another order, inside the image and on the 128 by 128 grid, and so
     do two rankings of ours on them."""
     height, width = case["image"].shape[:2]
+    case.informative("resized128")  # what OpenCV's search sees, by its own resizing
     first, second = case["boxes_call1"].double().numpy(), case["boxes_call2"].double().numpy()
     ours = [
         TopK(ranking="uijlings")(Proposals.plain(first), (width, height), np.random.default_rng(seed)).boxes

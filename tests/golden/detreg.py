@@ -6,10 +6,12 @@ an object class 1 of many; here it is class 0, so channels 0 and 1 change places
 
 import zlib
 from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 import torch
 from mmdet.models.layers import SinePositionalEncoding
+from mmdet.models.task_modules.assigners import hungarian_assigner
 from torch import Tensor, nn
 
 from densessl.branches import build_backbone
@@ -51,6 +53,8 @@ def _criterion(case: Case, detector: str, options: dict, background: int, costs:
     batch = region_batch(torch.zeros(len(sizes), 3, 8, 8), case["tgt_boxes"].split(sizes), case["tgt_embeddings"])
     features = case["features"].requires_grad_()
     label = case["tgt_labels"][0].item() if len(case["tgt_labels"]) else 1
+    if "num_logits" in case:
+        assert case["num_logits"] == case["logits"].shape[-1] == case["num_classes_arg"] + background
     compare(case, model, batch, features.expand(len(case["logits"]), -1, -1, -1), label, last=[features])
 
 
@@ -81,9 +85,14 @@ def compare(
     references = {} if model.config["type"] == "DETR" else dict.fromkeys(asked)
     found, take = [], model.assigner.take
     model.assigner.take = lambda *sizes: found.append(take(*sizes)) or found[-1]
-    losses = model.judge({"hidden_states": states, **references}, data_samples(batch), batch)
+    solve = hungarian_assigner.linear_sum_assignment
+    with mock.patch.object(hungarian_assigner, "linear_sum_assignment", wraps=solve) as solved:
+        losses = model.judge({"hidden_states": states, **references}, data_samples(batch), batch)
+    costs = iter(solved.call_args_list)  # none for images without regions
     for number, layer in enumerate(found[0]):
         for image, match in enumerate(layer):
+            if f"cost/l{number}_b{image}" in case and case[f"cost/l{number}_b{image}"].numel():
+                case.value(f"cost/l{number}_b{image}", next(costs).args[0], 1e-4, 1e-4)
             case.exact(f"match_src/l{number}_b{image}", match.queries)
             case.exact(f"match_tgt/l{number}_b{image}", match.targets)
     compare_losses(case, losses)
@@ -103,10 +112,12 @@ def compare(
 def compare_losses(case: Case, losses: dict[str, Tensor]) -> None:
     """Every loss of the case, and their sum. Official means of no pairs are not finite; here they are zero."""
     weights = {name: value.item() for name, value in case.group("weight/").items()}
-    for name, value in case.group("loss/").items():
-        if name.startswith("loss_"):
+    for name in case.group("loss/"):
+        if not name.startswith("loss_"):  # figures that the official code logs
+            case.informative(f"loss/{name}")
+        else:
             ours = _ours(losses, name)
-            if value.isfinite():
+            if case[f"loss/{name}"].isfinite():
                 case.value(f"loss/{name}", ours / weights.get(name, WEIGHTS.get(_split(name)[0], 1.0)), 1e-5, 1e-6)
             assert ours.isfinite()
     total = sum(value for name, value in losses.items() if "loss" in name)
@@ -191,6 +202,7 @@ def detreg_embedding(case: Case) -> None:
     batch = region_batch(torch.zeros(1, 3, 8, 8), [torch.zeros(count, 4)], torch.from_numpy(cut).permute(0, 3, 1, 2))
     patches = RegionPreprocessor()(batch).regions.patches
     case.value("patches_sub", patches[:, :, ::8, ::8], 1e-5, 1e-5)
+    case.informative("layer4_gap")  # of another layer: what the embedding is not
     case.value("embedding", teacher(patches), 1e-5, 1e-5 * case["embedding"].abs().max().item())
 
 

@@ -15,7 +15,10 @@ from densessl.schedules import (
 
 
 def lars(case):
-    """Groups by hp_mode: 0 official exclusions, 1 everything scaled, 2 decayed but (no ``ignore`` key) never scaled."""
+    """Groups by hp_mode: 0 official exclusions, 1 everything scaled, 2 decayed but (no ``ignore`` key) never scaled.
+
+    A parameter without an expected effective gradient at a step had no gradient there, and stays as it was.
+    """
     holder = torch.nn.Module()
     for index in range(case.hp("num_params")):
         holder.register_parameter(f"p{index}", torch.nn.Parameter(case[f"p{index}_0"]))
@@ -29,8 +32,11 @@ def lars(case):
     optimizer = LARS(groups, case.hp("lr"), case.hp("momentum"), trust_coefficient=trust, eps=eps)
     group_of = {param: group for group in optimizer.param_groups for param in group["params"]}
     for step in range(len(case["g0"])):
+        before = [param.detach().clone() for param in params]
         for index, param in enumerate(params):
-            param.grad = case[f"g{index}"][step].clone()
+            param.grad = case[f"g{index}"][step].clone() if f"eff_g{index}_{step}" in case else None
+            if param.grad is None:
+                continue
             group = group_of[param]
             if group["trust"]:
                 effective = lars_gradient(param, param.grad, group["weight_decay"], trust, eps)
@@ -39,8 +45,10 @@ def lars(case):
             case.value(f"eff_g{index}_{step}", effective)
         optimizer.step()
         for index, param in enumerate(params):
-            case.value(f"p{index}_{step + 1}", param)
-            case.value(f"buf{index}_{step + 1}", optimizer.state[param]["momentum_buffer"])
+            assert param.grad is not None or torch.equal(param, before[index])
+            for name, found in ((f"p{index}", param), (f"buf{index}", optimizer.state[param].get("momentum_buffer"))):
+                if f"{name}_{step + 1}" in case:
+                    case.value(f"{name}_{step + 1}", found)
 
 
 def pixpro_lr(case):

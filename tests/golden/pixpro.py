@@ -10,12 +10,19 @@ from densessl.data import placed as P
 from densessl.data.batch import Batch
 from densessl.data.views import CropDraw, ViewSpec, cut_view
 from densessl.geometry import affine
-from densessl.losses import pixel_consistency, pixel_propagation
+from densessl.losses import pixel_consistency, pixel_propagation, unit
 from densessl.model import TwoBranch
 from densessl.registry import MODELS
-from densessl.schedules import Horizon
+from densessl.schedules import Horizon, fractional_total
 from tests.golden.case import Case
+from tests.golden.encoder import record
 
+# The maps of the first step that files have, and the modules they come from.
+HEADS = {
+    "proj": "online.projectors.pixpro_projector",
+    "pred": "objectives.pixpro.predictor",
+    "target": "target.projectors.pixpro_projector",
+}
 # Official names of an MLP2d's parts and ours.
 MLP_KEYS = {"linear1": "linear0", "bn1": "norm0", "linear2": "linear1"}
 
@@ -61,6 +68,7 @@ def pixpro_regression_loss(case: Case) -> None:
     case.value("loss", loss)
     case.grad("grad_q", q.grad)
     case.grad("grad_k", k.grad)
+    case.informative("mask_margin")
 
 
 def pixpro_featprop(case: Case) -> None:
@@ -102,12 +110,15 @@ class GoldenEncoder(nn.Module):
 
 def pixpro_full(case: Case) -> None:
     steps, images = case["im_1"].shape[:2]
-    horizon = Horizon(1, case.hp("epochs"), int(case["K"]), case.hp("num_instances"), images)
+    total = fractional_total(case.hp("num_instances"), 1, images, case.hp("epochs"))
+    case.exact("K", total)
+    horizon = Horizon(1, case.hp("epochs"), total, case.hp("num_instances"), images)
     model, names = _model(case)
     model.begin(horizon)
     model.train()
     model.load_state_dict({names[k]: v for k, v in case.group("p0/").items()}, strict=False)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=case.hp("lr"))
+    heads = {name: record(model.get_submodule(path)) for name, path in HEADS.items()}
     for step in range(steps):
         batch = Batch(
             [case["im_1"][step], case["im_2"][step]],
@@ -116,20 +127,37 @@ def pixpro_full(case: Case) -> None:
             torch.zeros(images, 2),
         )
         losses = model.loss(batch)
-        total, _ = model.parse_losses(losses)
+        loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
-        total.backward()
-        torch.testing.assert_close(total.double(), case["loss"][step], rtol=1e-4, atol=1e-5)
+        loss.backward()
+        torch.testing.assert_close(loss.double(), case["loss"][step], rtol=1e-4, atol=1e-5)
         assert abs(losses["target_momentum"].item() - case["momentum_used"][step].item()) < 1e-6
         if step == 0:
             if "loss_instance" in case:
                 case.value("loss_instance", losses["instancecosine.loss"] / case.hp("ins_loss_weight"))
             _compare_first_step(case, model, names)
+            if "proj_1" in case:
+                _compare_maps(case, model, batch, heads)
         optimizer.step()
         model.advance()
     state = model.state_dict()
     for name in case.group("pT/"):
         case.value(f"pT/{name}", state[names[name]])
+
+
+def _compare_maps(case: Case, model: TwoBranch, batch: Batch, heads: dict[str, list[torch.Tensor]]) -> None:
+    """Projections, predictions, masks, and the two directed losses of the first step."""
+    first, second = (unit(item) for item in heads["pred"][:2])
+    targets = [unit(item) for item in heads["target"][:2]]
+    masks = model.objectives["pixpro"].masks(batch.geometry, targets)
+    for view in (0, 1):
+        case.value(f"proj_{view + 1}", heads["proj"][view])
+        case.grad(f"grad_proj_{view + 1}", heads["proj"][view].grad)
+        case.value(f"pred_{view + 1}", (first, second)[view])
+        case.value(f"proj_{view + 1}_ng", targets[view])
+        case.exact(f"mask_{view + 1}{2 - view}", masks[view])
+    pairs = ((first, targets[1], masks[0]), (second, targets[0], masks[1]))
+    case.value("dir_losses", torch.stack([-2 * pixel_consistency(*pair)[0].mean() for pair in pairs]))
 
 
 def _compare_first_step(case: Case, model: TwoBranch, names: dict[str, str]) -> None:

@@ -61,6 +61,7 @@ def sim_view_draws(case: Case) -> None:
     blank = np.zeros((int(case["H"]), int(case["W"]), 3), np.uint8)
     for params, record in zip(case["params"].tolist(), case["record"], strict=True):
         _compare_record([_cut(blank, params[:5], 8), _cut(blank, params[5:], 8)], record)
+    case.informative("seeds")  # of the official draws, which are given
 
 
 def sim_relpos(case: Case) -> None:
@@ -143,6 +144,7 @@ def sim_model(case: Case) -> None:
         case.grad(f"grad/{name}", gradients[_ours(name)])
     before, state = state, model.state_dict()
     after = {name for name in case.group("after/") if not name.startswith(ABSENT)}
+    case.informative(*(f"after/{name}" for name in case.group("after/") if name.startswith(ABSENT)))
     for name in after:
         case.value(f"after/{name}", state[_ours(name)], **CLOSE)
     for name in before.keys() - {_ours(name) for name in after}:

@@ -1,9 +1,12 @@
 """Golden cases of SwAV, by the official code (commit 06b1b7c)."""
 
+from unittest import mock
+
 import torch
 from torch import Tensor, nn
 
-from densessl.losses import unit
+import densessl.objectives.swav as swav_objective
+from densessl.losses import sinkhorn, unit
 from densessl.model import TwoBranch
 from densessl.objectives.swav import SwAV, swapped_prediction
 from densessl.registry import MODELS
@@ -36,10 +39,11 @@ def swav_step(case: Case) -> None:
     projected = record(model.online.projectors["swav_projector"])
     codes = _recorded_codes(objective)
     for step, crops in enumerate(case["x"]):
-        if objective.queue is not None:
-            full = objective.queue.figures(objective.queue.names[0])["queue_filled"] == 1
-            assert full == case["use_the_queue"][step]
-        loss = model.loss(batch_of(*crops))["swav.loss"]
+        queue = objective.queue
+        full = queue is not None and queue.figures(queue.names[0])["queue_filled"] == 1
+        assert full == bool(case["use_the_queue"][step])
+        with mock.patch.object(swav_objective, "sinkhorn", wraps=sinkhorn) as solved:
+            loss = model.loss(batch_of(*crops))["swav.loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.testing.assert_close(loss.double(), case["loss"][step], rtol=1e-4, atol=1e-5)
@@ -47,7 +51,10 @@ def swav_step(case: Case) -> None:
         case.value(f"s{step}/output", vectors @ objective.prototypes.weight.T)
         by_slot = all(f"s{step}/q{slot}" in case for slot in range(len(objective.assign)))
         for slot, view in enumerate(objective.assign):
-            case.value(f"s{step}/q{slot if by_slot else view}", codes[-1][view])
+            name = slot if by_slot else view
+            case.value(f"s{step}/q{name}", codes[-1][view])
+            if f"s{step}/sinkhorn_rows{name}" in case:
+                case.exact(f"s{step}/sinkhorn_rows{name}", len(solved.call_args_list[slot].args[0]))
         output_gradient = _output_gradient(case, step, objective, codes[-1], len(crops))
         _compare_gradients(case, step, model, output_gradient, vectors)
         if objective.queue is not None:

@@ -307,7 +307,7 @@ def test_errors_name_the_key():
     ):
         CCOP(length=1).curriculum(Step(0))
     model, _, batch = setup()
-    with pytest.raises(ValueError, match=r"objectives.ccop looks at regions.*config `regions`"):
+    with pytest.raises(ValueError, match=r"objectives.ccop needs regions.*`regions` in the config"):
         model.loss(batch._replace(regions=None))
     for draws, found in (({}, r"\{\}"), ({"jitter": torch.zeros(16, 6)}, r"\{'jitter': 6\}")):
         with pytest.raises(ValueError, match=rf"regions.uniforms is {found}; objectives.ccop expects jitter=4"):

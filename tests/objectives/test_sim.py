@@ -198,7 +198,7 @@ def test_turned_views_are_refused():
     turned = batch.geometry[1].matrix.clone()
     turned[1, :, :2] @= torch.from_numpy(affine.rotate(3.0, (64, 64))[:, :2])
     batch = batch._replace(geometry=[batch.geometry[0], batch.geometry[1]._replace(matrix=turned)])
-    with pytest.raises(ValueError, match=r"objectives\.sim: views \(0, 1\) are turned .*leave `rotate` out"):
+    with pytest.raises(ValueError, match=r"objectives\.sim: views \(0, 1\) are rotated .*remove `rotate`"):
         toy_model([SIM], EMA, VIT, torch.float64).loss(batch)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from densessl.configs import is_pretraining, load_config
+from densessl.overrides import apply_options
 from densessl.pretraining import link_views
 from densessl.settings import check_config
 
@@ -23,7 +24,7 @@ def run_of(config: str, options: dict[str, Any] | None = None, demo: bool = Fals
     cfg = load_config(config if "::" in config else str(CONFIGS / config))
     if demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
-    cfg.merge_from_dict(dict(options or {}))
+    apply_options(cfg, dict(options or {}))
     if is_pretraining(cfg):
         link_views(cfg)
     return cfg

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/ablation/sim/ln_heads.py --data-root photos/
 
-Differs from `sim_vit_b.py`, where they are batch norms over the tokens of all images. The released code has both, as
+Differs from `sim_vit_b.py`, which has batch norms over the tokens of all images there. The released code has both, as
 `--use_proj_ln` and `--use_pred_ln`; the paper's exact setting is not confirmed.
 """
 

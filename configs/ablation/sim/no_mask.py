@@ -2,8 +2,7 @@
 
     python tools/train.py configs/ablation/sim/no_mask.py --data-root photos/
 
-Differs from `sim_vit_b.py` in that the online branch sees its view whole, which makes its pass two and a half times as
-long. The paper's exact setting is not confirmed.
+Differs from `sim_vit_b.py`: the online branch sees its whole view, which makes its pass two and a half times as long. The paper's exact setting is not confirmed.
 """
 
 _base_ = "../../sim_vit_b.py"

@@ -2,8 +2,9 @@
 
     python tools/train.py configs/ablation/sim/other_view_pixels.py --data-root photos/
 
-Differs from `sim_vit_b.py` in the target: each patch's pixels, normed, blur and solarisation of that view included, instead
-of features. With `same_view_pixels.py` and `same_view_features.py` it makes a square of view and target. Not a published
+Differs from `sim_vit_b.py` in the target: each patch's normalised pixels, including that view's blur and
+solarisation, instead of features. Together with `same_view_pixels.py` and `same_view_features.py` it covers all four
+combinations of view and target. Not a published
 run.
 """
 

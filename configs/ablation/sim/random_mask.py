@@ -1,8 +1,8 @@
-"""SIM with cells hidden at random.
+"""SIM with cells masked at random.
 
     python tools/train.py configs/ablation/sim/random_mask.py --data-root photos/
 
-Differs from `sim_vit_b.py` in the mask: as many cells, one by one instead of in blocks. The paper's exact setting is not
+Differs from `sim_vit_b.py` in the mask: the same number of cells, one by one instead of in blocks. The paper's exact setting is not
 confirmed.
 """
 

@@ -2,8 +2,8 @@
 
     python tools/train.py configs/ablation/sim/same_view_features.py --data-root photos/
 
-Differs from `sim_vit_b.py` in the view that is asked for: the first one, whole, as the target's encoder sees it, in the
-same crop and colours. Relative positions are then those of the grid. The paper compares both;
+Differs from `sim_vit_b.py` in the predicted view: the whole first view, as the target's encoder sees it, with the same crop
+and colours. Relative positions are then those of the grid. The paper compares both;
 its exact setting is not confirmed.
 """
 

@@ -2,8 +2,8 @@
 
     python tools/train.py configs/ablation/sim/same_view_pixels.py --data-root photos/
 
-Differs from `mae.py` in SIM's photometric ops, crops and mask, and in that all cells count, as they do in SIM; from
-`same_view_features.py` in the target: each patch's pixels, normed, instead of features. Not a published run.
+Differs from `mae.py` in SIM's photometric operations, crops and mask, and because all cells count, as in SIM; from
+`same_view_features.py` in the target: each patch's normalised pixels instead of features. Not a published run.
 """
 
 _base_ = "../../sim_vit_b.py"

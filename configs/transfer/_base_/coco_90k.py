@@ -1,6 +1,6 @@
-"""Data and schedule of detectron2's "1x" on COCO, as MoCo's configs have them and later papers keep them.
+"""Data and schedule of detectron2's "1x" on COCO, as in MoCo's configs and later papers.
 
-90k steps of 8 GPUs x 2 = 16 images (12.3 epochs of 117k), lr 0.02, tenths of it from 60k and 80k on, 1,000 steps of
+90k steps of 8 GPUs x 2 = 16 images (12.3 epochs of 117k), lr 0.02, divided by 10 at 60k and 80k, 1,000 steps of
 warm-up; no weight decay for norm layers; short side one of 640 to 800 in steps of 32, 800 in testing, long side at
 most 1333.
 """

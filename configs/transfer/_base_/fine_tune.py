@@ -1,5 +1,5 @@
-"""What detectron2's protocols share beside data and schedule: weights from a file; BN that learns, over all processes,
-and whose statistics are taken anew from 200 batches before a test; SGD for 16 images a step."""
+"""Shared by detectron2's protocols besides data and schedule: weights from a file; trained BN, synchronised over all
+processes, with statistics estimated from 200 batches before a test; SGD for 16 images a step."""
 
 custom_imports = dict(imports=["densessl.compat", "densessl.engine", "densessl.finetune"])
 custom_hooks = [

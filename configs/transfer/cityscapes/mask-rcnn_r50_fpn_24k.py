@@ -5,8 +5,7 @@
         --data-root data/cityscapes --init r50.pth
 
 Against MMDet's stock config: no supervised weights, neither ImageNet's nor COCO's; synchronised BN in backbone and FPN,
-all of it trained; detectron2's schedule, short sides, L1 loss of boxes, and no weight decay for norm layers. The heads
-have no norm, the box head two linear layers. Reconstructed: warm-up over 1000 steps, detectron2's default, and BN
+all of it trained; detectron2's schedule, short sides, L1 loss of boxes, and no weight decay for norm layers. The heads have no norm; the box head has two linear layers. Reconstructed: warm-up over 1000 steps, detectron2's default, and BN
 statistics taken anew from 200 batches before the test, as on COCO.
 
 Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluation, `cityscapes/mAP`, which needs
@@ -41,7 +40,7 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
-# Epochs mean nothing here, so the data set need not be repeated.
+# The schedule counts iterations, so the data set need not be repeated.
 train_dataloader = dict(
     sampler=dict(type="InfiniteSampler"),
     dataset=dict(times=1, dataset=dict(pipeline=train_pipeline)),

@@ -10,8 +10,7 @@ numbers, which would have no norms at all, add `--cfg-options model.backbone.fro
 model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
 
 Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4 and a tenth of it for the backbone, dropped at 40. Stock, with a supervised
-backbone: 40.9. 300 queries: re-runs that are published with 100 (UP-DETR 39.4, DETReg 40.2, scratch 37.7) are another
-protocol.
+backbone: 40.9. 300 queries; published re-runs with 100 (UP-DETR 39.4, DETReg 40.2, scratch 37.7) are another protocol.
 """
 
 _base_ = "mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py"

@@ -1,5 +1,5 @@
-"""Deformable DETR, ResNet-50, 50 epochs of COCO: the fine-tuning of DETReg, which is MMDet's stock config with a
-backbone, or a whole detector, from a file.
+"""Deformable DETR, ResNet-50, 50 epochs of COCO: the fine-tuning of DETReg, which is MMDet's stock config, starting from a
+backbone or a whole detector in a file.
 
     python tools/train.py configs/transfer/coco/deformable-detr_r50_50e.py --data-root coco --init r50.pth \
         --launcher pytorch
@@ -9,8 +9,8 @@ the first stage is frozen and norm layers keep their statistics: that suits a pr
 numbers, which would have no norms at all, add `--cfg-options model.backbone.frozen_stages=-1
 model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
 
-Batch 16 GPUs x 2 = 32 (DETReg: 8 x 4), AdamW, lr 2e-4 and a tenth of it for backbone, sampling offsets and reference
-points, dropped at 40. Stock, with a supervised backbone: 44.3. Published, to be confirmed: DETReg 45.5, SwAV 45.2,
+Batch 16 GPUs x 2 = 32 (DETReg: 8 x 4), AdamW, lr 2e-4, a tenth of it for backbone, sampling offsets and reference
+points, dropped at epoch 40. Stock, with a supervised backbone: 44.3. Published, to be confirmed: DETReg 45.5, SwAV 45.2,
 supervised 44.5.
 """
 

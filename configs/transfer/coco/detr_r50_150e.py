@@ -8,7 +8,7 @@ numbers, which would have no norms at all, add `--cfg-options model.backbone.fro
 model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
 
 Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4 and a tenth of it for the backbone, dropped at 100. Stock, with a supervised
-backbone: 39.9. `detr_r50_300e.py` is UP-DETR's schedule; numbers of the two must not be mixed.
+backbone: 39.9. `detr_r50_300e.py` is UP-DETR's schedule; do not compare numbers of the two.
 """
 
 _base_ = "mmdet::detr/detr_r50_8xb2-150e_coco.py"

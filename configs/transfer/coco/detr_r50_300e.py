@@ -2,8 +2,8 @@
 
     python tools/train.py configs/transfer/coco/detr_r50_300e.py --data-root coco --init detector.pth --launcher pytorch
 
-As `detr_r50_150e.py`, which says what a file may be. Batch 8 GPUs x 2 = 16 (the default of the official script; the
-paper's is not confirmed), AdamW, lr 1e-4, 5e-5 for the backbone, dropped at 200. Published: UP-DETR 42.8 (its
+`--init` takes the same files as in `detr_r50_150e.py`. Batch 8 GPUs x 2 = 16 (the default of the official script; the
+paper's is not confirmed), AdamW, lr 1e-4, 5e-5 for the backbone, dropped at epoch 200. Published: UP-DETR 42.8 (its
 released weights 43.1), SwAV's backbone 42.1; supervised, 500 epochs, 42.0.
 """
 

@@ -3,8 +3,8 @@ from a file.
 
     python tools/train.py configs/transfer/coco/dino_r50_12e.py --data-root coco --init r50.pth --launcher pytorch
 
-`--init detector.pth` takes whole detectors of DETReg too; class layers start anew. A file of MMDetection 3.3 or the
-official DINO has one layer of another shape than onedl-mmdetection: the error says what to set. As in the stock
+`--init detector.pth` takes whole detectors of DETReg too; class layers start anew. In files of MMDetection 3.3 and of the official DINO, one layer has another shape than in onedl-mmdetection; the error
+message says what to set. As in the stock
 config, the first stage is frozen and norm layers keep their statistics: that suits a pretrained backbone. For one
 from random numbers, which would have no norms at all, add `--cfg-options model.backbone.frozen_stages=-1
 model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.

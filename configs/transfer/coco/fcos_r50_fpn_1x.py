@@ -2,10 +2,10 @@
 
     python tools/train.py configs/transfer/coco/fcos_r50_fpn_1x.py --data-root coco --init r50.pth --launcher pytorch
 
-The head is AdelaiDet's, of MMDet's stock variant: centre sampling, normalised distances, centreness beside them,
-GIoU, group norm. Against it: stride in the 3x3 convolution, RGB, synchronised BN in backbone and FPN, all of it
+The head is AdelaiDet's, as in MMDet's stock variant: centre sampling, normalised distances, centreness in the regression
+branch, GIoU, group norm. Differences from that variant: stride in the 3x3 convolution, RGB, synchronised BN in backbone and FPN, all of it
 trained; nothing frozen; no supervised weights; BN statistics taken anew from 200 batches before the test; 90k steps,
-several scales, biases that learn and decay as weights do.
+several scales; biases have the learning rate and weight decay of weights.
 
 Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: DenseCL on ImageNet, 200 epochs, 40.9; MoCo v2 40.3; supervised
 39.9.
@@ -26,7 +26,7 @@ model = dict(
     neck=dict(norm_cfg=norm_cfg),
 )
 
-# As `_base_/coco_90k.py`, which cannot stand beside a whole stock config.
+# As in `_base_/coco_90k.py`, which cannot be combined with a whole stock config.
 train_pipeline = _base_.train_pipeline
 train_pipeline[2] = dict(
     type="RandomChoiceResize", scales=[(1333, side) for side in range(640, 801, 32)], keep_ratio=True

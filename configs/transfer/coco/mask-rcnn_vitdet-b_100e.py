@@ -5,11 +5,11 @@
     python tools/train.py configs/transfer/coco/mask-rcnn_vitdet-b_100e.py --data-root coco \
         --init vit_b.pth --launcher pytorch
 
-Windows of 14x14 cells but in the third, sixth, ninth and last block; a pyramid made of the last map alone; two
-convolutions in the RPN, four in the box head; layer norm in pyramid and heads. SIM's own settings for COCO are not
-released; its numbers beside those of MAE suggest these.
+Windows of 14x14 cells except in the third, sixth, ninth and last block; a pyramid made from the last map only; two
+convolutions in the RPN, four in the box head; layer norm in pyramid and heads. SIM's settings for COCO are not released; its
+paper's comparison with MAE suggests these.
 
-Batch 8 GPUs x 8 = 64, lr 1e-4, which falls by 0.7 a layer from the head to the patches; 184,375 steps = 100 epochs of 118k
+Batch 8 GPUs x 8 = 64, lr 1e-4, multiplied by 0.7 per layer from the head to the patch embedding; 184,375 steps = 100 epochs of 118k
 images. `model.backbone.with_cp=True` saves memory. Published: SIM, 1600 epochs, box AP 52.1, mask AP 46.2; MAE 51.6 / 45.9;
 MoCo v3 47.9 / 42.7.
 """
@@ -21,7 +21,7 @@ custom_hooks = [dict(type="densessl.LoadBackboneHook", checkpoint=None)]
 
 norm_cfg = dict(type="densessl.LN2d", eps=1e-6)
 model = dict(
-    # All images become squares, in testing too: what is missing is grey, the mean, at the bottom and the right.
+    # All images are padded to squares, in testing too, with the mean (grey) at the bottom and right.
     data_preprocessor=dict(pad_size_divisor=1024),
     backbone=dict(
         _delete_=True,

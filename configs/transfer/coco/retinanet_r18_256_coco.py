@@ -2,14 +2,13 @@
 
     CLASSES=fox,owl python tools/train.py configs/transfer/coco/retinanet_r18_256_coco.py --data-root DIR --init r18.pth
 
-DIR holds annotations/instances_{train,val}2017.json, train2017/ and val2017/. The environment variable CLASSES has
-the names of categories, with commas between; objects of others are not used, and a name that the file lacks is an
-error that lists those it has. Without it, COCO's eighty.
+DIR holds annotations/instances_{train,val}2017.json, train2017/ and val2017/. The environment variable CLASSES lists
+category names, separated by commas; objects of other categories are ignored, and a name that the file lacks is an error that
+lists its categories. Without it, the classes are COCO's eighty.
 
-Model, schedule and batch (8, one process) are those of `../voc/retinanet_r18_256_voc.py`, but for the loss of boxes,
-which is GIoU's: where boxes are small and the schedule short, L1 hardly moves them. With few photos and many classes
-AP says little: `coco/bbox_AR@100`, the mean recall over IoU 0.5 to 0.95, has less noise. Areas are those of boxes, not
-of masks.
+Model, schedule and batch (8, one process) are those of `../voc/retinanet_r18_256_voc.py`, except for the box loss, which
+is GIoU: with small boxes and a short schedule, L1 hardly moves them. With few photos and many classes AP says little;
+`coco/bbox_AR@100`, the mean recall over IoU 0.5 to 0.95, is less noisy. Areas are those of boxes, not of masks.
 """
 
 _base_ = "../voc/retinanet_r18_256_voc.py"

@@ -1,13 +1,11 @@
-"""Conditional DETR, ResNet-18, small: a fine-tuning run of a whole detector for a CPU, on any data set in Pascal
-VOC's layout.
+"""Conditional DETR, ResNet-18, small: fine-tunes a whole detector on a CPU, on any data set in Pascal VOC's layout.
 
     CLASSES=raccoon python tools/train.py configs/transfer/voc/conditional-detr_r18_192_voc.py --data-root DIR \
         --init r18.pth
 
-Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`. The whole detector is pretrained by
-`configs/small/detreg_conditional_detr_r18.py`; `tools/transfer.py compare` compares the starts.
+Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`. `configs/small/detreg_conditional_detr_r18.py` pretrains the whole detector; `densessl compare` compares starts.
 
-Batch 8, one process, 342 steps for 150 photos: 5 to 6 minutes of one core, bf16.
+Batch 8, one process, 342 steps for 150 photos: 5 to 6 minutes on one core, in bf16.
 """
 
 _base_ = "retinanet_r18_256_voc.py"

@@ -3,8 +3,7 @@
     python tools/train.py configs/transfer/voc/faster-rcnn_r50_fpn_24k.py --data-root VOCdevkit --init r50.pth \
         --launcher pytorch
 
-None of the papers of this library's methods reports it: its numbers are for comparison among themselves, and not with
-those of C4. Data and schedule are those of `faster-rcnn_r50_c4_24k.py`; against MMDet's stock detector: synchronised
+None of the papers on this library's methods reports it: compare its numbers only with each other, not with those of C4. Data and schedule are those of `faster-rcnn_r50_c4_24k.py`; differences from MMDet's stock detector: synchronised
 BN in backbone and FPN, all of it trained, no supervised weights, BN statistics taken anew before each test.
 
 Batch 8 GPUs x 2 = 16, lr 0.02.

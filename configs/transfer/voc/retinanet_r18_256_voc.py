@@ -1,13 +1,13 @@
-"""RetinaNet, ResNet-18, small: a fine-tuning run for a CPU, on any data set in Pascal VOC's layout.
+"""RetinaNet, ResNet-18, small: fine-tunes on a CPU, on any data set in Pascal VOC's layout.
 
     CLASSES=raccoon python tools/train.py configs/transfer/voc/retinanet_r18_256_voc.py --data-root DIR --init r18.pth
 
-DIR holds VOC2007/{Annotations,ImageSets/Main/{trainval,test}.txt,JPEGImages}. The environment variable CLASSES has
-the object names of the XML files, with commas between; objects of other names are not used; without it, VOC's twenty.
-Without a checkpoint the backbone starts from random numbers, and the log says so.
+DIR holds VOC2007/{Annotations,ImageSets/Main/{trainval,test}.txt,JPEGImages}. The environment variable CLASSES lists
+object names of the XML files, separated by commas; objects of other names are ignored. Without it, the classes are VOC's
+twenty. Without a checkpoint the backbone starts from random weights, and the log says so.
 
-Batch 8, one process, 285 steps for 150 photos: 7 minutes of one core, bf16 (OMP_NUM_THREADS=1 on a busy machine). On
-150 photos of raccoons, from random numbers, seed 0: AP 30.9, AP50 82.2 on 50 others.
+Batch 8, one process, 285 steps for 150 photos: 7 minutes on one core, in bf16 (set OMP_NUM_THREADS=1 on a busy
+machine). On 150 photos of raccoons, from random weights, seed 0: AP 30.9 and AP50 82.2 on 50 other photos.
 """
 
 default_scope = "mmdet"
@@ -18,7 +18,7 @@ data_root = "data/VOCdevkit"
 names = "{{$CLASSES:aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,pottedplant,sheep,sofa,train,tvmonitor}}"
 classes = [name.strip() for name in names.split(",")]
 
-# The pixels that densessl pretrains on: RGB, ImageNet's mean and deviation.
+# The normalisation that densessl pretrains with: RGB, ImageNet's mean and deviation.
 model = dict(
     type="RetinaNet",
     data_preprocessor=dict(
@@ -86,7 +86,7 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "instances"),
     ),
 ]
-# XMLDataset, not VOCDataset: the latter prints VOC's own names in the table of results, whatever the classes are.
+# XMLDataset, because VOCDataset prints VOC's own class names in the table of results, whatever the classes are.
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,

@@ -1,11 +1,11 @@
-"""RetinaNet, a ViT of 8 blocks and 192 channels: a fine-tuning run for a CPU of what `sim_vit_tiny.py` pretrains.
+"""RetinaNet, a ViT of 8 blocks and 192 channels: fine-tunes what `sim_vit_tiny.py` pretrains, on a CPU.
 
     python tools/export.py work_dirs/sim_vit_tiny/epoch_50.pth vit.pth --to mmdet
     CLASSES=raccoon python tools/train.py configs/transfer/voc/retinanet_vitdet_256_voc.py --data-root DIR \
         --init vit.pth
 
-Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Against ViTDet: windows as large as the
-views of the pretraining, in every second block; a pyramid from stride 8; the learning rate falls by 0.8 a layer.
+Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Differences from ViTDet: windows as large as the pretraining
+views, in every second block; a pyramid from stride 8; a learning rate multiplied by 0.8 per layer.
 """
 
 _base_ = "retinanet_r18_256_voc.py"

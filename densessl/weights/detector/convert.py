@@ -64,6 +64,11 @@ def convert_detector(
     family = recognised if family == "auto" else family
     config, settings = FAMILIES[family].config, dict(FAMILIES[family].options)
     layers = _layers(weights, "transformer.decoder.layers")
+    if not layers:
+        raise ExportError(
+            f"{source} holds no DETR: expected tensors named 'transformer.decoder.layers.*', found "
+            f"{sorted(weights)[:3]}"
+        )
     state = {renamed(name, family, layers): tensor for name, tensor in weights.items()}
     state.pop(None, None)
     classes = {name: tensor for name, tensor in state.items() if CLASS_TENSORS.match(name)}

@@ -4,10 +4,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from densessl.configs import load_config
+from densessl.configs import is_pretraining, load_config
 from densessl.errors import SettingError
 
 
@@ -16,7 +17,17 @@ def stock_model(detector: str | Mapping[str, Any]) -> dict[str, Any]:
     given one."""
     if isinstance(detector, Mapping):
         return copy.deepcopy(dict(detector))
-    return load_config(detector).model.to_dict()
+    return _detector_config(detector).model.to_dict()
+
+
+def _detector_config(name: str) -> Config:
+    """A config by name. Raises SettingError: it has no model, or pretrains one."""
+    cfg = load_config(name)
+    if is_pretraining(cfg):
+        raise SettingError(f"{name} pretrains; expected the config of a detector or segmentor")
+    if not isinstance(cfg.get("model"), Mapping):
+        raise SettingError(f"{name} has no `model`; expected the config of a detector or segmentor")
+    return cfg
 
 
 def pretraining_model(model: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -67,6 +78,6 @@ def build_detector(config: str | Mapping[str, Any]) -> nn.Module:
 
     Weights are those of the layers' constructors: no ``init_cfg`` is followed and nothing is downloaded.
     """
-    cfg = dict(model=dict(config)) if isinstance(config, Mapping) else load_config(config)
+    cfg = dict(model=dict(config)) if isinstance(config, Mapping) else _detector_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmdet")):
         return MODELS.build(cfg["model"])

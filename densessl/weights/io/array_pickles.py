@@ -18,6 +18,14 @@ import torch
 
 from densessl.errors import CheckpointError
 
+DAMAGED = "it is damaged, cut short, or of another kind"
+
+
+def in_a_line(error: Exception) -> str:
+    """What a reader of binary files tripped over; not what PyTorch advises, to read the file with less care."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{text:.100}" if text and "weights_only" not in text else type(error).__name__
+
 
 class RefusedPickle(CheckpointError):
     """The file is no pickle, or names something that arrays do not need; the message says what."""
@@ -48,8 +56,8 @@ def load_arrays(place: str | os.PathLike) -> Any:
             return _Reader(file).load()
         except RefusedPickle as error:
             raise RefusedPickle(f"{os.fspath(place)}: {error}") from None
-        except Exception as error:  # a damaged stream can raise anything
-            raise RefusedPickle(f"{os.fspath(place)} is damaged, or is no pickle: {error}") from error
+        except Exception as error:  # a damaged stream makes the machine and the rebuilding functions raise anything
+            raise RefusedPickle(f"{os.fspath(place)}: {DAMAGED} ({in_a_line(error)})") from error
 
 
 class _Reader(pickle.Unpickler):

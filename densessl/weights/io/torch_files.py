@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from densessl.errors import CheckpointError, FileMissing, UnsafeCheckpointError
-from densessl.weights.io.array_pickles import RefusedPickle, load_arrays
+from densessl.weights.io.array_pickles import DAMAGED, RefusedPickle, in_a_line, load_arrays
 
 # The first bytes of files in torch.save's older format, after a few bytes of pickle.
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
@@ -113,7 +113,7 @@ def existing(path: str | Path) -> Path:
         raise FileMissing(f"{path}: expected a local file; download it first")
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileMissing(f"no checkpoint {path}")
+        raise FileMissing(f"{path} is a folder, expected a checkpoint" if path.is_dir() else f"no checkpoint {path}")
     return path
 
 
@@ -143,8 +143,7 @@ def torch_load(path: Path, drop_objects: bool = False) -> Any:
             # EINVAL comes from seeking in a truncated file
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{path} is not a readable checkpoint: {text[0]}") from error
+            raise CheckpointError(f"{path} is not a readable checkpoint: {DAMAGED} ({in_a_line(error)})") from error
 
 
 def _unknown_names(path: Path) -> set[str]:
@@ -173,7 +172,7 @@ def _pickle_load(path: Path) -> Any:
             raise UnsafeCheckpointError(
                 f"{error}. Save the weights as a pickle of plain numpy arrays with the code that made the file"
             ) from error
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {str(error).removeprefix(f'{path}: ')}") from error
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(f"{path} {error}") from error
     except RecursionError as error:

@@ -1,0 +1,89 @@
+"""What a run reads and writes, looked at before anything is written: a run that cannot begin leaves nothing behind."""
+
+import os
+from itertools import islice
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import device
+
+from densessl.configs import is_pretraining
+from densessl.data.sources import ImageList, list_images
+from densessl.engine.precision import resolve_precision
+from densessl.errors import SettingError
+from densessl.regions.store import RegionStore
+from densessl.registry import REGIONS
+from densessl.sizes import few_images, processes
+from densessl.weights.io.checkpoints import find_latest_checkpoint, load_content, read_checkpoint
+
+LOOKED_UP = 8  # images of the data set that a store of regions has to have
+
+
+def check_inputs(cfg: Config) -> None:
+    """Look for images, regions and weights of a run whose settings are checked and whose sizes are settled.
+
+    No image is read, and of a folder no more files are listed than one step takes.
+
+    Raises:
+        DensesslError: something is missing, damaged or too little; the message says what.
+    """
+    check_precision(cfg.get("optim_wrapper") or {})
+    check_weights(cfg)
+    if is_pretraining(cfg):
+        images = check_images(cfg)
+        if images is not None:
+            check_regions(cfg.train_dataloader.dataset.get("regions"), images)
+
+
+def check_folder(folder: str) -> None:
+    """Nothing, if a work folder is there or can be made. Raises SettingError."""
+    path = Path(folder).absolute()
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise SettingError(f"--work-dir: {folder} is no folder and cannot be one, since {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise SettingError(f"--work-dir: {folder} cannot be written, since {there} does not allow it")
+
+
+def check_precision(wrapper: Config) -> None:
+    if "precision" in wrapper:
+        resolve_precision(wrapper["precision"], device(get_device()))
+
+
+def check_weights(cfg: Config) -> None:
+    """The file that a run starts or goes on from, read once as it will be."""
+    file = cfg.get("load_from")
+    if cfg.get("resume"):
+        latest = find_latest_checkpoint(cfg.work_dir) if cfg.resume == "auto" or file is None else None
+        if latest is not None or (file is not None and cfg.resume is True):
+            read_checkpoint(latest or file)
+            return
+    if file is not None:
+        load_content(file)
+
+
+def check_images(cfg: Config) -> ImageList | None:
+    """The first images of the data set; None of one that is not of unlabelled images.
+
+    Raises:
+        DensesslError: there is none, or there are too few for one batch on every process.
+    """
+    loader = cfg.train_dataloader
+    if "source" not in loader.dataset:
+        return None
+    count = processes(cfg.get("launcher", "none"))
+    batch = loader.get("batch_size") or 1
+    listed = list_images(loader.dataset.source, loader.dataset.get("root"), most=max(batch * count, LOOKED_UP))
+    images = min(len(listed.paths), loader.dataset.get("limit") or len(listed.paths))
+    if loader.get("drop_last") and images < batch * count:
+        raise few_images(images, batch, count)
+    return listed
+
+
+def check_regions(config: dict | None, images: ImageList) -> None:
+    """The source of regions is there, and a store is that of these images."""
+    source = REGIONS.build(config) if config else None
+    if isinstance(source, RegionStore):
+        for path in islice(images.paths, LOOKED_UP):
+            source.require(path)

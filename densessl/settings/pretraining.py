@@ -1,0 +1,242 @@
+"""What the settings of a pretraining demand of each other.
+
+The rules are those of the classes: their constructors are called, for networks on PyTorch's device without memory
+(``meta``), where nothing is computed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, NamedTuple
+
+import mmengine.registry as mmengine
+import torch
+
+from densessl.branches import build_branch
+from densessl.branches.branch import Branch
+from densessl.constraints import AUTO, Config
+from densessl.data.views import ViewSpec, expand_views
+from densessl.errors import DensesslError
+from densessl.model import TwoBranch, checked_plan
+from densessl.objectives.base import Forward, Objective
+from densessl.registry import DATASETS, MODELS, OBJECTIVES, SCOPE
+from densessl.settings.lookup import UnknownType, find, load_scope
+from densessl.settings.loops import LINKED
+from densessl.settings.schema import REQUIRED, Argument, is_ours
+from densessl.settings.walk import Walk
+from densessl.signatures import arguments_of
+from densessl.weights.detector.stock import pretraining_model, stock_model
+from densessl.wording import nearest
+
+DETECTOR = Annotated[dict, Config(mmengine.MODELS)]
+# What a pretraining cannot do without, and the line of the shared base that has it.
+HOOKS = {
+    "StepHook": 'step=dict(type="StepHook")',
+    "LRHook": 'lr=dict(type="LRHook", schedule=dict(type="warmup_cosine", warmup_epochs=…))',
+    "ExportHook": 'export=dict(type="ExportHook")',
+}
+
+
+class View(NamedTuple):
+    """A view of an image, and where the config states it.
+
+    Attributes:
+        path: of the entry of ``views``.
+        spec: what it is.
+    """
+
+    path: str
+    spec: ViewSpec
+
+
+def check_together(found: Walk, content: Mapping[str, Any]) -> None:
+    """Note what does not fit together in the settings of a pretraining, as far as each is right by itself.
+
+    Args:
+        found: the walk over them.
+        content: the config, plain.
+    """
+    check_hooks(found, content)
+    check_data(found, content)
+    model = content.get("model")
+    if isinstance(model, Mapping) and isinstance(model.get("detector"), str | Mapping):
+        check_detector(found, model)
+    views = all_views(found, content)
+    if views is None:
+        return
+    for view in views:
+        if view.spec.regions is not None and not content.get("regions"):
+            found.problem(f"{view.path}.regions", "needs the regions of the images, and the config has no `regions`")
+    if isinstance(model, Mapping) and not found.has_problem("model") and is_two_branch(model):
+        check_two_branch(found, model, views, content.get("regions"))
+
+
+def check_hooks(found: Walk, content: Mapping[str, Any]) -> None:
+    """Note the hooks that a pretraining lacks."""
+    by_name, others = content.get("default_hooks") or {}, content.get("custom_hooks") or ()
+    hooks = [*(by_name.values() if isinstance(by_name, Mapping) else ()), *others]
+    types = {str(hook.get("type")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
+    for name, line in HOOKS.items():
+        if name not in types:
+            key = line.partition("=")[0]
+            found.problem(f"default_hooks.{key}", f"missing, a pretraining needs default_hooks=dict({line})")
+
+
+def check_data(found: Walk, content: Mapping[str, Any]) -> None:
+    """Note what the data set needs that stands at the top of a config, and does not."""
+    loader = content.get("train_dataloader")
+    dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
+    if not isinstance(dataset, Mapping):
+        return
+    try:
+        arguments = arguments_of(find(DATASETS, dataset.get("type"), SCOPE)) or {}
+    except UnknownType:
+        return  # told by the walk
+    for name in LINKED:
+        needed = name in arguments and arguments[name].default is REQUIRED
+        if needed and name not in dataset and not content.get(name):
+            found.problem(name, f"missing, {dataset['type']} (train_dataloader.dataset) needs it")
+
+
+def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
+    """Note what is wrong with the detector that is pretrained: its config, and the changes to it."""
+    options = model.get("options") or {}
+    stock = found.attempt("model.detector", lambda: stock_model(model["detector"]))
+    if stock is None:
+        return
+    for name in options if isinstance(options, Mapping) else ():
+        *path, last = str(name).split(".")
+        node: Any = stock
+        for part in path:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if not isinstance(node, Mapping):
+            found.problem(f"model.options.{name}", f"the detector's config has no dict at {'.'.join(path)}")
+            return
+        near = nearest(last, node) if last not in node and "type" not in node else []
+        if near:  # no class tells what a dict without type may hold: what is there does
+            found.problem(f"model.options.{name}", f"unknown; did you mean {' or '.join(near)}?")
+    changed = found.attempt("model.detector", lambda: pretraining_model(stock, options))
+    if changed is not None:
+        problem = load_scope("mmdet")
+        inner = Walk("mmdet", problems=found.problems)
+        if problem:
+            found.problem("model.detector", problem)
+        else:
+            inner.visit("model.detector", changed, Argument(DETECTOR, REQUIRED, "", True))
+
+
+def all_views(found: Walk, content: Mapping[str, Any]) -> list[View] | None:
+    """The views of an image, ``repeat`` written out; None after a problem with one."""
+    stated = content.get("views")
+    if not isinstance(stated, Sequence) or found.has_problem("views"):
+        return None
+    views = []
+    for number, view in enumerate(stated):
+        specs = found.attempt(f"views.{number}", lambda view=view: expand_views([view]))
+        if specs is None:
+            return None
+        views += [View(f"views.{number}", spec) for spec in specs]
+    return views
+
+
+def is_two_branch(model: Mapping[str, Any]) -> bool:
+    """Whether a model is of densessl's one class for backbones."""
+    try:
+        kind = find(MODELS, model.get("type"), SCOPE)
+    except UnknownType:
+        return False
+    return isinstance(kind, type) and issubclass(kind, TwoBranch)
+
+
+def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], regions: Any) -> None:
+    """Note what does not fit between branch, objectives and views."""
+    with without_memory():
+        branch = a_branch(found, model["online"])
+        names: set[str] = set()
+        for number, config in enumerate(model["objectives"]):
+            path = f"model.objectives.{number}"
+            if not isinstance(config, Mapping):
+                continue
+            config = {key: 1 if value == AUTO else value for key, value in config.items()}
+            objective = found.attempt(path, lambda config=config: OBJECTIVES.build(config))
+            if objective is None:
+                continue
+            if objective.name in names:
+                found.problem(
+                    f"{path}.name", f"two objectives are named {objective.name!r}; give each a `name` of its own"
+                )
+            names.add(objective.name)
+            check_objective(found, path, objective, branch, views, regions)
+
+
+def a_branch(found: Walk, online: Mapping[str, Any]) -> Branch | None:
+    """The online branch; None after a problem, and where its backbone is another library's, which cannot be built
+    everywhere."""
+    try:
+        if not is_ours(find(MODELS, online["backbone"]["type"], SCOPE)):
+            return None
+        return build_branch(online)
+    except (DensesslError, ValueError, TypeError) as error:
+        found.problem("model.online", str(error))
+    except Exception:
+        pass
+    return None
+
+
+def check_objective(
+    found: Walk, path: str, objective: Objective, branch: Branch | None, views: list[View], regions: Any
+) -> None:
+    """Note what an objective asks for that is not there."""
+    plan = objective.plan()
+    numbers = sorted({view for forward in plan for view in forward.views if isinstance(view, int)})
+    absent = [number for number in numbers if not 0 <= number < len(views)]
+    if absent:
+        found.problem(
+            f"{path}.views", f"view {absent[0]} is asked for; `views` gives {len(views)}, from 0, `repeat` counted"
+        )
+        return
+    for forward in plan:
+        check_forward(found, path, forward, branch, views)
+    if not found.has_problem("regions"):
+        for reason in objective.unmet([view.spec for view in views], regions):
+            found.problem(path, reason)
+    if branch is not None and found.attempt(path, lambda: checked_plan(objective, branch)) is not None:
+        found.attempt(path, lambda: objective.projectors(branch.channels))
+
+
+def check_forward(found: Walk, path: str, forward: Forward, branch: Branch | None, views: list[View]) -> None:
+    """Note what a pass asks of its views, and of the backbone."""
+    passed = [views[view] for view in forward.views if isinstance(view, int)]
+    sizes = {view.spec.width_height for view in passed}
+    if len(sizes) > 1:
+        found.problem(
+            f"{path}.views", f"views {forward.views} share a pass, expected one size; they have {sorted(sizes)}"
+        )
+    side = getattr(branch.backbone, "patch_size", None) if branch is not None else None
+    for view in passed:
+        width, height = view.spec.width_height
+        if isinstance(side, int) and (width % side or height % side):
+            found.problem(
+                f"{view.path}.size",
+                f"found {width}x{height} pixels, expected a multiple of {side} (model.online.backbone.patch_size)",
+            )
+        if forward.keep is None:
+            continue
+        if view.spec.mask is None:
+            found.problem(f"{view.path}.mask", f"missing, {path} masks this view")
+        elif branch is not None and side is None:
+            found.problem(
+                f"{view.path}.mask",
+                f"a masked view needs a transformer; model.online.backbone is a {type(branch.backbone).__name__}",
+            )
+        elif isinstance(side, int) and view.spec.mask["patch_size"] != side:
+            found.problem(
+                f"{view.path}.mask.patch_size",
+                f"found {view.spec.mask['patch_size']}, expected {side} (model.online.backbone.patch_size)",
+            )
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """What is built inside has shapes and no numbers, and draws none."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        yield
