@@ -107,7 +107,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         raise CompareError(f"--threads: expected 1 or more, found {args.threads}")
     sized = args.steps is not None or args.minutes is not None
     if args.evaluations is not None and not sized:
-        raise CompareError("--evaluations needs --steps or --minutes; without them the config says when to evaluate")
+        raise CompareError("--evaluations: the config says when to evaluate; expected --steps or --minutes with it")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Grid(
         config=args.config,
