@@ -97,7 +97,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         if not (name and equals and file):
             raise CompareError(f"--init {text}: expected NAME=FILE, or NAME={NONE}")
         if name in inits:
-            raise CompareError(f"--init {text}: {name} is already given as {inits[name] or NONE}")
+            raise CompareError(f"--init {text}: {name} was given before, as {inits[name] or NONE}")
         inits[name] = None if file == NONE else file
     if not args.config:
         raise CompareError("--config: expected a file or mmdet::NAME, found none")
