@@ -2,18 +2,20 @@
 
     python tools/regions.py build data/coco/train2017 data/coco_regions
     python tools/train.py configs/ccop_r50_coco.py --data-root photos/ --regions photo_regions
-    torchrun --nproc_per_node 8 tools/train.py configs/ccop_r50_coco.py --launcher pytorch --data-root data/coco/train2017
+    torchrun --nproc_per_node 8 tools/train.py configs/ccop_r50_coco.py --launcher pytorch \
+        --data-root data/coco/train2017
 
 Three terms of weight 1: MoCo v2 on the last stage, contrast of regions with the hardest of their jittered copies, and
-discrimination of the regions of an image. It pretrains backbone and pyramid. The pyramid's convolutions have norms, so a detector needs `neck.norm_cfg` to load it. The paper evaluates with COCO Mask R-CNN FPN 1x (4conv) and reports gains over
-MoCo v2; this config claims no numbers.
-Recipe: the released code. What differs: batch norm is synchronised where the code shuffles the keys over the GPUs. The code
-swaps the two views at random, which changes nothing because both are drawn alike. Its queue drops regions beyond its end
-(`truncate=True`); ours wraps around. Its cosine counts from the first epoch, ours from the end of the warm-up; they differ
-by at most 1 % of the peak. As in the code, regions larger than the last of `sizes` would be read from the finest map; in
-square views of one size there are none.
-Regions: the code uses OpenCV's fast selective search, thinned at random once. Ours are thinned anew in every epoch from all
-regions in the store; a store built with `--select ccop` holds regions thinned once.
+discrimination of the regions of an image. It pretrains backbone and pyramid. The pyramid's convolutions have norms, so
+a detector needs `neck.norm_cfg` to load it. The paper evaluates with COCO Mask R-CNN FPN 1x (4conv) and reports gains
+over MoCo v2; this config claims no numbers.
+Recipe: the released code. What differs: batch norm is synchronised; the code shuffles the keys over the GPUs instead.
+The code swaps the two views at random, which changes nothing because both are drawn alike. Its queue drops regions
+beyond its end (`truncate=True`); ours wraps around. Its cosine counts from the first epoch, ours from the end of the
+warm-up; they differ by at most 1 % of the peak. As in the code, regions larger than the last of `sizes` would be read
+from the finest map; in square views of one size there are none.
+Regions: the code uses OpenCV's fast selective search, thinned at random once. Ours are thinned anew in every epoch from
+all regions in the store; a store built with `--select ccop` holds regions thinned once.
 """
 
 _base_ = "_base_/runtime.py"
@@ -80,7 +82,7 @@ train_cfg = dict(by_epoch=True, max_epochs=800)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay on everything, biases and norms included.
+    # Weight decay on all parameters, including biases and norms.
     optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )

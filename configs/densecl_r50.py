@@ -5,7 +5,8 @@
 
 Paper: VOC Faster R-CNN C4 58.7 AP (MoCo v2 57.0), COCO Mask R-CNN FPN 1x 40.3 box / 36.4 mask AP, 63.5 linear top-1;
 2.3 days on 8 V100.
-Recipe: the released code. Batch norm is synchronised where the code shuffles the keys over the GPUs. To match cells by position instead of features, set `correspondence=dict(type="OverlapGrid", size=7)` of `DenseCL`.
+Recipe: the released code. Batch norm is synchronised; the code shuffles the keys over the GPUs instead. To match cells
+by position instead of features, set `correspondence=dict(type="OverlapGrid", size=7)` of `DenseCL`.
 """
 
 _base_ = "mocov2_r50.py"

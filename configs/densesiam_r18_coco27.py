@@ -5,18 +5,18 @@
     python tools/segment.py configs/densesiam_r18_coco27.py work_dirs/densesiam_r18_coco27/epoch_10.pth \
         --images val2017/ --labels labels27/
 
-Released code: 16.4 mIoU on 2,175 images of val2017 (PiCIE, run again, 14.4). The released run
-starts from torchvision's ResNet-18, supervised on ImageNet; pass it, or any other backbone, with `--init`. Without it, this
-is another experiment.
+Released code: 16.4 mIoU on 2,175 images of val2017 (PiCIE, run again, 14.4). The released run starts from
+torchvision's ResNet-18, supervised on ImageNet; pass it, or any other backbone, with `--init`. Without it, this is
+another experiment.
 Data: PiCIE's list of 49,629 images of train2017, one file name per line; `root` is their folder.
 Recipe: the released code, except for
-- draws: its "replayed" transforms give an image one crop and one set of colours for all ten epochs; here every epoch draws
-  anew;
+- draws: its "replayed" transforms give an image one crop and one set of colours for all ten epochs; here every epoch
+  draws anew;
 - alignment: here, features of the second view are sampled at the first view's cells; the code crops them to whole cells;
 - colours change the crops of 320 pixels; in the code, the square of 640 pixels before cropping. So contrast pivots on
-  another mean; the blur corresponds to U(0.1, 2) at 640 pixels, exactly for the second view. (The sign error in the code's
-  sigma is not reproduced.)
-- precision: bf16 where the device has it; `--cfg-options optim_wrapper.precision=fp32` is the code's.
+  another mean; the blur corresponds to U(0.1, 2) at 640 pixels, exactly for the second view. (The sign error in the
+  code's sigma is not reproduced.)
+- precision: bf16 where the device has it; `--set optim_wrapper.precision=fp32` is the code's.
 """
 
 _base_ = "_base_/runtime.py"
@@ -68,7 +68,7 @@ train_cfg = dict(by_epoch=True, max_epochs=10)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay on everything, biases and norms included.
+    # Weight decay on all parameters, including biases and norms.
     optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )

@@ -3,12 +3,15 @@
     python tools/train.py configs/densesiam_r50.py --data-root photos/
     torchrun --nproc_per_node 8 tools/train.py configs/densesiam_r50.py --launcher pytorch --data-root imagenet/train/
 
-Paper: COCO Mask R-CNN FPN 1x 40.8 box / 36.8 mask AP, VOC07 82.9 AP50, Cityscapes 77.0 mIoU. Hours are not published.
-Known: two crops pass one network, without moving average or negative pixels; convolutional projector and predictor, with
-stop-gradient on the other side; predictions sampled on a grid over the overlap of the crops; contrast between regions of
-the overlap. Only the code of the segmentation variant was released (`densesiam_r18_coco27.py`).
-Reconstructed: SimSiam's unchanged recipe, including its image-level loss, for 200 epochs; 7x7 points; heads of three and two 1x1 convolutions with 512 channels, and 128 output channels, which also serve as regions; the region term as in the segmentation
-code, summed over the sampled points of C5, at temperature 0.1, weight 0.1 over the last fifth of training.
+Paper: COCO Mask R-CNN FPN 1x 40.8 box / 36.8 mask AP, VOC07 82.9 AP50, Cityscapes 77.0 mIoU. Training time is not
+published.
+Known: two crops pass one network, without moving average or negative pixels; convolutional projector and predictor,
+with stop-gradient on the other side; predictions sampled on a grid over the overlap of the crops; contrast between
+regions of the overlap. Only the code of the segmentation variant was released (`densesiam_r18_coco27.py`).
+Reconstructed: SimSiam's unchanged recipe, including its image-level loss, for 200 epochs; 7x7 points; heads of three
+and two 1x1 convolutions with 512 channels, and 128 output channels, which also serve as regions; the region term as in
+the segmentation code, summed over the sampled points of C5, at temperature 0.1, weight 0.1 over the last fifth of
+training.
 """
 
 _base_ = "simsiam_r50.py"

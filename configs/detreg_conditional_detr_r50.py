@@ -7,12 +7,12 @@
     python tools/train.py configs/detreg_conditional_detr_r50.py --data-root photos/ --regions photo_regions \
         --init backbone/backbone.pth
 
-Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or an export of any run here, torchvision's
-weights, SwAV's released file (which the paper starts from).
+`--init` names the frozen backbone, which is also the teacher: a checkpoint or export of densessl, torchvision's
+weights, or SwAV's released file (which the paper starts from).
 
-Re-runs of Siamese DETR's authors, with 100 queries: COCO 40.2 AP (without pretraining 37.7), VOC 57.5 (49.9).
+Re-runs by Siamese DETR's authors, with 100 queries: COCO 40.2 AP (without pretraining 37.7), VOC 57.5 (49.9).
 Reconstructed: DETReg's code has DETR and Deformable DETR only. Losses and matching costs of the boxes are Conditional
-DETR's own, all else is DETReg's recipe for DETR. 300 queries, as MMDetection's config has.
+DETR's own; everything else is DETReg's recipe for DETR. 300 queries, as in MMDetection's config.
 """
 
 _base_ = "_base_/detreg.py"

@@ -6,8 +6,8 @@
     python tools/train.py configs/detreg_deformable_detr_r50.py --data-root photos/ --regions photo_regions \
         --init backbone/backbone.pth
 
-Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or an export of any run here, torchvision's
-weights, SwAV's released file (which the paper starts from).
+`--init` names the frozen backbone, which is also the teacher: a checkpoint or export of densessl, torchvision's
+weights, or SwAV's released file (which the paper starts from).
 
 Paper: COCO with 1 % of its labels 14.6 AP (SwAV backbone alone 11.8, supervised 11.3), with 10 % 29.1 (27.8, 26.3);
 with all labels 0.3 more than SwAV, and 2.5 more on VOC. About 1.5 days on 8 V100.

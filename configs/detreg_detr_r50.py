@@ -6,12 +6,12 @@
     python tools/train.py configs/detreg_detr_r50.py --data-root photos/ --regions photo_regions \
         --init backbone/backbone.pth
 
-Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or an export of any run here, torchvision's
-weights, SwAV's released file (which the paper starts from).
+`--init` names the frozen backbone, which is also the teacher: a checkpoint or export of densessl, torchvision's
+weights, or SwAV's released file (which the paper starts from).
 
-Re-runs of Siamese DETR's authors: COCO 41.9 AP (without pretraining 39.7), VOC 57.0 (47.8).
-Recipe: the released code, but for where DETR normalises: after each residual, as MMDetection's DETR does, not before.
-Weights of the two kinds do not fit each other. 100 queries.
+Re-runs by Siamese DETR's authors: COCO 41.9 AP (without pretraining 39.7), VOC 57.0 (47.8).
+Recipe: the released code, except that DETR normalises after each residual, as MMDetection's DETR does, not before.
+Weights of the two kinds are not interchangeable. 100 queries.
 """
 
 _base_ = "_base_/detreg.py"

@@ -6,11 +6,11 @@
     python tools/train.py configs/detreg_dino_r50.py --data-root photos/ --regions photo_regions \
         --init backbone/backbone.pth
 
-Whatever `--init` names is the frozen backbone and the teacher: a checkpoint or an export of any run here, torchvision's
-weights, SwAV's released file (which the paper starts from).
+`--init` names the frozen backbone, which is also the teacher: a checkpoint or export of densessl, torchvision's
+weights, or SwAV's released file (which the paper starts from).
 
-Reconstructed: DETReg's code has DETR and Deformable DETR only. Losses and matching costs of the boxes are DINO's own,
-all else is DETReg's recipe for DETR. Denoising stays on, with one class: noise moves boxes, not labels.
+Reconstructed: DETReg's code has DETR and Deformable DETR only. Losses and matching costs of the boxes are DINO's own;
+everything else is DETReg's recipe for DETR. Denoising stays on, with one class: noise moves boxes, not labels.
 """
 
 _base_ = "_base_/detreg.py"

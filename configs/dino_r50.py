@@ -4,10 +4,10 @@
     torchrun --nproc_per_node 8 tools/train.py configs/dino_r50.py --launcher pytorch --data-root imagenet/train/
 
 This is the baseline of SCFS's tables: 73.0 linear top-1, 64.0 k-NN. (DINO's released ResNet-50, 800 epochs at 4080
-images a step: 75.3 and 67.5.) Hours are not published.
-Loss, head, centre, target and photometric ops: DINO's released code. Schedules, scales and epochs: SCFS's released code, without SCFS's
-terms; we infer that the baseline was trained in this way. DINO's own 100-epoch command differs:
-lr 0.03 with final 1e-6, scales (0.14, 1) and (0.05, 0.14), teacher temperature 0.04 throughout.
+images a step: 75.3 and 67.5.) Training time is not published. Loss, head, centre, target and photometric ops: DINO's
+released code. Schedules, scales and epochs: SCFS's released code, without SCFS's terms; we infer that the baseline was
+trained in this way. DINO's own 100-epoch command differs: lr 0.03 with final 1e-6, scales (0.14, 1) and (0.05, 0.14),
+teacher temperature 0.04 throughout.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_dino.py"]

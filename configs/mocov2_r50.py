@@ -4,7 +4,7 @@
     torchrun --nproc_per_node 8 tools/train.py configs/mocov2_r50.py --launcher pytorch --data-root imagenet/train/
 
 Paper: 67.5 linear top-1; VOC Faster R-CNN C4 57.0 AP; 53 hours on 8 V100. 800 epochs: 71.1 and 57.4.
-Recipe: the released code. Batch norm is synchronised where the code shuffles the keys over the GPUs.
+Recipe: the released code. Batch norm is synchronised; the code shuffles the keys over the GPUs instead.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_mocov2.py"]
@@ -23,9 +23,9 @@ train_cfg = dict(by_epoch=True, max_epochs=200)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # Weight decay on everything, biases and norms included.
+    # Weight decay on all parameters, including biases and norms.
     optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )
-# A cosine to 0, evaluated once an epoch, without warm-up.
+# A cosine to 0, updated once per epoch, without warm-up.
 default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", by_epoch=True), reference_batch=256))

@@ -3,7 +3,7 @@
     python tools/train.py configs/pixpro_r50.py --data-root photos/
     torchrun --nproc_per_node 8 tools/train.py configs/pixpro_r50.py --launcher pytorch --data-root imagenet/train/
 
-Paper: VOC Faster R-CNN C4 58.8 AP, COCO Mask R-CNN FPN 1x 40.8 box / 36.8 mask AP. Hours are not published.
+Paper: VOC Faster R-CNN C4 58.8 AP, COCO Mask R-CNN FPN 1x 40.8 box / 36.8 mask AP. Training time is not published.
 Recipe: the released code, whose projector is wider than the paper says (4096, not 2048).
 """
 

@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 8 tools/train.py configs/pixpro_r50_400e.py --launcher pytorch --data-root imagenet/train/
 
-Paper: VOC Faster R-CNN C4 60.2 AP, COCO Mask R-CNN C4 1x 40.5 box / 35.3 mask AP. Hours are not published.
+Paper: VOC Faster R-CNN C4 60.2 AP, COCO Mask R-CNN C4 1x 40.5 box / 35.3 mask AP. Training time is not published.
 """
 
 _base_ = "pixpro_r50.py"

@@ -4,8 +4,9 @@
     torchrun --nproc_per_node 8 tools/train.py configs/pixpro_vit_s.py --launcher pytorch --data-root imagenet/train/
 
 Not a published recipe: PixPro (Xie et al., CVPR 2021, arXiv 2011.10043) is published with ResNet-50 only. From
-`pixpro_r50.py`: objective, views, target, batch, epochs. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): AdamW and its learning rate per 256 images, gradients clipped, a frozen patch embedding, no final norm, so that the weights go into
-ViTDet. Chosen here: 10 epochs of warm-up.
+`pixpro_r50.py`: objective, views, target, batch, epochs. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): AdamW and
+its learning rate per 256 images, gradients clipped, a frozen patch embedding, no final norm, so that the weights go
+into ViTDet. Chosen here: 10 epochs of warm-up.
 """
 
 _base_ = "pixpro_r50.py"

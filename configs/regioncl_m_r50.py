@@ -5,9 +5,9 @@
 
 Paper: 69.4 linear top-1; COCO Mask R-CNN C4 1x 39.8 box / 34.8 mask AP, FPN 1x 40.1 / 36.3; 31 hours on 8 A100 in fp32.
 Its log has loss_instance / loss_region 10.6 / 10.6 after 1000 steps, 7.9 / 8.3 in epoch 8, 6.7 / 7.2 at the end.
-Recipe: the released code, whose rectangles are often not aligned with the grid of cells: `placement="aligned"` aligns them. Batch norm
-is synchronised where the code shuffles the keys over the GPUs; every GPU pairs its own images.
-For the 10 x 10 cells of C4 in views of 160 pixels: out_indices=(2, 3), level=0, cell=16.
+Recipe: the released code, whose rectangles are often not aligned with the grid of cells: `placement="aligned"` aligns
+them. Batch norm is synchronised; the code shuffles the keys over the GPUs instead; every GPU pairs its own images. For
+the 10 x 10 cells of C4 in views of 160 pixels: out_indices=(2, 3), level=0, cell=16.
 """
 
 _base_ = "mocov2_r50.py"

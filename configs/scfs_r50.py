@@ -3,8 +3,8 @@
     python tools/train.py configs/scfs_r50.py --data-root photos/
     torchrun --nproc_per_node 8 tools/train.py configs/scfs_r50.py --launcher pytorch --data-root imagenet/train/
 
-Paper: 73.9 linear top-1, 65.5 k-NN (DINO: 73.0, 64.0); 800 epochs at 1024 images a step: 75.7 and 68.5. We could confirm no published
-detection results and no training time.
+Paper: 73.9 linear top-1, 65.5 k-NN (DINO: 73.0, 64.0); 800 epochs at 1024 images a step: 75.7 and 68.5. We could
+confirm no published detection results and no training time.
 Recipe: the released code throughout. 8 GPUs x 32 images = 256 images a step.
 """
 

@@ -1,12 +1,14 @@
 """SIM (SiameseIM), ViT-B/16, 1600 epochs of ImageNet (Tao et al., CVPR 2023, arXiv 2206.01204).
 
     python tools/train.py configs/sim_vit_b.py --data-root photos/
-    torchrun --nnodes 4 --nproc_per_node 8 tools/train.py configs/sim_vit_b.py --launcher pytorch --data-root imagenet/train/
+    torchrun --nnodes 4 --nproc_per_node 8 tools/train.py configs/sim_vit_b.py --launcher pytorch \
+        --data-root imagenet/train/
 
-Released code's README: 84.1 fine-tuned, 78.0 linear and 65.1 (1 % of the labels) top-1; COCO Mask R-CNN with ViTDet 52.1
-box / 46.2 mask AP (MAE 51.6 / 45.9), LVIS 40.5 box AP, ADE20K 51.1 mIoU; 32 V100 of 32 GB. Hours are not published.
+Released code's README: 84.1 fine-tuned, 78.0 linear and 65.1 (1 % of the labels) top-1; COCO Mask R-CNN with ViTDet
+52.1 box / 46.2 mask AP (MAE 51.6 / 45.9), LVIS 40.5 box AP, ADE20K 51.1 mIoU; 32 V100 of 32 GB. Training time is not
+published.
 Recipe: the released code, which has no global loss. It trains in fp16, and recommends 400 epochs for a shorter run:
-`--cfg-options train_cfg.max_epochs=400`.
+`--set train_cfg.max_epochs=400`.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_byol.py"]
@@ -42,7 +44,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(exclude=("1d",)),
     clip_grad=dict(max_norm=1.0),
 )
-# From 0 over 40 epochs, then a cosine to 0, step by step.
+# Linear warm-up from 0 over 40 epochs, then a cosine to 0, per step.
 default_hooks = dict(
     lr=dict(schedule=dict(type="warmup_cosine", warmup_epochs=40, start_factor=0.0), reference_batch=4096)
 )

@@ -3,8 +3,9 @@
     python tools/train.py configs/sim_vit_s.py --data-root photos/
     torchrun --nproc_per_node 8 tools/train.py configs/sim_vit_s.py --launcher pytorch --data-root imagenet/train/
 
-Not a published recipe: the authors report ViT-B, see `sim_vit_b.py`. From that config: objective, views, mask, target, optimiser and schedule. Chosen here: a projector and decoder as wide as the encoder, with heads of 48 channels as at ViT-B; a
-quarter of the batch, with the learning rate in proportion; epochs.
+Not a published recipe: the authors report ViT-B, see `sim_vit_b.py`. From that config: objective, views, mask, target,
+optimiser and schedule. Chosen here: a projector and decoder as wide as the encoder, with heads of 48 channels as at
+ViT-B; a quarter of the batch, with the learning rate in proportion; epochs.
 """
 
 _base_ = "sim_vit_b.py"

@@ -3,9 +3,9 @@
     python tools/train.py configs/sim_vit_tiny.py --data-root photos/
 
 Not a published recipe. From SIM (Tao et al., CVPR 2023; `sim_vit_b.py`): objective, views, share of the view that is
-masked, optimiser. Smaller: encoder, projector and decoder. The target
-moves faster, the warm-up is shorter, and the learning rate is higher than proportional to the batch, because there are
-2,300 steps instead of half a million; the values were chosen by reasoning, not by a sweep.
+masked, optimiser. Smaller: encoder, projector and decoder. The target moves faster, the warm-up is shorter, and the
+learning rate is higher than proportional to the batch, because there are 2,300 steps instead of half a million; the
+values were chosen by reasoning, not by a sweep.
 """
 
 _base_ = "sim_vit_b.py"

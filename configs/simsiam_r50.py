@@ -4,7 +4,7 @@
     torchrun --nproc_per_node 8 tools/train.py configs/simsiam_r50.py --launcher pytorch --data-root imagenet/train/
 
 Paper: 68.1 linear top-1; with 200 epochs VOC Faster R-CNN C4 56.4 AP (57.0 with learning rate 0.5 per 256 images and
-weight decay 1e-5), COCO Mask R-CNN C4 1x 37.9 box / 33.2 mask AP. Hours are not published.
+weight decay 1e-5), COCO Mask R-CNN C4 1x 37.9 box / 33.2 mask AP. Training time is not published.
 Recipe: the released code, with the predictor's constant learning rate, as in the published model. The paper calls
 `zero_gamma` important for stability. Watch `channel_std`: near 0 the training has collapsed. Photos without one
 central object are a known cause.
@@ -28,9 +28,9 @@ train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # lr: 0.05 per 256 images. Weight decay on everything, biases and norms included.
+    # lr: 0.05 per 256 images. Weight decay on all parameters, including biases and norms.
     optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=(), constant_lr=("objectives.simsiam.predictor",)),
 )
-# A cosine to 0, evaluated once an epoch, without warm-up.
+# A cosine to 0, updated once per epoch, without warm-up.
 default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", by_epoch=True), reference_batch=512))

@@ -3,11 +3,11 @@
     python tools/train.py configs/swav_r50.py --data-root photos/
     torchrun --nproc_per_node 4 tools/train.py configs/swav_r50.py --launcher pytorch --data-root imagenet/train/
 
-Released model: 74.3 linear top-1 (200 epochs: 72.7); 52 minutes an epoch.
-The recipe at 4096 images a step (75.3 after 800 epochs, 3:40 minutes an epoch on 64 V100) differs from this one scaled: lr 4.8, final 0.0048, warm-up from 0.3 over 10 epochs (`start_factor=0.0625`), no queue, prototypes trained
-from step 313 on.
-Recipe: the released code. A loss stuck at ln(prototypes) is a collapse: set `epsilon=0.03`, or freeze the
-prototypes longer. If the loss rises for good when the queue starts, use a shorter queue, or start it later.
+Released model: 74.3 linear top-1 (200 epochs: 72.7); 52 minutes an epoch. The recipe at 4096 images a step (75.3 after
+800 epochs, 3:40 minutes an epoch on 64 V100) differs from this one scaled: lr 4.8, final 0.0048, warm-up from 0.3 over
+10 epochs (`start_factor=0.0625`), no queue, prototypes trained from step 313 on.
+Recipe: the released code. A loss stuck at ln(prototypes) is a collapse: set `epsilon=0.03`, or freeze the prototypes
+longer. If the loss rises for good when the queue starts, use a shorter queue, or start it later.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_swav.py"]
@@ -48,5 +48,5 @@ optim_wrapper = dict(
     optimizer=dict(type="LARS", form="larc", lr=0.6, momentum=0.9, weight_decay=1e-6),
     paramwise_cfg=dict(exclude=()),
 )
-# A cosine to 0.0006, step by step, without warm-up.
+# A cosine to 0.0006, updated per step, without warm-up.
 default_hooks = dict(lr=dict(schedule=dict(type="warmup_cosine", final=0.0006), reference_batch=256))

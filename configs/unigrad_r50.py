@@ -3,10 +3,10 @@
     python tools/train.py configs/unigrad_r50.py --data-root photos/
     torchrun --nproc_per_node 8 tools/train.py configs/unigrad_r50.py --launcher pytorch --data-root imagenet/train/
 
-Paper: 70.3 linear top-1. Hours are not published.
-Recipe: the released code. Its learning rate follows a cosine that is as long as the whole run but starts after the warm-up,
-so it ends at 0.7 % of the peak instead of 0.1 %. We chose the number of GPUs. The correlation matrix is a buffer of 16 MiB,
-summed over the ranks in every step.
+Paper: 70.3 linear top-1. Training time is not published.
+Recipe: the released code. Its learning rate follows a cosine that is as long as the whole run but starts after the
+warm-up, so it ends at 0.7 % of the peak instead of 0.1 %. We chose the number of GPUs. The correlation matrix is a
+buffer of 16 MiB, summed over the ranks in every step.
 """
 
 _base_ = ["_base_/runtime.py", "_base_/views_mocov2.py"]
@@ -28,7 +28,7 @@ train_cfg = dict(by_epoch=True, max_epochs=100)
 optim_wrapper = dict(
     constructor="DenseOptimWrapperConstructor",
     precision="auto",
-    # lr: 0.05 per 256 images. Weight decay on everything, biases and norms included.
+    # lr: 0.05 per 256 images. Weight decay on all parameters, including biases and norms.
     optimizer=dict(type="SGD", lr=0.2, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(exclude=()),
 )

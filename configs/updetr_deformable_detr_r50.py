@@ -4,12 +4,13 @@
     python tools/train.py configs/pixpro_r50.py --data-root photos/ --work-dir backbone
     python tools/train.py configs/updetr_deformable_detr_r50.py --data-root photos/ --init backbone/backbone.pth
 
-Whatever `--init` names is the frozen backbone, of image and patches: a checkpoint or an export of any run here,
-torchvision's weights, SwAV's released file (which the paper starts from).
+`--init` names the frozen backbone, for images and patches: a checkpoint or export of densessl, torchvision's weights,
+or SwAV's released file (which the paper starts from).
 
-Re-runs of Siamese DETR's authors: COCO 45.3 AP (without pretraining 45.5), VOC 56.4 (56.1).
-Reconstructed: UP-DETR's code has DETR only; where the port of Siamese DETR's authors is known, this follows it. Losses
-and matching costs of the boxes are Deformable DETR's own, all else is UP-DETR's recipe for DETR. The feature of a patch is the concatenation of the means of its C3, C4 and C5 (3584 channels), added to the queries' content;
+Re-runs by Siamese DETR's authors: COCO 45.3 AP (without pretraining 45.5), VOC 56.4 (56.1).
+Reconstructed: UP-DETR's code has DETR only; this follows the port by Siamese DETR's authors where it is known. Losses
+and matching costs of the boxes are Deformable DETR's own; everything else is UP-DETR's recipe for DETR. The feature of
+a patch is the concatenation of the means of its C3, C4 and C5 (3584 channels), added to the queries' content;
 classification keeps the detector's focal loss. 300 queries in ten groups.
 """
 

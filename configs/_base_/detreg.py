@@ -1,4 +1,4 @@
-"""Shared by DETReg's configs: whole images with the regions of selective search, and the teacher's embeddings of them."""
+"""Shared by DETReg's configs: whole images with the regions of selective search, and the teacher's embeddings."""
 
 _base_ = ["runtime.py", "whole_images.py"]
 

@@ -1,8 +1,8 @@
 """Minutes instead of days: ResNet-18 at 160 pixels, maps of C4 (10x10 cells) and C5, 64 images a step.
 
 The configs of `configs/small/` share this base (MoCo v2's views, batch size, precision), so that they differ in their
-objectives only. Targets move faster and learning rates are higher than in published recipes, because there are hundreds of
-steps instead of hundreds of thousands; the values were chosen by reasoning, not by a sweep.
+objectives only. Targets move faster and learning rates are higher than in published recipes, because there are hundreds
+of steps instead of hundreds of thousands; the values were chosen by reasoning, not by a sweep.
 """
 
 _base_ = ["runtime.py", "views_mocov2.py"]

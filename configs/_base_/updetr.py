@@ -9,7 +9,7 @@ regions = dict(type="GeneratedRegions", generator=dict(type="RandomPatches", cou
 model = dict(pretext=dict(type="UPDETR"))
 
 # 8 GPUs x 32 images = 256 images a step; 1.28 M images give 5004 steps an epoch. All patches of an image count, however
-# small its view makes them.
+# small they are in the view.
 train_dataloader = dict(
     batch_size=32,
     dataset=dict(type="RegionImages", source="data/imagenet/train", patch=128, at_least=10, min_side=0.0),

@@ -1,6 +1,6 @@
-"""PixPro, LC-loss and MoCo v2 on one ResNet-18 at 160 pixels: a combination that nobody has published, to
-show that objectives compose. They share one pair of views, one backbone pass per view and branch, and one target; each
-objective has its own heads.
+"""PixPro, LC-loss and MoCo v2 on one ResNet-18 at 160 pixels: a combination that nobody has published, to show that
+objectives compose. They share one pair of views, one backbone pass per view and branch, and one target; each objective
+has its own heads.
 
     python tools/train.py configs/mix/pixpro_lcloss_mocov2_r18.py --data-root photos/
 
@@ -22,7 +22,7 @@ model = dict(
     objectives=[
         dict(type="PixPro", weight=1.0, hidden=1024, dim=128),
         dict(type="LCLoss", weight=1.0, hidden=1024, dim=128, correspondence=dict(type="RandomPoints", count=49)),
-        # A queue of thousands of keys, not tens of thousands: in a longer one, a small data set would meet its own images.
+        # A queue of thousands of keys, not tens of thousands: in a longer one, few images would meet their own keys.
         dict(type="MoCo", weight=0.5, hidden=512, dim=128, length=4096, temperature=0.2),
     ],
     data_preprocessor=dict(type="ViewPreprocessor"),

@@ -7,7 +7,8 @@
     python tools/train.py configs/small/detreg_conditional_detr_r18.py --data-root photos/ --regions photo_regions \
         --init r18/backbone.pth
 
-Not a published recipe: fewer queries, layers and regions, half the pixels. 8 epochs of 1,000 photos are 1,000 steps: 20 to 25 minutes on one core, in bf16. Measured in docs/detectors.md.
+Not a published recipe: fewer queries, layers and regions, half the pixels. 8 epochs of 1,000 photos are 1,000 steps: 20
+to 25 minutes on one core, in bf16. Measured in docs/detectors.md.
 """
 
 _base_ = "../_base_/detreg.py"

@@ -2,7 +2,8 @@
 
     python tools/train.py configs/small/pixpro_instance_r18.py --data-root photos/
 
-Not a published recipe. The instance term has the weight 1; the released code leaves it open (its scripts switch the term off); sizes and rates are those of `pixpro_r18.py`.
+Not a published recipe. The instance term has the weight 1; the released code leaves it open (its scripts switch the
+term off); sizes and rates are those of `pixpro_r18.py`.
 """
 
 _base_ = "../pixpro_r50.py"

@@ -2,8 +2,8 @@
 
     python tools/train.py configs/small/pixpro_r18_fpn.py --data-root photos/
 
-Backbone, neck and head are those of `transfer/voc/retinanet_r18_256_voc.py`, which loads all three. Not a published recipe;
-`pixpro_r50_fpn.py` lists what is reconstructed.
+Backbone, neck and head are those of `transfer/voc/retinanet_r18_256_voc.py`, which loads all three. Not a published
+recipe; `pixpro_r50_fpn.py` lists what is reconstructed.
 """
 
 _base_ = "../_base_/small_r18.py"

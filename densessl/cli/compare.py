@@ -97,7 +97,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         if not (name and equals and file):
             raise CompareError(f"--init {text}: expected NAME=FILE, or NAME={NONE}")
         if name in inits:
-            raise CompareError(f"--init {text}: {name} is already given as {inits[name] or NONE}")
+            raise CompareError(f"--init {text}: {name} was given before, as {inits[name] or NONE}")
         inits[name] = None if file == NONE else file
     if not args.config:
         raise CompareError("--config: expected a file or mmdet::NAME, found none")
@@ -107,7 +107,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         raise CompareError(f"--threads: expected 1 or more, found {args.threads}")
     sized = args.steps is not None or args.minutes is not None
     if args.evaluations is not None and not sized:
-        raise CompareError("--evaluations needs --steps or --minutes; without them the config says when to evaluate")
+        raise CompareError("--evaluations: the config says when to evaluate; expected --steps or --minutes with it")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Grid(
         config=args.config,

@@ -1,6 +1,6 @@
-"""One config trained from several starts, with few labels and many, over seeds: what pretraining is worth, measured.
+"""Comparisons: train one config from several starts, with several fractions of the labels and several seeds.
 
-:func:`run_grid` runs a :class:`Grid`; :func:`run_cells` whatever else an experiment is made of.
+:func:`run_grid` runs a :class:`Grid`; :func:`run_cells` runs experiments made of any other commands.
 """
 
 from densessl.comparison.cells import Cell, CompareError, Failure, run_cells

@@ -1,10 +1,9 @@
-"""Cells: commands whose results are kept, so that an experiment of many commands may span several sittings.
+"""Cells: commands whose results are kept, so that an experiment of many commands can be stopped and resumed.
 
-    DIR/NAME.json    what a finished cell left, written at once or not at all
-    DIR/runs/NAME/   where it runs: output.txt and whatever it writes
+    DIR/NAME.json    the record of a finished cell, written atomically
+    DIR/runs/NAME/   the folder that it runs in: output.txt and whatever the command writes
 
-A cell is a fine-tuning run here, but need not be one: anything that is a name, an identity, a command and a way to read
-its result.
+A cell here is a fine-tuning run, but any command with a name, an identity and a function that reads its result will do.
 """
 
 import fcntl
@@ -30,29 +29,29 @@ OUTPUT = "output.txt"
 IDENTITY = "identity.json"
 RUN = "{run}"
 CHECKPOINTS = ("**/*.pth", "last_checkpoint")
-TAIL = 15  # lines of its output that a failure shows
-POLL = 0.1  # seconds between two looks at what runs
+TAIL = 15  # lines of output that a failure shows
+POLL = 0.1  # seconds between polls of running cells
 
 
 class CompareError(DensesslError, ValueError):
-    """The experiment cannot be run as asked: bad arguments, missing files, or results of another one in its folder."""
+    """The experiment cannot run: invalid arguments, missing files, or results of another experiment in its folder."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One command and what decides its result.
+    """One command, and what determines its result.
 
     Attributes:
-        name: Of its file and folder; ``"cells/a"`` is one in a folder of DIR.
-        identity: Plain data. A finished cell is skipped where its identity is the same. Where things lie is no part of
-            it: files are told by their hashes.
-        command: To run, from the current folder; ``{run}`` in it stands for DIR/runs/NAME.
-        read: From the folder it ran in to its result, as plain data. ValueError where there is none.
-        about: Plain data to keep that does not decide the result.
-        environment: Variables to set.
-        keeps: Files of its folder (glob patterns) that are results and stay; their hashes are kept with the result.
-        drops: Files of its folder (glob patterns) to delete when it is done.
-        resumes: Whether the command goes on from what a stopped run of it has left in the folder, which is empty else.
+        name: Name of its file and folder; may have folders: ``"cells/a"``.
+        identity: Plain data that determines the result. A finished cell with the same identity is skipped. It has
+            hashes of files, not their paths.
+        command: Command to run from the current folder; ``{run}`` in it stands for DIR/runs/NAME.
+        read: Reads the result, as plain data, from the folder that the cell ran in. Raises ValueError if there is none.
+        about: Further plain data to keep, which does not determine the result.
+        environment: Environment variables to set.
+        keeps: Glob patterns of files in its folder that are results; their hashes are stored with the result.
+        drops: Glob patterns of files in its folder to delete when the cell is done.
+        resumes: Whether the command can continue from the files of a stopped run; if not, its folder is emptied first.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a cell has no result, and the end of what it printed."""
+    """Why a cell has no result, and the end of its output."""
 
     name: str
     reason: str
@@ -86,32 +85,32 @@ def run_cells(
     folder: str | Path,
     jobs: int = 1,
     redo: bool = False,
-    explain: Callable[[str, Any, Any], str] = lambda key, found, wanted: f"{found!r} there, {wanted!r} now",
+    explain: Callable[[str, Any, Any], str] = lambda key, found, expected: f"{found!r} there, {expected!r} now",
     accepted: Callable[[list[Cell]], None] = lambda todo: None,
     finished: Callable[[Cell, dict | Failure], None] = lambda cell, outcome: None,
 ) -> tuple[dict[str, dict], list[Failure]]:
     """Run the cells that are not done yet.
 
     Args:
-        cells: In this order; all run, whatever becomes of the others.
+        cells: Cells in the order to run; all run, even if others fail.
         folder: DIR.
-        jobs: How many at once.
-        redo: Run a cell anew that was done with another identity, instead of refusing.
-        explain: An entry's key and its two values to a text, where identities differ.
-        accepted: Called with the cells that are to run, before the first does.
+        jobs: Number of simultaneous cells.
+        redo: Run a cell again that was done with another identity, instead of refusing.
+        explain: Turns the key of an entry that differs between two identities, and its two values, into text.
+        accepted: Called with the cells to run, before the first one starts.
         finished: Called with each cell that has ended, and its record or failure.
 
     Returns:
-        The records by name, those of earlier sittings too, in the order of ``cells``; and the failures.
+        The records by name, including earlier ones, in the order of ``cells``; and the failures.
 
     Raises:
-        CompareError: Names that occur twice; a cell was done with another identity; another command is at work in DIR,
-            or what it started still is. Nothing has been run then.
+        CompareError: Two cells have one name, a cell was done with another identity, or another command, or a run that
+            it started, is still working in DIR. Nothing was run.
     """
     cells, folder = list(cells), Path(folder)
-    twice = {cell.name for cell in cells if sum(cell.name == other.name for other in cells) > 1}
-    if twice:
-        raise CompareError(f"cells of the same name: {sorted(twice)}")
+    duplicates = {cell.name for cell in cells if sum(cell.name == other.name for other in cells) > 1}
+    if duplicates:
+        raise CompareError(f"cells of the same name: {sorted(duplicates)}")
     with only_one(folder) as lock:
         records = {cell.name: record for cell in cells if (record := read_record(folder, cell.name)) is not None}
         refuse_others(cells, records, folder, redo, explain)
@@ -132,7 +131,7 @@ def record_path(folder: Path, name: str) -> Path:
 
 
 def read_record(folder: Path, name: str) -> dict | None:
-    """What a finished cell left; None where it is not done.
+    """Read the record of a finished cell; None if it is not done.
 
     Raises:
         CompareError: The file is no record.
@@ -155,38 +154,38 @@ def same_identity(cell: Cell, record: Mapping[str, Any]) -> bool:
 def refuse_others(
     cells: Sequence[Cell], records: Mapping[str, Mapping], folder: Path, redo: bool, explain: Callable
 ) -> None:
-    """Raise CompareError with what differs where cells were done with another identity, unless they are to run anew."""
+    """Raise a CompareError with the differences if cells were done with another identity, unless ``redo`` is set."""
     others = [cell for cell in cells if cell.name in records and not same_identity(cell, records[cell.name])]
     if not others or redo:
         return
-    found, wanted = records[others[0].name]["identity"], plain(others[0].identity)
-    keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-    differs = "".join(f"\n  {key}: {explain(key, found.get(key), wanted.get(key))}" for key in keys)
+    found, expected = records[others[0].name]["identity"], plain(others[0].identity)
+    keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
+    differs = "".join(f"\n  {key}: {explain(key, found.get(key), expected.get(key))}" for key in keys)
     more = f"\nand {len(others) - 1} more cells" if len(others) > 1 else ""
     raise CompareError(
         f"{record_path(folder, others[0].name)} is the result of something else:{differs}{more}\n"
-        "Give another --out, or run such cells anew with --redo"
+        "Choose another --out, or run such cells again with --redo"
     )
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data so that the file is at all times absent, the old one, or whole."""
+    """Write plain data atomically as JSON."""
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists, keys are strings."""
+    """Return a value as JSON reads it back: with lists for tuples, and strings as keys."""
     return json.loads(json.dumps(value))
 
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[int]:
-    """Hold the lock of an experiment's folder, as a file descriptor. What is started with the descriptor holds the lock
-    with it: after a SIGKILL of this process, the folder is free when the run that it left behind has ended.
+    """Hold the lock of an experiment's folder, as a file descriptor. Processes that inherit the descriptor hold the
+    lock too: after a SIGKILL of this process, the folder is free once the runs left behind have ended.
 
     Raises:
-        CompareError: It is held.
+        CompareError: Another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
@@ -198,8 +197,8 @@ def only_one(folder: Path) -> Iterator[int]:
 
 
 def _run(cells: Sequence[Cell], folder: Path, jobs: int, lock: int) -> Iterator[tuple[Cell, dict | Failure]]:
-    """Run cells, ``jobs`` at a time, and give each with its outcome as it ends. What still runs when this is left, by
-    Ctrl-C for one, is ended."""
+    """Run cells, ``jobs`` at a time, and yield each with its outcome when it ends. Leaving the generator, for example
+    by Ctrl-C, ends the cells that still run."""
     waiting, running = list(reversed(cells)), {}
     try:
         while waiting or running:
@@ -219,21 +218,21 @@ def _run(cells: Sequence[Cell], folder: Path, jobs: int, lock: int) -> Iterator[
 
 
 def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
-    """Start a cell, in an empty folder unless it resumes. It is a process group of its own, so that its loader's
-    workers end with it."""
-    wanted, sittings = plain(cell.identity), _sittings(cell, run)
+    """Start a cell, in an empty folder unless it resumes, as a process group of its own, so that its loader's workers
+    end with it."""
+    identity, sittings = plain(cell.identity), _sittings(cell, run)
     if not sittings:
         shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     if cell.resumes:
-        write_json(run / IDENTITY, dict(identity=wanted, sittings=sittings + 1))
+        write_json(run / IDENTITY, dict(identity=identity, sittings=sittings + 1))
     with open(run / OUTPUT, "a") as output:
         return subprocess.Popen(
             [word.replace(RUN, str(run)) for word in cell.command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Unbuffered, so that lines of print and of stderr keep their order: a failure's reason comes last.
+            # Unbuffered, so that stdout and stderr keep their order, and the reason of a failure comes last.
             env={**os.environ, "PYTHONUNBUFFERED": "1", **cell.environment},
             pass_fds=[lock],
             start_new_session=True,
@@ -241,7 +240,7 @@ def _start(cell: Cell, run: Path, lock: int) -> subprocess.Popen:
 
 
 def _sittings(cell: Cell, run: Path) -> int:
-    """How often a cell that resumes was started so far, with its identity."""
+    """Return how often a cell that resumes was started so far with its identity."""
     begun = run / IDENTITY
     if not (cell.resumes and begun.is_file()):
         return 0
@@ -250,7 +249,7 @@ def _sittings(cell: Cell, run: Path) -> int:
 
 
 def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Failure:
-    """Read the result of a cell that has ended, and keep it."""
+    """Read the result of a cell that has ended, and store it."""
     run = folder / "runs" / cell.name
 
     def failure(reason: str) -> Failure:
@@ -271,7 +270,7 @@ def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Fail
         command=command_text(cell, run),
         result=result,
         files={str(path.relative_to(run)): sha256(path) for path in kept},
-        seconds=round(seconds, 1),  # of the last sitting
+        seconds=round(seconds, 1),  # since the last start
         sittings=_sittings(cell, run) or 1,
         densessl=__version__,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -285,7 +284,7 @@ def _outcome(cell: Cell, code: int, seconds: float, folder: Path) -> dict | Fail
 
 
 def command_text(cell: Cell, run: Path) -> str:
-    """The command as one types it."""
+    """Return the command as a user would type it."""
     words = [f"{name}={shlex.quote(value)}" for name, value in cell.environment.items()]
     program, *arguments = (word.replace(RUN, str(run)) for word in cell.command)
     program = "python" if Path(program).name.startswith("python") else program

@@ -1,4 +1,4 @@
-"""Pictures: a metric against steps, and against the fraction of the labels."""
+"""Plots: a metric against steps, and against the fraction of the labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from densessl.comparison.table import heading
 from densessl.files import written_whole
 from densessl.finetune.config.label_fractions import parse_labels
 
-# Told apart without colour: by dashes, markers and, in grey, by lightness.
+# Distinguishable without colour: by dashes and markers, and in grey by lightness.
 STYLES = [
     dict(color="#000000", linestyle="-", marker="o"),
     dict(color="#d55e00", linestyle="--", marker="s"),
@@ -20,13 +20,13 @@ STYLES = [
     dict(color="#009e73", linestyle=(0, (5, 1, 1, 1, 1, 1)), marker="v"),
     dict(color="#cc79a7", linestyle=(0, (1, 1)), marker="P"),
 ]
-WIDTH, HEIGHT = 4.2, 3.4  # of a panel, in inches
-LEGEND = 1.5  # width of the names beside them
+WIDTH, HEIGHT = 4.2, 3.4  # size of a panel in inches
+LEGEND = 1.5  # width of the legend in inches
 
 
 def draw_curves(results: Results, key: str):
-    """A metric against optimiser steps: a panel for each fraction of the labels, a line for each start, which is the
-    mean over seeds, with a band of ± one standard error. Gives a Figure of matplotlib."""
+    """Plot a metric against optimiser steps: one panel per fraction of the labels, and one line per start with the mean
+    over seeds and a band of ± one standard error. Returns a matplotlib Figure."""
     figure, panels = _panels(len(results.labels))
     for panel, labels in zip(panels, results.labels):
         for init, style in zip(results.inits, _styles(len(results.inits))):
@@ -41,14 +41,14 @@ def draw_curves(results: Results, key: str):
 
 
 def draw_fractions(results: Results, key: str):
-    """A metric at the last evaluation against how many labels there were, on a logarithmic axis where all fractions are
-    percentages, or all numbers of images or shots. Gives a Figure of matplotlib."""
+    """Plot a metric at the last evaluation against the fraction of the labels, on a logarithmic axis if all fractions
+    have one unit (percent, images or shots). Returns a matplotlib Figure."""
     figure, (panel,) = _panels(1)
     places, unit = places_of(results.labels)
     order = sorted(range(len(places)), key=places.__getitem__)
     for init, style in zip(results.inits, _styles(len(results.inits))):
-        found = [(places[i], list(results.values(key, init, results.labels[i]).values())) for i in order]
-        _line(panel, [(place, values) for place, values in found if values], init, style)
+        points = [(places[i], list(results.values(key, init, results.labels[i]).values())) for i in order]
+        _line(panel, [(place, values) for place, values in points if values], init, style)
     if unit:
         panel.set_xscale("log")
     panel.set_xticks(places, results.labels)
@@ -58,11 +58,11 @@ def draw_fractions(results: Results, key: str):
 
 
 def places_of(labels: Sequence[str]) -> tuple[list[float], str]:
-    """Where fractions lie on the axis, and their common unit: ``["1%", "10%"]`` at 1 and 10, in ``%``; ``all`` is 100%.
-    Of several units they lie side by side, and the unit is empty."""
-    found = [parse_labels("100%" if text == ALL else text) for text in labels]
-    if len({spec.form for spec in found}) == 1:
-        return [float(spec.amount) for spec in found], found[0].form
+    """Return the positions of fractions on the axis, and their common unit: 1 and 10, in ``%``, for ``["1%", "10%"]``;
+    ``all`` is 100%. Fractions of several units are spaced evenly, and the unit is empty."""
+    specs = [parse_labels("100%" if text == ALL else text) for text in labels]
+    if len({spec.form for spec in specs}) == 1:
+        return [float(spec.amount) for spec in specs], specs[0].form
     return [float(number) for number in range(len(labels))], ""
 
 
@@ -74,7 +74,7 @@ def _panels(count: int) -> tuple:
 
 
 def _line(panel, points: Sequence[tuple[float, list[float]]], name: str, style: dict) -> None:
-    """Means of (place, values), and their standard errors where they are known."""
+    """Draw the means of (place, values), with their standard errors if they are known."""
     if not points:
         return
     places = [place for place, _ in points]
@@ -86,7 +86,7 @@ def _line(panel, points: Sequence[tuple[float, list[float]]], name: str, style: 
 
 
 def _styles(count: int) -> list[dict]:
-    """A second round has hollow markers."""
+    """Return a style per start; when the list repeats, markers are hollow."""
     hollow = dict(markerfacecolor="white")
     return [STYLES[i % len(STYLES)] | (hollow if i // len(STYLES) % 2 else {}) for i in range(count)]
 
@@ -97,7 +97,7 @@ def _finished(figure, panels, name: str):
         panel.grid(alpha=0.3, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
     named = {init: line for panel in panels for line, init in zip(*panel.get_legend_handles_labels())}
-    # Beside the panels: where lines and bands fill one, no place in it is free.
+    # Beside the panels, because lines and bands may fill a panel.
     figure.legend(named.values(), named, loc="outside right upper", frameon=False, handlelength=3.5)
     return figure
 

@@ -1,4 +1,4 @@
-"""The grid of a comparison: which runs there are, what decides their results, and how many steps they take."""
+"""The grid of a comparison: its runs, what determines their results, and their number of steps."""
 
 import argparse
 import difflib
@@ -27,13 +27,13 @@ from densessl.overrides import apply_options
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.read import NONE
 
-TRAINER = ("-m", "densessl", "train")  # what Python runs
-ALL = "all"  # labels, where the grid names no fraction
+TRAINER = ("-m", "densessl", "train")  # arguments of Python that train
+ALL = "all"  # the fraction of a grid that names none
 TIMED_STEPS = 30
-SHOWN = 20  # lines of two configs' difference
-# Entries of a config that change what a run prints and keeps, but not what it computes.
-OWN_AFFAIRS = ("work_dir", "experiment_name", "visualizer", "vis_backends", "log_processor", "log_level", "auto_resume")
-OWN_AFFAIRS += (
+SHOWN = 20  # most lines to show of the difference of two configs
+# Entries of a config that change what a run prints and stores, but not what it computes.
+LOGGING = ("work_dir", "experiment_name", "visualizer", "vis_backends", "log_processor", "log_level", "auto_resume")
+LOGGING += (
     "default_hooks.logger",
     "default_hooks.timer",
     "default_hooks.checkpoint",
@@ -43,22 +43,22 @@ OWN_AFFAIRS += (
 
 @dataclass(frozen=True)
 class Grid:
-    """A comparison: every start, with every fraction of the labels, with every seed.
+    """A comparison: every start with every fraction of the labels and every seed.
 
     Attributes:
-        config: Of the detector or segmentor, a file or ``mmdet::NAME``.
-        inits: File by name, None for random numbers. The first is what the others are compared with.
-        out: Folder of the results.
-        seeds: Of the runs; the same for every start, so that differences are paired.
-        labels: Fractions as ``tools/train.py --labels`` takes them; ``"all"`` leaves the option out.
-        steps: Optimiser steps of every run. Without these and ``minutes``, the config's own schedule.
-        minutes: Plan the steps instead, so that they take this long, validation and start-up not counted.
-        evaluations: Of every run, at even distances and at its end.
-        data_root: Of the data; the config's own without.
+        config: Config of the detector or segmentor, a file or ``mmdet::NAME``.
+        inits: Weights file of each start by name, None for random weights. The others are compared with the first.
+        out: Folder for the results.
+        seeds: Seeds of the runs; the same for every start, so that differences are paired.
+        labels: Fractions, as for ``densessl train --labels``; ``"all"`` omits the option.
+        steps: Optimiser steps of every run. Without ``steps`` and ``minutes``, the config's own schedule.
+        minutes: Minutes that the steps of a run may take, without validation and start-up; sets the number of steps.
+        evaluations: Number of evaluations of every run, evenly spread, the last one at its end.
+        data_root: Folder of the data; None for the config's own.
         cfg_options: ``KEY=VALUE`` for all runs.
-        hashes: SHA-256 by name, of files that are not here: enough where their runs are done.
-        threads: ``OMP_NUM_THREADS`` of a run; as it is, where None.
-        trainer: What Python runs, words of a command line.
+        hashes: SHA-256, by name, of weights files that are not present; enough if their runs are done.
+        threads: ``OMP_NUM_THREADS`` of a run; None leaves it unchanged.
+        trainer: Arguments of Python that start a training.
     """
 
     config: str
@@ -77,7 +77,7 @@ class Grid:
 
 
 def check(grid: Grid) -> None:
-    """Raise CompareError with all that is wrong with a grid, before anything runs."""
+    """Check a grid before anything runs. Raises a CompareError that lists everything that is wrong."""
     wrong = []
     for name, file in grid.inits.items():
         if not re.fullmatch(r"[\w.+-]+", name):
@@ -107,7 +107,7 @@ def check(grid: Grid) -> None:
 
 
 def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
-    """A line where ``there(path)`` is not so, with the nearest name beside it; else none."""
+    """Return a line with the nearest name if ``there(path)`` is false; otherwise nothing."""
     path = Path(path)
     if there(path):
         return []
@@ -117,16 +117,16 @@ def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
 
 
 def config_text(cfg: Config) -> str:
-    """What of a config decides the result of a run, as JSON with sorted keys: all but :data:`OWN_AFFAIRS`, where the
-    weights lie (their hash is told apart) and the seed."""
+    """Return the entries of a config that determine the result of a run, as JSON with sorted keys: all except
+    :data:`LOGGING`, the seed, and the path of the weights, whose hash is stored separately."""
     content = json.loads(json.dumps(cfg.to_dict(), default=str))
-    for key in (*OWN_AFFAIRS, "randomness.seed"):
+    for key in (*LOGGING, "randomness.seed"):
         *path, last = key.split(".")
         node = content
         for part in path:
             node = node.get(part) or {}
         node.pop(last, None)
-    content = {key: value for key, value in content.items() if value != {}}  # as if they had never been there
+    content = {key: value for key, value in content.items() if value != {}}  # an emptied entry equals a missing one
     for hook in content.get("custom_hooks") or ():
         if hook["type"].endswith(LOADERS):
             hook.pop("checkpoint", None)
@@ -134,12 +134,12 @@ def config_text(cfg: Config) -> str:
 
 
 def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the runs of a grid have in common: of their identities, the hashes of the config and of the files that list
-    images and annotations; and the environment that the config depends on. The text of the config is kept in
-    ``OUT/configs`` under its hash, for :func:`explain`.
+    """Return what the runs of a grid share: the part of their identities that has the hashes of the config and of the
+    files that list images and annotations, and the environment variables that the config depends on. The text of the
+    config is stored in ``OUT/configs`` under its hash, for :func:`explain`.
 
     Raises:
-        FileNotFoundError: The config; or images or annotations, all that is missing.
+        FileNotFoundError: The config, or images or annotations, do not exist; the message lists all missing files.
         MissingPackage: The config is of a package that is not installed.
     """
     cfg = load_config(grid.config)
@@ -160,7 +160,7 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def options_of(words: Sequence[str]) -> dict[str, Any]:
-    """The values of ``KEY=VALUE`` words, as the command line of a run reads them."""
+    """Parse ``KEY=VALUE`` words as the command line of a run does."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--set", nargs="*", action=DictAction, default={})
     return parser.parse_args(["--set", *words]).set if words else {}
@@ -170,12 +170,12 @@ def text_path(folder: Path, digest: str) -> Path:
     return folder / "configs" / f"{digest[:16]}.json"
 
 
-def explain(folder: Path, key: str, found: Any, wanted: Any) -> str:
-    """Two values of an identity's entry; of the config's hash, the lines that differ."""
-    said = f"{found!r} there, {wanted!r} now"
+def explain(folder: Path, key: str, found: Any, expected: Any) -> str:
+    """Return two values of an identity's entry as text; for the config's hash, the lines that differ."""
+    values = f"{found!r} there, {expected!r} now"
     if key != "config" or not (found and text_path(folder, found).exists()):
-        return said
-    texts = [text_path(folder, digest).read_text(encoding="utf-8").splitlines() for digest in (found, wanted)]
+        return values
+    texts = [text_path(folder, digest).read_text(encoding="utf-8").splitlines() for digest in (found, expected)]
     diff = difflib.unified_diff(*texts, n=0, lineterm="")
     lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
     rest = [f"and {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
@@ -183,7 +183,7 @@ def explain(folder: Path, key: str, found: Any, wanted: Any) -> str:
 
 
 def init_hashes(grid: Grid) -> dict[str, str | None]:
-    """SHA-256 of each start's file; None of random numbers. What is said of a file counts where it is not here."""
+    """Return the SHA-256 of each start's file; None for random weights. ``grid.hashes`` has those of absent files."""
     hashes: dict[str, str | None] = dict.fromkeys(grid.inits)
     for name, file in grid.inits.items():
         if file is not None:
@@ -192,17 +192,17 @@ def init_hashes(grid: Grid) -> dict[str, str | None]:
 
 
 def identity(fixed: Mapping[str, Any], init: str | None, labels: str, seed: int) -> dict[str, Any]:
-    """Of a run: ``fixed``, which all of a grid share, and what makes it this one."""
+    """Return the identity of a run: ``fixed``, which all runs of a grid share, and its own part."""
     return dict(fixed, init=init, labels=labels, seed=seed)
 
 
 def cell_name(init: str, labels: str, seed: int) -> str:
-    """``cells/pixpro_10pct_seed0``."""
+    """Return the name of a cell: ``cells/pixpro_10pct_seed0``."""
     return f"cells/{init}_{re.sub(r'[^0-9A-Za-z.+-]', '-', labels.replace('%', 'pct'))}_seed{seed}"
 
 
 def command(grid: Grid, init: str | None, labels: str, seed: int, steps: int | None) -> list[str]:
-    """The command line of a run, as one types it."""
+    """Return the command line of a run."""
     words = [sys.executable, *grid.trainer, grid.config]
     words += ["--data-root", str(grid.data_root)] if grid.data_root else []
     words += ["--init", NONE if init is None else str(init)]
@@ -216,13 +216,13 @@ def command(grid: Grid, init: str | None, labels: str, seed: int, steps: int | N
 def cells(
     grid: Grid, fixed: Mapping[str, Any], environment: Mapping[str, str], steps: int | None, keep: bool = False
 ) -> list[Cell]:
-    """The runs of a grid, seed by seed, so that what is there at any time can be compared.
+    """Return the runs of a grid as cells, seed by seed, so that partial results are comparable at any time.
 
     Args:
-        fixed: What their identities share.
-        environment: That the config depends on.
-        steps: Of every run.
-        keep: Leave their checkpoints.
+        fixed: The shared part of their identities.
+        environment: Environment variables that the config depends on.
+        steps: Optimiser steps of every run.
+        keep: Keep their checkpoints.
     """
     threads = {"OMP_NUM_THREADS": str(grid.threads)} if grid.threads else {}
     hashes = init_hashes(grid)
@@ -243,15 +243,15 @@ def cells(
 
 
 def timing_cell(grid: Grid, shared: Mapping[str, Any], environment: Mapping[str, str]) -> Cell:
-    """The short run that plans the steps for ``minutes``: from random numbers, as a step takes the same time from every
-    start. Its result has ``step_seconds`` and ``steps``."""
+    """Return the short run that plans the steps for ``minutes``, from random weights, because a step takes the same
+    time from every start. Its result has ``step_seconds`` and ``steps``."""
     timed = replace(
         grid,
         inits={"plan": None},
         labels=grid.labels[:1],
         seeds=grid.seeds[:1],
         evaluations=1,
-        # A logged time is a mean over the window, which the first steps must not be in.
+        # A logged time is a mean over a window, which must not include the first steps.
         cfg_options=(*grid.cfg_options, "default_hooks.logger.interval=5", "log_processor.window_size=5"),
     )
     (cell,) = cells(timed, shared, environment, TIMED_STEPS)
@@ -260,6 +260,6 @@ def timing_cell(grid: Grid, shared: Mapping[str, Any], environment: Mapping[str,
 
 
 def read_plan(run: Path, minutes: float) -> dict[str, Any]:
-    """Seconds a step, and how many steps take ``minutes``."""
+    """Return the seconds per step, and the number of steps that take ``minutes``."""
     seconds = read_step_seconds(run, TIMED_STEPS)
     return dict(step_seconds=seconds, minutes=minutes, steps=max(1, int(60 * minutes / seconds)))

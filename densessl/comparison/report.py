@@ -1,4 +1,4 @@
-"""What a comparison leaves for its reader: a page, figures and pictures."""
+"""Write the results of a comparison: a page, its figures as JSON, and plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from densessl.files import written_whole
 
 
 def write_results(results: Results, out: Path, metrics: Sequence[str] = ()) -> str:
-    """Write results.md, results.json and the pictures, and give the text.
+    """Write results.md, results.json and the plots, and return the text.
 
     Raises:
         CompareError: One of the metrics was not measured.

@@ -1,4 +1,4 @@
-"""What a run's logs say: metrics at every evaluation, seconds a step, and the report of what was loaded."""
+"""Read a run's logs: metrics at every evaluation, seconds per step, and the load report."""
 
 import json
 import math
@@ -29,14 +29,14 @@ METRICS = {
     "mIoU": "mIoU",
 }
 FRACTIONS = ("coco/", "cityscapes/", "pascal_voc/")  # metrics from 0 to 1; MMSegmentation logs percent
-NOTHING_FOUND = "testing results of the whole dataset is empty"  # says CocoMetric, and logs no metric
-# Of a log's line of metrics, what is none.
+NOTHING_FOUND = "testing results of the whole dataset is empty"  # CocoMetric prints this and logs no metric
+# Keys in a log's line of metrics that are not metrics.
 OTHERS = {"step", "iter", "epoch", "time", "data_time", "memory"}
 
 
 def log_lines(run: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a run's scalars, in order of time: MMEngine's ``vis_data/scalars.json`` or, where a config logs by
-    it, ``metrics.jsonl``. A last line that is not whole ends them."""
+    """Yield the lines of a run's scalars in order of time, from MMEngine's ``vis_data/scalars.json`` or, if the config
+    writes it, ``metrics.jsonl``. Stops at an incomplete line."""
     logs = [*sorted(run.glob("*/vis_data/scalars.json")), *run.glob("metrics.jsonl")]
     for log in logs:
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -47,11 +47,11 @@ def log_lines(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations of a run: ``{"step": 200, "coco/bbox_mAP": 0.31, …}``, in order; metrics are as logged, and of an
-    evaluation without any there is its step alone.
+    """Return the evaluations of a run, in order: ``{"step": 200, "coco/bbox_mAP": 0.31, …}``. Metrics are as logged; an
+    evaluation without metrics has its step only.
 
-    Stock loggers count epochs, not steps, at evaluations of runs by epochs; their step is then that of the last logged
-    training step before, which is never the smaller one.
+    In runs by epochs, stock loggers count epochs, not steps, at evaluations. The step is then that of the last training
+    step logged before, which is always the larger number.
     """
     curve, last = [], 0
     for line in lines:
@@ -64,21 +64,20 @@ def read_curve(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_loads(output: str) -> list[str]:
-    """The lines in which a run says what it loaded, or that it loaded nothing; and its notes on what it trains."""
-    found = re.findall(r"Load(?:Backbone|Detector)Hook: (.*)", output)
-    loads = [line for line in found if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
+    """Return the lines in which a run reports what it loaded, or that it loaded nothing, and its notes."""
+    lines = re.findall(r"Load(?:Backbone|Detector)Hook: (.*)", output)
+    loads = [line for line in lines if re.search(r"tensors (loaded|fit)|none loaded|keeps its", line)]
     return loads + re.findall(rf" - ({NOTE}.*)", output)
 
 
 def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
-    """``{"curve": …, "load": …}`` of a fine-tuning run.
+    """Read ``{"curve": …, "load": …}`` of a fine-tuning run.
 
     Args:
-        steps: Optimiser steps that it was to take. Logs count iterations: several a step where gradients are
-            accumulated.
+        steps: Planned number of optimiser steps. Logs count iterations, several per step if gradients are accumulated.
 
     Raises:
-        ValueError: No evaluation was logged, or the last one not at the end.
+        ValueError: No evaluation was logged, or the last one is not at the end.
     """
     output = (run / OUTPUT).read_text(encoding="utf-8", errors="replace")
     curve = read_curve(list(log_lines(run)))
@@ -95,32 +94,33 @@ def read_run(run: Path, steps: int | None = None) -> dict[str, Any]:
 
 
 def read_step_seconds(run: Path, steps: int) -> float:
-    """Seconds that an optimiser step takes in a run of so many, waiting for data included: the median over the second
-    half of what was logged.
+    """Return the seconds per optimiser step of a run of ``steps`` steps, including waiting for data: the median over
+    the second half of the log.
 
     Raises:
-        ValueError: Less than two lines with a time were logged.
+        ValueError: Fewer than two lines with a time were logged.
     """
     lines = [line for line in log_lines(run) if "lr" in line and ("time" in line or "step_time" in line)]
     if len(lines) < 2:
         raise ValueError(f"expected two or more logged steps with their time, found {len(lines)}")
-    # MMEngine's `time` is an iteration's; densessl's logs have the time of day there, an iteration's in `step_time`.
+    # In MMEngine's logs `time` is that of an iteration; in densessl's it is the time of day, and `step_time` is an
+    # iteration's.
     seconds = [line.get("step_time", line.get("time")) for line in lines[len(lines) // 2 :]]
     return statistics.median(seconds) * max(1, round(lines[-1]["step"] / steps))
 
 
 def value(evaluation: Mapping[str, Any], key: str) -> float | None:
-    """A metric as it is shown, in percent where it is known to be a fraction; None where it was not measured.
-    MMDetection says -1 where there was nothing to find, and leaves COCO's metrics out where nothing was found, which is
-    0."""
-    found = evaluation.get(key, 0.0 if key.startswith("coco/") else None)
-    if found is None or not math.isfinite(found) or (found == -1 and is_percent(key)):
+    """Return a metric as it is shown: in percent if it is known to be a fraction; None if it was not measured.
+    MMDetection logs -1 if there was nothing to detect, and omits COCO's metrics if nothing was detected, which counts
+    as 0."""
+    logged = evaluation.get(key, 0.0 if key.startswith("coco/") else None)
+    if logged is None or not math.isfinite(logged) or (logged == -1 and is_percent(key)):
         return None
-    return found * 100 if key.startswith(FRACTIONS) else found
+    return logged * 100 if key.startswith(FRACTIONS) else logged
 
 
 def is_percent(key: str) -> bool:
-    """Whether :func:`value` is known to give percent."""
+    """Whether :func:`value` is known to return percent."""
     return key in METRICS or key.startswith(FRACTIONS)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-ERRORS = 2.0  # a mean difference of more standard errors than these is called significant
+ERRORS = 2.0  # a mean difference of more standard errors than this counts as significant
 RULE = (
     f"`*`: the mean of the paired differences is more than {ERRORS:g} standard errors from zero. "
     "By a t test that is p < 0.19 with three seeds, 0.12 with five and 0.08 with ten."
@@ -12,7 +12,7 @@ RULE = (
 
 
 class Spread(NamedTuple):
-    """Of ``count`` values: mean and sample standard deviation (n - 1), which one value does not have."""
+    """Mean and sample standard deviation (n - 1) of ``count`` values; the deviation of one value is None."""
 
     count: int
     mean: float
@@ -20,8 +20,8 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Of two starts over the ``count`` seeds that both have: mean, its standard error (not known from one seed), and on
-    how many of them the second is better (larger)."""
+    """The difference of two starts over the ``count`` seeds that both have: mean, its standard error (None for one
+    seed), and on how many seeds the second start is better (larger)."""
 
     count: int
     mean: float
@@ -30,12 +30,12 @@ class Difference(NamedTuple):
 
     @property
     def significant(self) -> bool | None:
-        """Whether the mean is more than :data:`ERRORS` standard errors from zero; None where there is no error."""
+        """Whether the mean is more than :data:`ERRORS` standard errors from zero; None without an error."""
         return None if self.error is None else abs(self.mean) > ERRORS * self.error
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and deviation; None of no values."""
+    """Return mean and deviation; None if there are no values."""
     count = len(values)
     if not count:
         return None
@@ -46,15 +46,15 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean; None where it is not known."""
-    found = spread(values)
-    return None if found is None or found.deviation is None else found.deviation / math.sqrt(found.count)
+    """Return the standard error of the mean; None if it is unknown."""
+    result = spread(values)
+    return None if result is None or result.deviation is None else result.deviation / math.sqrt(result.count)
 
 
 def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """``values`` less ``baseline``, both by seed, over the seeds that both have; None where they share none."""
+    """Return ``values`` minus ``baseline``, both by seed, over the seeds that both have; None if they share none."""
     differences = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    found = spread(differences)
-    if found is None:
+    result = spread(differences)
+    if result is None:
         return None
-    return Difference(found.count, found.mean, standard_error(differences), sum(value > 0 for value in differences))
+    return Difference(result.count, result.mean, standard_error(differences), sum(value > 0 for value in differences))

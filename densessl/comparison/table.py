@@ -1,4 +1,4 @@
-"""Results as text: a table for each fraction of the labels, differences to the first start, and the commands."""
+"""Results as text: a table for each fraction of the labels, differences from the first start, and the commands."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,23 +12,23 @@ UNKNOWN = "–"
 
 
 def report(results: Results, wanted: Sequence[str] = ()) -> str:
-    """All there is to tell, in Markdown that reads well as it is.
+    """Return the whole report, in Markdown that is also readable as plain text.
 
     Args:
-        wanted: Metrics to show, by key or name in tables.
+        wanted: Metrics to show, by key or by name in tables.
 
     Raises:
-        CompareError: One of them was not measured.
+        CompareError: One of the metrics was not measured.
     """
     if not results.records:
         return f"{results.config}: no run is done yet, of {results.missing}\n"
     keys = results.metrics(wanted)
     first, *others = results.inits
     schedule = f"{results.steps} steps" if results.steps else "The config's own schedule"
-    said = f"{schedule}; the last evaluation{_percent(keys)}: mean ± standard deviation over seeds."
+    legend = f"{schedule}; the last evaluation{_percent(keys)}: mean ± standard deviation over seeds."
     if others:
-        said += f" Differences to {first} are paired by seed: mean ± standard error (on how many seeds better). {RULE}"
-    parts = [f"# {results.config}", said]
+        legend += f" Differences from {first} are paired by seed: mean ± standard error (better seeds / seeds). {RULE}"
+    parts = [f"# {results.config}", legend]
     if results.missing:
         parts.append(f"{results.missing} of {results.missing + len(results.records)} runs are not done.")
     for labels in results.labels:
@@ -38,19 +38,19 @@ def report(results: Results, wanted: Sequence[str] = ()) -> str:
         parts.append(markdown(["start", "seeds", *names], rows))
         if others:
             rows = [[init, *_differences(results, keys, init, labels)] for init in others]
-            parts.append(markdown([f"less {first}", *names], rows))
+            parts.append(markdown([f"minus {first}", *names], rows))
     if len(results.seeds) == 1:
-        parts.append("One seed: no deviation and no standard error is known, and no difference can be called real.")
+        parts.append("One seed: deviation and standard error are unknown, so no difference is significant.")
     return "\n\n".join([*parts, *loads(results), *commands(results)]) + "\n"
 
 
 def heading(labels: str) -> str:
-    """A fraction of the labels in words."""
+    """Return a fraction of the labels in words."""
     return "All labels" if labels == ALL else f"{labels} labels"
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose columns are also aligned as text."""
+    """Return a Markdown table with aligned columns."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     lines.insert(1, ["-" * width for width in widths])
@@ -58,16 +58,16 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def loads(results: Results) -> list[str]:
-    """What the runs say that they loaded, each start's once; more than once where its runs do not say the same."""
-    said = {}
+    """Return what the runs loaded: once for each start, or more often if its runs differ."""
+    lines = {}
     for (init, _, _), record in results.records.items():
         for line in record["result"]["load"]:
-            said[f"- {init}: {line}"] = None
-    return ["## What was loaded", "\n".join(said)] if said else []
+            lines[f"- {init}: {line}"] = None
+    return ["## What was loaded", "\n".join(lines)] if lines else []
 
 
 def commands(results: Results) -> list[str]:
-    """The commands of the runs that are done, and the versions that ran them."""
+    """Return the commands of the finished runs, and the versions that ran them."""
     records = list(results.records.values())
     versions = sorted({record["densessl"] for record in records})
     dates = sorted(record["date"][:10] for record in records)
@@ -76,7 +76,7 @@ def commands(results: Results) -> list[str]:
 
 
 def summary(results: Results, wanted: Sequence[str] = ()) -> dict[str, Any]:
-    """The same as plain data, and every value that went into it."""
+    """Return the same as plain data, with every single value."""
     keys = results.metrics(wanted) if results.records else []
     first = results.inits[0]
     cells = []
@@ -107,7 +107,7 @@ def _percent(keys: Sequence[str]) -> str:
 
 
 def _spreads(results: Results, keys: Sequence[str], init: str, labels: str) -> list[str]:
-    """How many runs there are, and each metric."""
+    """Return the number of finished runs, and each metric."""
     done = sum((init, labels, seed) in results.records for seed in results.seeds)
     return [str(done), *(spread_text(spread(list(results.values(key, init, labels).values()))) for key in keys)]
 

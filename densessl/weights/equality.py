@@ -101,8 +101,7 @@ def feature_differences(backbone: nn.Module, checkpoint: Source, branch: str | N
 
     For a ResNet with dilated instead of strided stages, the pretrained one is dilated in the same way. For a ViT
     without class token, the pretrained one runs without it too. A ViT with windowed attention is compared on an image
-    of one
-    window: on others it computes another function, by design.
+    of one window: on others it computes another function, by design.
 
     Args:
         backbone: The detector's backbone, or timm's model. Left in evaluation mode.

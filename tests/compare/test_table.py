@@ -46,7 +46,7 @@ def test_the_text_has_means_deviations_and_paired_differences(results):
             star = " *" if abs(both.mean()) > 2 * stats.sem(both) else ""
             shown = f"{both.mean():+.1f} ± {stats.sem(both):.1f} ({(both > 0).sum()}/{len(both)}){star}"
             assert f"| {init:12} | {shown}" in part
-    assert "1 of 24 runs are not done" in text and "less random" in text
+    assert "1 of 24 runs are not done" in text and "minus random" in text
     assert text.count("- ours: ours loaded") == 1 and text.count("\npython ") == 23
 
 
@@ -67,12 +67,12 @@ def test_one_seed_has_no_deviation(results):
         Results("c.py", results.inits, ("10%",), (0,), 20, {("random", "10%", 0): record("x", (20, 0.2, 3.0))})
     )
     assert "| random | 1     | 20.0 ± – | 3.0 ± – |" in text and "| ours   | 0     | –" in text
-    assert "no deviation and no standard error is known" in text
+    assert "deviation and standard error are unknown" in text
 
 
 def test_one_start_is_compared_with_nothing(results):
     text = report(Results("c.py", ("random",), ("all",), (0, 1), None, results.records))
-    assert "less random" not in text and "The config's own schedule" in text
+    assert "minus random" not in text and "The config's own schedule" in text
 
 
 def test_nothing_is_done_yet(results):

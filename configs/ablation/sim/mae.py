@@ -2,9 +2,10 @@
 
     python tools/train.py configs/ablation/sim/mae.py --data-root photos/
 
-Compare with `same_view_pixels.py`. From MAE (He et al., CVPR 2022): crops and flips only; 75 % of the patches masked at random; their
-normalised pixels are predicted and scored. From `sim_vit_b.py`, and not as in MAE: networks (frozen patch embedding,
-no final norm, decoder over the visible tokens and a query for every cell), batch, schedule. Not a published run.
+Compare with `same_view_pixels.py`. From MAE (He et al., CVPR 2022): crops and flips only; 75 % of the patches masked at
+random; their normalised pixels are predicted and scored. From `sim_vit_b.py`, and not as in MAE: networks (frozen patch
+embedding, no final norm, decoder over the visible tokens and a query for every cell), batch, schedule. Not a published
+run.
 """
 
 _base_ = "../../sim_vit_b.py"

@@ -2,7 +2,8 @@
 
     python tools/train.py configs/ablation/sim/no_mask.py --data-root photos/
 
-Differs from `sim_vit_b.py`: the online branch sees its whole view, which makes its pass two and a half times as long. The paper's exact setting is not confirmed.
+Differs from `sim_vit_b.py`: the online branch sees its whole view, which makes its pass two and a half times as long.
+The paper's exact setting is not confirmed.
 """
 
 _base_ = "../../sim_vit_b.py"

@@ -2,8 +2,8 @@
 
     python tools/train.py configs/ablation/sim/random_mask.py --data-root photos/
 
-Differs from `sim_vit_b.py` in the mask: the same number of cells, one by one instead of in blocks. The paper's exact setting is not
-confirmed.
+Differs from `sim_vit_b.py` in the mask: the same number of cells, one by one instead of in blocks. The paper's exact
+setting is not confirmed.
 """
 
 _base_ = "../../sim_vit_b.py"

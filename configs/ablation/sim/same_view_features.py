@@ -2,9 +2,9 @@
 
     python tools/train.py configs/ablation/sim/same_view_features.py --data-root photos/
 
-Differs from `sim_vit_b.py` in the predicted view: the whole first view, as the target's encoder sees it, with the same crop
-and colours. Relative positions are then those of the grid. The paper compares both;
-its exact setting is not confirmed.
+Differs from `sim_vit_b.py` in the predicted view: the whole first view, as the target's encoder sees it, with the same
+crop and colours. Relative positions are then those of the grid. The paper compares both; its exact setting is not
+confirmed.
 """
 
 _base_ = "../../sim_vit_b.py"

@@ -6,7 +6,7 @@ custom_hooks = [
     dict(type="densessl.LoadBackboneHook", checkpoint=None),
     dict(type="densessl.PreciseBNHook", batches=200),
 ]
-trained_sync_bn = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+trained_sync_bn = dict(type="SyncBN", requires_grad=True)  # MMEngine turns it into plain BN with one process
 
 optim_wrapper = dict(
     type="OptimWrapper",

@@ -1,9 +1,9 @@
 """Data and schedule of MoCo's fine-tuning on Pascal VOC, which later papers keep.
 
-trainval of 2007 and 2012 (16,551 images), tested on test2007. 24k steps of 8 GPUs x 2 = 16 images (23 epochs), lr 0.02, divided by 10 at
-18k and 22k, 100 steps of warm-up; no weight decay for norm layers; short side one of 480
-to 800 in steps of 32, 800 in testing, long side at most 1333. `pascal_voc/mAP` is the papers' AP: over IoU 0.5 to
-0.95, by 11 points.
+trainval of 2007 and 2012 (16,551 images), tested on test2007. 24k steps of 8 GPUs x 2 = 16 images (23 epochs), lr 0.02,
+divided by 10 at 18k and 22k, 100 steps of warm-up; no weight decay for norm layers; short side one of 480 to 800 in
+steps of 32, 800 in testing, long side at most 1333. `pascal_voc/mAP` is the papers' AP: over IoU 0.5 to 0.95, by 11
+points.
 """
 
 _base_ = ["mmdet::_base_/datasets/voc0712.py", "mmdet::_base_/default_runtime.py"]

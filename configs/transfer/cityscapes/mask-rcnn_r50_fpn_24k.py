@@ -1,12 +1,13 @@
-"""Mask R-CNN R50-FPN, 24k steps, on Cityscapes as the papers of DetCo and RegionCL transfer to it (protocol "CS-inst").
+"""Mask R-CNN R50-FPN, 24k steps, on Cityscapes as in the papers of DetCo and RegionCL (protocol "CS-inst").
 
     python tools/cityscapes.py data/cityscapes
-    python tools/train.py configs/transfer/cityscapes/mask-rcnn_r50_fpn_24k.py --launcher pytorch \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/cityscapes/mask-rcnn_r50_fpn_24k.py --launcher pytorch \
         --data-root data/cityscapes --init r50.pth
 
-Against MMDet's stock config: no supervised weights, neither ImageNet's nor COCO's; synchronised BN in backbone and FPN,
-all of it trained; detectron2's schedule, short sides, L1 loss of boxes, and no weight decay for norm layers. The heads have no norm; the box head has two linear layers. Reconstructed: warm-up over 1000 steps, detectron2's default, and BN
-statistics taken anew from 200 batches before the test, as on COCO.
+Differences from MMDet's stock config: no supervised weights, neither ImageNet's nor COCO's; synchronised BN in backbone
+and FPN, all of it trained; detectron2's schedule, short sides, L1 loss of boxes, and no weight decay for norm layers.
+The heads have no norm; the box head has two linear layers. Reconstructed: warm-up over 1000 steps, detectron2's
+default, and BN statistics estimated from 200 batches before the test, as on COCO.
 
 Batch 8 GPUs x 1 = 8, lr 0.01. Papers report the AP of Cityscapes' own evaluation, `cityscapes/mAP`, which needs
 `pip install -e '.[cityscapes]'`; without it there is `coco/segm_mAP`, which is not comparable with theirs.
@@ -26,7 +27,7 @@ load_from = None
 
 data_root = "data/cityscapes/"
 
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine turns it into plain BN with one process
 model = dict(
     backbone=dict(frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),
     neck=dict(norm_cfg=norm_cfg),

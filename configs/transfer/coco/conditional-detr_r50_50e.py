@@ -1,15 +1,17 @@
-"""Conditional DETR, ResNet-50, 50 epochs of COCO: MMDet's stock config with a backbone, or a whole detector, from a
+"""Conditional DETR, ResNet-50, 50 epochs of COCO: MMDet's stock config, starting from a backbone or a whole detector
+in a
 file.
 
-    python tools/train.py configs/transfer/coco/conditional-detr_r50_50e.py --data-root coco --init r50.pth \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/conditional-detr_r50_50e.py \
+        --data-root coco --init r50.pth \
         --launcher pytorch
 
-`--init detector.pth` takes whole detectors of DETReg or UP-DETR too; class layers start anew. As in the stock config,
-the first stage is frozen and norm layers keep their statistics: that suits a pretrained backbone. For one from random
-numbers, which would have no norms at all, add `--cfg-options model.backbone.frozen_stages=-1
+`--init detector.pth` starts from a whole detector of DETReg or UP-DETR; class layers start anew. As in the stock
+config, the first stage is frozen and norm layers keep their statistics, which suits a pretrained backbone. For a
+backbone from random weights, which would then have no working norms, add `--set model.backbone.frozen_stages=-1
 model.backbone.norm_eval=False model.backbone.norm_cfg.requires_grad=True`.
 
-Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4 and a tenth of it for the backbone, dropped at 40. Stock, with a supervised
+Batch 8 GPUs x 2 = 16, AdamW, lr 1e-4, a tenth of it for the backbone, dropped at epoch 40. Stock, with a supervised
 backbone: 40.9. 300 queries; published re-runs with 100 (UP-DETR 39.4, DETReg 40.2, scratch 37.7) are another protocol.
 """
 

@@ -1,6 +1,7 @@
 """DETR, ResNet-50, 300 epochs of COCO: the fine-tuning of UP-DETR.
 
-    python tools/train.py configs/transfer/coco/detr_r50_300e.py --data-root coco --init detector.pth --launcher pytorch
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/detr_r50_300e.py \
+        --data-root coco --init detector.pth --launcher pytorch
 
 `--init` takes the same files as in `detr_r50_150e.py`. Batch 8 GPUs x 2 = 16 (the default of the official script; the
 paper's is not confirmed), AdamW, lr 1e-4, 5e-5 for the backbone, dropped at epoch 200. Published: UP-DETR 42.8 (its

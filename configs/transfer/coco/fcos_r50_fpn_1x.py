@@ -1,11 +1,12 @@
-"""FCOS R50-FPN, 90k steps of COCO, as DenseCL transfers to it with AdelaiDet.
+"""FCOS R50-FPN, 90k steps of COCO, as in DenseCL's paper, with AdelaiDet.
 
-    python tools/train.py configs/transfer/coco/fcos_r50_fpn_1x.py --data-root coco --init r50.pth --launcher pytorch
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/fcos_r50_fpn_1x.py \
+        --data-root coco --init r50.pth --launcher pytorch
 
-The head is AdelaiDet's, as in MMDet's stock variant: centre sampling, normalised distances, centreness in the regression
-branch, GIoU, group norm. Differences from that variant: stride in the 3x3 convolution, RGB, synchronised BN in backbone and FPN, all of it
-trained; nothing frozen; no supervised weights; BN statistics taken anew from 200 batches before the test; 90k steps,
-several scales; biases have the learning rate and weight decay of weights.
+The head is AdelaiDet's, as in MMDet's stock variant: centre sampling, normalised distances, centreness in the
+regression branch, GIoU, group norm. Differences from that variant: stride in the 3x3 convolution, RGB, synchronised BN
+in backbone and FPN, all of it trained; nothing frozen; no supervised weights; BN statistics estimated from 200 batches
+before the test; 90k steps, several scales; biases have the learning rate and weight decay of weights.
 
 Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: DenseCL on ImageNet, 200 epochs, 40.9; MoCo v2 40.3; supervised
 39.9.
@@ -19,7 +20,7 @@ custom_hooks = [
     dict(type="densessl.PreciseBNHook", batches=200),
 ]
 
-norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine makes it plain BN where there is one process
+norm_cfg = dict(type="SyncBN", requires_grad=True)  # MMEngine turns it into plain BN with one process
 model = dict(
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
     backbone=dict(style="pytorch", frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False, init_cfg=None),

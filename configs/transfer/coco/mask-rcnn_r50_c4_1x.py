@@ -1,10 +1,11 @@
 """Mask R-CNN R50-C4, 90k steps of COCO: protocol "COCO-C4-1x" of MoCo, PixPro, DetCo and RegionCL.
 
-    python tools/train.py configs/transfer/coco/mask-rcnn_r50_c4_1x.py --data-root coco --init r50.pth \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/mask-rcnn_r50_c4_1x.py \
+        --data-root coco --init r50.pth \
         --launcher pytorch
 
-Against MMDet's stock C4: stride in the 3x3 convolution, RGB, synchronised BN that trains, nothing frozen, no
-supervised weights; a norm behind the stage that sees the regions; BN statistics taken anew from 200 batches before
+Differences from MMDet's stock C4: stride in the 3x3 convolution, RGB, synchronised BN that trains, nothing frozen, no
+supervised weights; a norm after the stage that processes the regions; BN statistics estimated from 200 batches before
 the test; anchors that leave the image are used, as in detectron2; 90k steps and several scales.
 
 Batch 8 GPUs x 2 = 16, lr 0.02. Published, box AP / mask AP: PixPro 100 epochs 40.0 / 34.8, 400 epochs 40.5 / 35.3;

@@ -1,17 +1,17 @@
 """Mask R-CNN with ViTDet-B on COCO, 100 epochs of 1024x1024 pixels with large-scale jitter (Li et al., ECCV 2022, arXiv
-2203.16527), as the papers of MAE and SIM transfer to it.
+2203.16527), as in the papers of MAE and SIM.
 
     python tools/export.py work_dirs/sim_vit_b/epoch_1600.pth vit_b.pth --to mmdet
-    python tools/train.py configs/transfer/coco/mask-rcnn_vitdet-b_100e.py --data-root coco \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/mask-rcnn_vitdet-b_100e.py --data-root coco \
         --init vit_b.pth --launcher pytorch
 
 Windows of 14x14 cells except in the third, sixth, ninth and last block; a pyramid made from the last map only; two
-convolutions in the RPN, four in the box head; layer norm in pyramid and heads. SIM's settings for COCO are not released; its
-paper's comparison with MAE suggests these.
+convolutions in the RPN, four in the box head; layer norm in pyramid and heads. SIM's settings for COCO are not
+released; its paper's comparison with MAE suggests these.
 
-Batch 8 GPUs x 8 = 64, lr 1e-4, multiplied by 0.7 per layer from the head to the patch embedding; 184,375 steps = 100 epochs of 118k
-images. `model.backbone.with_cp=True` saves memory. Published: SIM, 1600 epochs, box AP 52.1, mask AP 46.2; MAE 51.6 / 45.9;
-MoCo v3 47.9 / 42.7.
+Batch 8 GPUs x 8 = 64, lr 1e-4, multiplied by 0.7 per layer from the head to the patch embedding; 184,375 steps = 100
+epochs of 118k images. `model.backbone.with_cp=True` saves memory. Published: SIM, 1600 epochs, box AP 52.1, mask AP
+46.2; MAE 51.6 / 45.9; MoCo v3 47.9 / 42.7.
 """
 
 _base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "mmdet::common/lsj-100e_coco-instance.py"]

@@ -3,12 +3,12 @@
     CLASSES=fox,owl python tools/train.py configs/transfer/coco/retinanet_r18_256_coco.py --data-root DIR --init r18.pth
 
 DIR holds annotations/instances_{train,val}2017.json, train2017/ and val2017/. The environment variable CLASSES lists
-category names, separated by commas; objects of other categories are ignored, and a name that the file lacks is an error that
-lists its categories. Without it, the classes are COCO's eighty.
+category names, separated by commas; objects of other categories are ignored, and a name that the file lacks is an error
+that lists its categories. Without it, the classes are COCO's eighty.
 
-Model, schedule and batch (8, one process) are those of `../voc/retinanet_r18_256_voc.py`, except for the box loss, which
-is GIoU: with small boxes and a short schedule, L1 hardly moves them. With few photos and many classes AP says little;
-`coco/bbox_AR@100`, the mean recall over IoU 0.5 to 0.95, is less noisy. Areas are those of boxes, not of masks.
+Model, schedule and batch (8, one process) are those of `../voc/retinanet_r18_256_voc.py`, except for the box loss,
+which is GIoU: with small boxes and a short schedule, L1 hardly moves them. With few photos and many classes AP says
+little; `coco/bbox_AR@100`, the mean recall over IoU 0.5 to 0.95, is less noisy. Areas are those of boxes, not of masks.
 """
 
 _base_ = "../voc/retinanet_r18_256_voc.py"

@@ -1,12 +1,13 @@
 """RetinaNet R50-FPN, 90k steps of COCO: protocol "COCO-Retina" of DetCo and RegionCL.
 
-    python tools/train.py configs/transfer/coco/retinanet_r50_fpn_1x.py --data-root coco --init r50.pth \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/coco/retinanet_r50_fpn_1x.py \
+        --data-root coco --init r50.pth \
         --launcher pytorch
 
-Against MMDet's stock detector: synchronised BN in backbone and FPN, all of it trained; nothing frozen; no supervised
-weights; BN statistics taken anew from 200 batches before the test; 90k steps and several scales. Reconstructed: the
-norm of the FPN and the new statistics, which are those of the papers' other detectors. Against detectron2: the box
-loss is L1 without a quadratic part (theirs below 0.1), and P6 and P7 have norms.
+Differences from MMDet's stock detector: synchronised BN in backbone and FPN, all of it trained; nothing frozen; no
+supervised weights; BN statistics estimated from 200 batches before the test; 90k steps and several scales.
+Reconstructed: the norm of the FPN and the new statistics, which are those of the papers' other detectors. Against
+detectron2: the box loss is L1 without a quadratic part (theirs below 0.1), and P6 and P7 have norms.
 
 Batch 8 GPUs x 2 = 16, lr 0.01. Published box AP: RegionCL-M 38.4, RegionCL-D 38.8; DetCo 38.0; MoCo v2 200 epochs
 37.2; supervised 37.4.

@@ -3,7 +3,8 @@
     CLASSES=raccoon python tools/train.py configs/transfer/voc/conditional-detr_r18_192_voc.py --data-root DIR \
         --init r18.pth
 
-Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`. `configs/small/detreg_conditional_detr_r18.py` pretrains the whole detector; `densessl compare` compares starts.
+Data, metrics and the backbone's start are those of `retinanet_r18_256_voc.py`.
+`configs/small/detreg_conditional_detr_r18.py` pretrains the whole detector; `densessl compare` compares starts.
 
 Batch 8, one process, 342 steps for 150 photos: 5 to 6 minutes on one core, in bf16.
 """
@@ -23,7 +24,7 @@ model = dict(
         bgr_to_rgb=True,
         pad_size_divisor=1,
     ),
-    # C4: at this size C5 has few cells. Every norm layer trains, so that a backbone from scratch has the same chance.
+    # C4, because C5 has few cells at this size. All norms are trained, so that a backbone from scratch has the same chance.
     backbone=dict(
         type="ResNet",
         depth=18,

@@ -1,10 +1,12 @@
 """Faster R-CNN R50-FPN, 24k steps of Pascal VOC 07+12: the schedule of "VOC-C4" for a pyramid.
 
-    python tools/train.py configs/transfer/voc/faster-rcnn_r50_fpn_24k.py --data-root VOCdevkit --init r50.pth \
+    torchrun --nproc_per_node 8 tools/train.py configs/transfer/voc/faster-rcnn_r50_fpn_24k.py \
+        --data-root VOCdevkit --init r50.pth \
         --launcher pytorch
 
-None of the papers on this library's methods reports it: compare its numbers only with each other, not with those of C4. Data and schedule are those of `faster-rcnn_r50_c4_24k.py`; differences from MMDet's stock detector: synchronised
-BN in backbone and FPN, all of it trained, no supervised weights, BN statistics taken anew before each test.
+None of the papers on this library's methods reports it: compare its numbers only with each other, not with those of C4.
+Data and schedule are those of `faster-rcnn_r50_c4_24k.py`; differences from MMDet's stock detector: synchronised BN in
+backbone and FPN, all of it trained, no supervised weights, BN statistics estimated before each test.
 
 Batch 8 GPUs x 2 = 16, lr 0.02.
 """

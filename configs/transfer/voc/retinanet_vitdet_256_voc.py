@@ -4,8 +4,8 @@
     CLASSES=raccoon python tools/train.py configs/transfer/voc/retinanet_vitdet_256_voc.py --data-root DIR \
         --init vit.pth
 
-Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Differences from ViTDet: windows as large as the pretraining
-views, in every second block; a pyramid from stride 8; a learning rate multiplied by 0.8 per layer.
+Data, steps, augmentation and head are those of `retinanet_r18_256_voc.py`. Differences from ViTDet: windows as large as
+the pretraining views, in every second block; a pyramid from stride 8; a learning rate multiplied by 0.8 per layer.
 """
 
 _base_ = "retinanet_r18_256_voc.py"
