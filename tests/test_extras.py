@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from densessl.configs import read_config
-from densessl.errors import MissingPackage
+from densessl.errors import MissingPackage, SettingError
 from densessl.extras import EXTRAS, how_to_install, import_extra
 from densessl.version import __version__
 
@@ -63,10 +63,11 @@ def test_what_no_extra_would_mend_stays_the_error_it_is(tmp_path, monkeypatch, l
     monkeypatch.syspath_prepend(tmp_path)
     config = tmp_path / "config.py"
     config.write_text("custom_imports = dict(imports=['broken'])")
-    for run in (lambda: import_extra("broken", "this test"), lambda: read_config(config)):
-        with pytest.raises(ImportError) as caught:
-            run()
-        assert not isinstance(caught.value, MissingPackage)
+    with pytest.raises(ImportError) as caught:
+        import_extra("broken", "this test")
+    assert not isinstance(caught.value, MissingPackage)
+    with pytest.raises(SettingError, match=r"config\.py cannot be read as a config: .*broken"):
+        read_config(config)
 
 
 def test_configs_of_detectors_say_what_they_need():

@@ -38,8 +38,8 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
     name = arguments.pop("type", None)
     for key, value in _pretrained(arguments):
         raise SettingError(
-            f"backbone {name}: {key}={value!r} would fetch weights and unpickle them. Leave it out, and give the "
-            "file to densessl.weights.io.checkpoints.load_weights, which loads tensors only"
+            f"backbone {name}: {key}={value!r} would download weights and unpickle them: remove it, and start from a "
+            "file with --init FILE, which reads tensors only"
         )
     library, _, rest = str(name).rpartition(".")
     if library == "timm":

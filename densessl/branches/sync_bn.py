@@ -100,6 +100,10 @@ class SyncBN(_AnyDimBatchNorm):
 
     Args:
         num_features: number of channels C.
+        eps: added to the variance.
+        momentum: share of a batch's statistics in the running ones; None for their mean over all batches.
+        affine: whether there are a learnt scale and shift.
+        track_running_stats: whether there are running statistics.
         process_group: ranks to join; None for all.
     """
 
@@ -132,6 +136,10 @@ class SplitBN(_AnyDimBatchNorm):
 
     Args:
         num_features: number of channels C.
+        eps: added to the variance.
+        momentum: share of a batch's statistics in the running ones; None for their mean over all batches.
+        affine: whether there are a learnt scale and shift.
+        track_running_stats: whether there are running statistics.
         num_groups: number of parts, a divisor of the batch size.
     """
 
@@ -150,7 +158,7 @@ class SplitBN(_AnyDimBatchNorm):
         self._check_input_dim(x)
         if len(x) % self.num_groups:
             raise SettingError(
-                f"SplitBN: a batch of {len(x)} does not fall into num_groups={self.num_groups} equal groups"
+                f"SplitBN: a batch of {len(x)} does not divide into num_groups={self.num_groups} equal groups"
             )
         parts = x.chunk(self.num_groups)
         if not self.track_running_stats:

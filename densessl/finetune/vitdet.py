@@ -108,7 +108,10 @@ class ViTDet(BaseModule):
     Args:
         img_size: side in pixels of the training images; sets the number of relative positions.
         patch_size: side of a patch in pixels.
-        embed_dim, depth, num_heads, mlp_ratio, qkv_bias, layer_scale: see :class:`densessl.branches.vit.ViT`.
+        embed_dim, depth, num_heads: width of the tokens, number of blocks, attention heads of a block.
+        mlp_ratio: width of the blocks' hidden layers over ``embed_dim``.
+        qkv_bias: whether queries, keys and values have biases.
+        layer_scale: initial value of LayerScale; None for none.
         drop_path_rate: drop path rate of the last block; it grows linearly from 0 at the first.
         norm_cfg: norm of the blocks. Features differ if its ``eps`` is not that of pretraining; the default is MAE's
             and SIM's.

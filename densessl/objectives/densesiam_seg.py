@@ -101,7 +101,7 @@ class DenseSiamSegmentation(RegionObjective):
         classes: number of classes of the projector, which are the clusters.
         aux_classes: number of classes of the auxiliary heads; 0 for none.
         seg_weight: weight of L_seg, a number.
-        rebalance: see :func:`hard_cross_entropy`.
+        rebalance: whether a label weighs as much as its class is frequent, as in the code (:func:`hard_cross_entropy`).
         level: by default the neck's output, where a decoder has merged all stages.
     """
 

@@ -39,7 +39,9 @@ class SCFS(MultiCrop):
     Args:
         levels: levels of the backbone or neck. The paper uses the last three stages: ``out_indices=(1, 2, 3)`` and
             levels (0, 1, 2).
-        width, hidden, dim, norm: see :class:`densessl.branches.prototypes.ShallowHead`.
+        width: inner channels of the head's bottleneck.
+        hidden, dim: hidden and output width of the head's MLP.
+        norm: norm config of the head.
     """
 
     def __init__(

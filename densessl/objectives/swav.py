@@ -72,7 +72,8 @@ class SwAV(Objective):
         dim: width of the projections.
         prototypes: number of prototypes. A step and the queue together should not have many fewer images.
         temperature: softmax temperature of the predictions.
-        epsilon, iterations: see :func:`densessl.losses.sinkhorn`.
+        epsilon: temperature of the codes (:func:`densessl.losses.sinkhorn`).
+        iterations: number of Sinkhorn iterations.
         views: groups of views of equal size, each group one forward of the backbone; by default two large crops and six
             small ones.
         assign: the views that get codes.

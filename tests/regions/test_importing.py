@@ -301,7 +301,7 @@ def test_errors(tmp_path, folder):
     with pytest.raises(ValueError, match=r"no name in .* means an image of .*'other/z.png', the data has 'more/b.png'"):
         import_regions(source, tmp_path / "store", data=folder)
     with pytest.raises(ValueError, match=r"expected \.json, \.npz, \.pkl, \.pickle; or say which"):
-        import_regions(tmp_path / "boxes.mat", tmp_path / "store")
+        import_regions(written(tmp_path / "boxes.mat", {}), tmp_path / "store")
     with pytest.raises(ValueError, match="format is 'voc', expected one of"):
         import_regions(source, tmp_path / "store", format="voc")
     with pytest.raises(ValueError, match=r"not in COCO format: expected a list under 'images'"):

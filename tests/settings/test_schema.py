@@ -182,7 +182,7 @@ def test_names_are_found_as_the_registries_would():
     assert find(mmengine.HOOKS, "densessl.StepHook", "mmengine").__name__ == "StepHook"
     assert find(mmengine.OPTIMIZERS, "torch.optim.SGD", "densessl") is torch.optim.SGD
     assert find(mmengine.OPTIMIZERS, torch.optim.SGD, "densessl") is torch.optim.SGD
-    with pytest.raises(UnknownType, match="'StepHook' is unknown; known: CheckpointHook, "):
+    with pytest.raises(UnknownType, match="'StepHook' is unknown; "):
         find(mmengine.HOOKS, "StepHook", "mmengine")
 
 
