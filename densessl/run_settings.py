@@ -20,7 +20,7 @@ class RunSettings:
         config: a file, or the name of a shipped config (``pixpro_r18``, ``transfer/coco/mask-rcnn_r50_fpn_1x``) or of a
             stock one (``mmdet::retinanet/retinanet_r50_fpn_1x_coco``).
         data_root: folder of images, list file or COCO json to pretrain on; for a detector's config, its ``data_root``.
-        demo: a short run on built-in photos.
+        demo: a short run on built-in pictures.
         work_dir: folder for logs and checkpoints; by default ``work_dirs/<name of the config>``.
         resume: True continues from the last checkpoint of the work folder; a path, from that file.
         init: file with the weights to start from; ``"none"`` for random weights; None for what the config says.

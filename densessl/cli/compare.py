@@ -57,7 +57,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-root", metavar="DIR", help="folder of the data (default: the config's)")
     parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="change config entries of every run"
+        "--set",
+        "--cfg-options",
+        dest="cfg_options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change config entries of every run",
     )
     parser.add_argument(
         "--metric",

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--demo",
         action="store_true",
-        help="a short run on built-in photos: same model and objectives, less data, smaller batch, shorter schedule",
+        help="a short run on built-in pictures: same model and objectives, less data, smaller batch, shorter schedule",
     )
     parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
     parser.add_argument(

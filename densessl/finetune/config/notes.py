@@ -42,7 +42,7 @@ def _frozen(cfg: Config, init: str | None) -> Iterator[str]:
         settings = ", ".join(f"{key}={setting}" for key, setting in frozen.items())
         yield (
             f"model.backbone has {settings}, which keeps layers or statistics {weights}; "
-            f"all of it learns with --cfg-options {options}"
+            f"all of it learns with --set {options}"
         )
 
 
@@ -62,7 +62,7 @@ def _batch(cfg: Config, launcher: str) -> Iterator[str]:
     rate = (wrapper.get("optimizer") or {}).get("lr")
     yield (
         f"the learning rate {rate} is for {base} images a step, and a step has {at_once * accumulated}"
-        + f"; --cfg-options {', or '.join(options)}" * bool(options)
+        + f"; --set {', or '.join(options)}" * bool(options)
     )
 
 
