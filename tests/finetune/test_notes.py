@@ -34,7 +34,7 @@ def test_what_of_a_backbone_does_not_learn():
     assert line.startswith("note: model.backbone has frozen_stages=1, norm_eval=True, norm_cfg.requires_grad=False, ")
     assert "as in x.pth" in line
     assert line.endswith(
-        "--cfg-options model.backbone.frozen_stages=-1 model.backbone.norm_eval=False "
+        "--set model.backbone.frozen_stages=-1 model.backbone.norm_eval=False "
         "model.backbone.norm_cfg.requires_grad=True"
     )
     (line,) = frozen("none", frozen_stages=0)  # norm_eval is true by MMDetection's default
