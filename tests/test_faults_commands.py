@@ -138,14 +138,14 @@ COMPARE = """
     compare --out out --config tiny.py --init a=none | --config: tiny.py pretrains; expected the config of a detector
     compare --out out --config tiny.py --init a | --init a: expected NAME=FILE
     compare --out out --config tiny.py | --init: expected NAME=FILE at least once
-    compare --out out --config tiny.py --init a=none --init a=ours.pth | --init a=ours.pth: a is already given
+    compare --out out --config tiny.py --init a=none --init a=ours.pth | --init a=ours.pth: a was given before
     COMPARE --init b=nowhere.pth | --init b: nothing at nowhere.pth; nearest in .* is
     COMPARE --seeds 0 | --seeds: expected one or more
     COMPARE --seeds x | --seeds: invalid int value: 'x'
     COMPARE --steps 0 | --steps: expected more than 0, found 0
     COMPARE --minutes -1 | --minutes: expected more than 0
     COMPARE --steps 1 --minutes 1 | not allowed with argument --steps
-    COMPARE --evaluations 3 | --evaluations needs --steps or --minutes
+    COMPARE --evaluations 3 | --evaluations: the config says when to evaluate
     COMPARE --labels many | --labels: found 'many', expected a share, shots or images
     COMPARE --jobs 0 | --jobs: expected 1 or more, found 0
     COMPARE --threads 0 | --threads: expected 1 or more, found 0
