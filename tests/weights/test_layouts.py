@@ -139,7 +139,7 @@ def test_a_prefix_that_no_layout_has_can_be_taken_off(tmp_path, capsys):
     torch.save(dict(state_dict=state), tmp_path / "own.pth")
     main = runpy.run_path(str(ROOT / "tools" / "convert.py"))["main"]
     words = [str(tmp_path / "own.pth"), str(tmp_path / "new.pth")]
-    assert main(words) == 2 and "convert.py FILE OUT --prefix net.trunk.\n" in capsys.readouterr().err
+    assert main(words) == 2 and "densessl convert FILE OUT --prefix net.trunk.\n" in capsys.readouterr().err
     assert main([*words, "--prefix", "net.trunks."]) == 2
     assert "--prefix net.trunks.: no name in" in capsys.readouterr().err and not (tmp_path / "new.pth").exists()
     assert main([*words, "--prefix", "net.trunk."]) == 0
