@@ -179,8 +179,8 @@ class SIM(Objective):
         # The config decides whether views are rotated, so one check is enough; it waits for the device.
         if not self._checked and not axis_aligned(first, second).all():
             raise SettingError(
-                f"objectives.{self.name}: views {self.views} are rotated against each other, expected shifts, sizes and "
-                "flips only: remove `rotate` from them"
+                f"objectives.{self.name}: views {self.views} are rotated against each other, expected shifts, sizes "
+                "and flips only: remove `rotate` from them"
             )
         self._checked = True
         grids = [tuple(side // self.patch_size for side in batch.views[view].shape[2:]) for view in self.views]
