@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from densessl.constraints import AUTO
 from densessl.data.demo import write_demo_photos
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
@@ -13,7 +14,6 @@ from densessl.run_settings import RunSettings
 from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue, processes
 from densessl.weights.read import NONE
 
-AUTO = "auto"
 LENGTHS = ("train_cfg", "optim_wrapper")
 
 
