@@ -26,6 +26,7 @@ from densessl.finetune.config.label_fractions import parse_labels
 from densessl.overrides import apply_options
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.read import NONE
+from densessl.wording import nearest
 
 TRAINER = ("-m", "densessl", "train")  # arguments of Python that train
 ALL = "all"  # the fraction of a grid that names none
@@ -112,7 +113,7 @@ def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
     if there(path):
         return []
     folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
-    near = difflib.get_close_matches(path.name, sorted(os.listdir(folder)), n=1, cutoff=0.0)
+    near = nearest(path.name, sorted(os.listdir(folder)), 1, 0.0)
     return [f"{what}: nothing at {path}; nearest in {folder} is {near[0] if near else 'none'}"]
 
 

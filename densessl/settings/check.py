@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +17,7 @@ from densessl.settings.loops import LINKED
 from densessl.settings.pretraining import check_together
 from densessl.settings.run import top_level
 from densessl.settings.walk import Setting, Walk
+from densessl.wording import nearest
 
 # MMEngine's hooks, which a run has unless it says otherwise.
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
@@ -106,7 +106,7 @@ def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
     variable."""
     if any(name == key or name.startswith(f"{key}.") for name in given):
         return True
-    return bool(get_close_matches(key, known, n=1, cutoff=ALMOST))
+    return bool(nearest(key, known, 1, ALMOST))
 
 
 def import_modules(found: Walk, settings: Any) -> None:

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar, get_args, is_typeddict
 
 from mmengine.registry import Registry
@@ -33,7 +32,7 @@ from densessl.settings.schema import (
     schema_of_any,
     schema_of_dict,
 )
-from densessl.wording import suggestion
+from densessl.wording import nearest, suggestion
 
 T = TypeVar("T")
 OWN_PATH = re.compile(r"^(objectives\.\w+|views)(: |(?=\.))\.?")  # that constructors begin messages with
@@ -226,7 +225,7 @@ class Walk:
             return not schema.takes_any
         if key in LAYER_KEYS or self._is_quoted(key):
             return False
-        return not schema.takes_any or bool(get_close_matches(key, schema.arguments, n=1, cutoff=ALMOST))
+        return not schema.takes_any or bool(nearest(key, schema.arguments, 1, ALMOST))
 
     def _is_quoted(self, word: str) -> bool:
         """Whether the classes that the walk is in have a word in quotes."""

@@ -1,6 +1,5 @@
 """The files that a config's data sets name: find them, and report all missing ones at once."""
 
-import difflib
 import inspect
 import itertools
 import json
@@ -14,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, Registry
 
 from densessl.data.sources import DataNotFound
+from densessl.wording import nearest
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
@@ -195,7 +195,7 @@ def _of_leaf(leaf: Leaf) -> Iterator[Wanted]:
 def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True) -> Wanted:
     """Check a file, or a folder, which must hold a file, with the given suffix if there is one."""
     if not path.exists():
-        near = difflib.get_close_matches(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
+        near = nearest(path.name, os.listdir(path.parent), 1) if path.parent.is_dir() else []
         return Wanted(path, key, f"missing; there is {near[0]}" if near else "missing", folder)
     if path.is_dir() != folder:
         return Wanted(path, key, "a file, expected a folder" if folder else "a folder, expected a file", folder)
