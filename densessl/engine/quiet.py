@@ -1,10 +1,10 @@
-"""Warnings of libraries that a user can do nothing about, kept out of the log."""
+"""Keep library warnings that a user cannot act on out of the log."""
 
 import logging
 import re
 import warnings
 
-# From MMEngine about its own older names, and from MMDetection about data sets of a vendor.
+# MMEngine warns of its own deprecated names, and MMDetection of a missing package for a vendor's data sets.
 NOISE = re.compile(
     r'"FileClient" will be deprecated|"HardDiskBackend" is the alias|Could not import OneDL|'
     r"method `get_instance` should not accept any other arguments"
@@ -19,7 +19,7 @@ class NoiseFilter(logging.Filter):
 
 
 def silence(logger: logging.Logger) -> None:
-    """Keep the noise out of a logger, and out of Python's warnings."""
+    """Drop the records that match :data:`NOISE` from a logger and from Python's warnings."""
     if not any(isinstance(each, NoiseFilter) for each in logger.filters):
         logger.addFilter(NoiseFilter())
     warnings.filterwarnings("ignore", message=rf".*({NOISE.pattern})")
