@@ -59,12 +59,12 @@ class ExportHook(Hook):
             out = Path(runner.work_dir, self.filename or "detector.pth")
             if described["detector"] is None:
                 runner.logger.warning(
-                    "ExportHook: the detector is not exported: model.detector is not the name of a config, so no config "
-                    "for fine-tuning can be written"
+                    "ExportHook: the detector is not exported: model.detector is not the name of a config, so no "
+                    "config for fine-tuning can be written"
                 )
                 return
             self.written = out
-            report = export_detector(content, out, described["detector"])  # the run names the config: any is allowed
+            report = export_detector(content, out, described["detector"])  # named by the run: any config is allowed
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")
