@@ -70,7 +70,7 @@ LOOK = """
     look matching ours.pth out.xyz | out.xyz: expected a name that ends as pictures do
     look matching ours.pth nowhere/out.png | there is no folder nowhere
     look matching ours.pth out.png --size 32 | --size: expected 2 arguments
-    look matching ours.pth out.png --device gpu | --device: found 'gpu', which is not here
+    look matching ours.pth out.png --device gpu | --device: found 'gpu', which is not available
     look spread ours.pth nowhere | no data set at .*nowhere
     look spread ours.pth empty | no image in .*empty
     look spread ours.pth photos --images 1 | --images: found 1, expected at least 2
@@ -167,7 +167,7 @@ OTHERS = """
     SEGMENT --mapping words.json | --mapping: words.json: expected
     SEGMENT --batch-size 0 | --batch-size: found 0, expected at least 1
     SEGMENT --size 0 | --size: found 0, expected at least 1
-    SEGMENT --device gpu | --device: found 'gpu', which is not here
+    SEGMENT --device gpu | --device: found 'gpu', which is not available
     SEGMENT --cfg-options x | found 'x', expected KEY=VALUE
     cityscapes | the following arguments are required: root
     cityscapes nowhere | nowhere/leftImg8bit/train has no images of Cityscapes
