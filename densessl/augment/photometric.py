@@ -94,8 +94,7 @@ class Photometric:
         ops: operations, or their configs (``dict(type="Grayscale", p=0.2)``).
 
     Raises:
-        SettingError: a config names an unknown operation.
-        TypeError: an entry is neither an operation nor a config.
+        SettingError: a config names an unknown operation, or an entry is neither an operation nor a config.
     """
 
     def __init__(self, ops: Sequence[dict | PhotometricOp]):
