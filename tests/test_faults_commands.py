@@ -115,7 +115,7 @@ EXPORT = """
     export ours.pth photos | photos: is a folder, expected a file
     export ours.pth a_file/out.pth | a_file: is a file, expected a folder
     export liar.pth out.onnx --to onnx | describes a network that cannot be built, or that its weights do not fit
-    export unknown.pth out.onnx --to onnx | the checkpoint does not tell eps
+    export unknown.pth out.onnx --to onnx | the checkpoint does not state eps
     convert | the following arguments are required: checkpoint, out
     convert nowhere.pth out.pth | no checkpoint nowhere.pth
     convert text.pth out.pth | text.pth is not a readable checkpoint

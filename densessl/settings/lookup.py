@@ -1,6 +1,6 @@
-"""From the ``type`` of a config to the class or function that it names, as MMEngine's registries would find it.
+"""Finds the class or function that the ``type`` of a config names, as MMEngine's registries would.
 
-MMEngine's own look-up logs, and imports whatever has a dot in its name; this one says what is missing.
+MMEngine's own look-up writes to the log and imports any name with a dot. This one reports what is missing.
 """
 
 import importlib
@@ -17,14 +17,14 @@ from densessl.extras import missing
 from densessl.registry import SCOPE
 from densessl.wording import nearest, suggestion
 
-MANY = 30  # names that no message lists
+MANY = 30  # messages do not list this many names
 
 
 class UnknownType(ValueError):
-    """No class has this name. The message is the rest of a line that begins with a key path.
+    """No class has this name. The message completes a line that begins with a key path.
 
     Attributes:
-        key: of a dict, which names the class.
+        key: the key of the config that names the class.
     """
 
     key = "type"
@@ -34,8 +34,9 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
     """The class or function of a registry, or of a table, by its name.
 
     Args:
-        of: of ours; or of MMEngine, and then its child of the run's scope comes first.
-        name: with or without the scope of a package (``mmdet.SwinTransformer``); or the class itself.
+        of: a registry of densessl; a registry of MMEngine, whose child of the run's scope is searched first; or a
+            table of classes and functions by name.
+        name: name with or without the scope of a package (``mmdet.SwinTransformer``), or the class itself.
         scope: the run's ``default_scope``.
 
     Raises:
@@ -55,8 +56,8 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
 
 
 def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
-    """The classes and functions of this name in all of MMEngine's registries: which of them is meant depends on the
-    argument that the config is for, and other libraries do not annotate it.
+    """The classes and functions of this name in all of MMEngine's registries. Which of them is meant depends on the
+    argument that the config is for, and other libraries do not annotate that argument.
 
     Raises:
         UnknownType: there is none; the message has the nearest names.
@@ -74,24 +75,24 @@ def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
 
 
 def is_operator(name: str) -> bool:
-    """Whether mmcv has an operator of this name, which its layers look up by themselves: ``nms``, ``RoIAlign``."""
+    """Whether mmcv has an operator of this name (``nms``, ``RoIAlign``), which its layers look up themselves."""
     ops = sys.modules.get("mmcv.ops")
     return ops is not None and hasattr(ops, name)
 
 
 @cache
 def roots() -> tuple[Registry, ...]:
-    """MMEngine's registries, of which all packages have children."""
+    """MMEngine's registries, the parents of the registries of all packages."""
     return tuple(each for each in vars(mmengine).values() if isinstance(each, Registry))
 
 
 def names_of(of: Registry, scope: str) -> set[str]:
-    """Names without a scope that a registry finds."""
+    """The names that a registry finds without a scope."""
     return {name for registry in _lineage(_of_scope(of, scope)) for name in registry.module_dict}
 
 
 def load_scope(scope: str) -> str | None:
-    """Make the registries of a package known. Returns the rest of a line that says why that cannot be."""
+    """Import the registries of a package. Returns None, or the rest of a line that says why that failed."""
     if scope in ("mmengine", SCOPE):
         return None
     try:
@@ -124,7 +125,7 @@ def _registered(of: Registry, name: str, scope: str) -> Callable[..., Any] | Non
 
 
 def _imported(name: str) -> Callable[..., Any] | None:
-    """By its place in a package: ``torch.optim.Adam``."""
+    """The class or function at an import path such as ``torch.optim.Adam``; None if there is none."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
