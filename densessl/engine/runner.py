@@ -22,9 +22,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
+from densessl.quiet import silence
 from densessl.registry import RUNNERS
 from densessl.sizes import few_images
 from densessl.version import __version__
