@@ -15,7 +15,7 @@ from densessl.errors import SettingError
 from densessl.regions.store import RegionStore
 from densessl.registry import REGIONS
 from densessl.sizes import few_images, processes
-from densessl.weights.io.checkpoints import find_latest_checkpoint, load_content, read_checkpoint
+from densessl.weights.io.checkpoints import checkpoint_to_resume, load_content, read_checkpoint
 
 LOOKED_UP = 8  # images of the data set that a store of regions has to have
 
@@ -53,14 +53,11 @@ def check_precision(wrapper: Config) -> None:
 
 def check_weights(cfg: Config) -> None:
     """The file that a run starts or goes on from, read once as it will be."""
-    file = cfg.get("load_from")
-    if cfg.get("resume"):
-        latest = find_latest_checkpoint(cfg.work_dir) if cfg.resume == "auto" or file is None else None
-        if latest is not None or (file is not None and cfg.resume is True):
-            read_checkpoint(latest or file)
-            return
-    if file is not None:
-        load_content(file)
+    resumed = checkpoint_to_resume(cfg.get("resume", False), cfg.get("load_from"), cfg.work_dir)
+    if resumed is not None:
+        read_checkpoint(resumed)
+    elif cfg.get("load_from") is not None:
+        load_content(cfg.load_from)
 
 
 def check_images(cfg: Config) -> ImageList | None:

@@ -1,4 +1,4 @@
-"""What messages share: nearest names and durations."""
+"""What messages share: nearest names, counts and durations."""
 
 import difflib
 import math
@@ -41,6 +41,17 @@ def suggestion(name: Any, names: Iterable[str]) -> str:
     names = sorted(names)
     near = nearest(name, names)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+
+
+def count(number: float, noun: str, many: str | None = None) -> str:
+    """``1 step``, ``2 steps``, ``10,000 images``, ``1.5 steps``.
+
+    Args:
+        noun: of one.
+        many: the noun of several, where it does not only end in another "s".
+    """
+    shown = f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
+    return f"{shown} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:
