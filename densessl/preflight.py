@@ -9,10 +9,12 @@ from mmengine.device import get_device
 from torch import device
 
 from densessl.configs import is_pretraining
-from densessl.data.sources import ImageList, list_images
+from densessl.data.sources import ImageList
 from densessl.engine.precision import resolve_precision
 from densessl.errors import SettingError
+from densessl.pretraining import images_of
 from densessl.regions.store import RegionStore
+from densessl.regions.store_format import StoreMissing
 from densessl.registry import REGIONS
 from densessl.sizes import few_images, processes
 from densessl.weights.io.checkpoints import checkpoint_to_resume, load_content, read_checkpoint
@@ -33,7 +35,7 @@ def check_inputs(cfg: Config) -> None:
     if is_pretraining(cfg):
         images = check_images(cfg)
         if images is not None:
-            check_regions(cfg.train_dataloader.dataset.get("regions"), images)
+            check_regions(cfg.train_dataloader.dataset, images)
 
 
 def check_folder(folder: str) -> None:
@@ -71,16 +73,20 @@ def check_images(cfg: Config) -> ImageList | None:
         return None
     count = processes(cfg.get("launcher", "none"))
     batch = loader.get("batch_size") or 1
-    listed = list_images(loader.dataset.source, loader.dataset.get("root"), most=max(batch * count, LOOKED_UP))
+    listed = images_of(cfg, most=max(batch * count, LOOKED_UP))
     images = min(len(listed.paths), loader.dataset.get("limit") or len(listed.paths))
     if loader.get("drop_last") and images < batch * count:
         raise few_images(images, batch, count)
     return listed
 
 
-def check_regions(config: dict | None, images: ImageList) -> None:
+def check_regions(dataset: Config, images: ImageList) -> None:
     """The source of regions is there, and a store is that of these images."""
-    source = REGIONS.build(config) if config else None
+    try:
+        source = REGIONS.build(dataset.regions) if dataset.get("regions") else None
+    except StoreMissing as error:
+        more = ", and say where it is with --regions FOLDER"
+        raise StoreMissing(error.folder, error.reason, str(dataset.source), more) from error
     if isinstance(source, RegionStore):
         for path in islice(images.paths, LOOKED_UP):
             source.require(path)

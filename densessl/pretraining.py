@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from densessl.constraints import AUTO
 from densessl.data.demo import write_demo_photos
-from densessl.data.sources import list_images
+from densessl.data.sources import ImageList, list_images, remedies
 from densessl.errors import SettingError
 from densessl.run_settings import RunSettings
 from densessl.sizes import SETTLED, fitting_batch, fitting_epochs, fitting_queue, processes
@@ -111,6 +111,17 @@ def link_views(cfg: Config) -> None:
         dataset.photometric = preprocessor.photometric = cfg.photometric
 
 
+def images_of(cfg: Config, most: int | None = None) -> ImageList:
+    """List the images of a pretraining config; arguments and errors are those of
+    :func:`densessl.data.sources.list_images`."""
+    dataset = cfg.train_dataloader.dataset
+    with remedies(
+        source="Say where the images are with --data-root FOLDER, or try without data: --demo makes its own",
+        root="Name that folder with --set train_dataloader.dataset.root=FOLDER",
+    ):
+        return list_images(dataset.source, dataset.get("root"), most)
+
+
 def settle_sizes(cfg: Config) -> list[str]:
     """Replace every ``"auto"`` that depends on the number of images, in place: batch size, queue lengths, epochs.
 
@@ -137,8 +148,7 @@ def settle_sizes(cfg: Config) -> list[str]:
         return lines
     before, settled = settled_before(cfg), {}
     again = ", as in the run that is resumed"
-    dataset = loader.dataset
-    images = min(len(list_images(dataset.source, dataset.get("root")).paths), dataset.get("limit") or 2**62)
+    images = min(len(images_of(cfg).paths), loader.dataset.get("limit") or 2**62)
     at_once = processes(cfg.get("launcher", "none")) * cfg.optim_wrapper.get("accumulative_counts", 1)
     if loader.batch_size == AUTO:
         name = "train_dataloader.batch_size"

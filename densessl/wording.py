@@ -4,6 +4,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from densessl.errors import SettingError
@@ -41,6 +42,15 @@ def suggestion(name: Any, names: Iterable[str]) -> str:
     names = sorted(names)
     near = nearest(name, names)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+
+
+def near_it(path: str | Path) -> str:
+    """The end of an error message about a missing file: ``; near it are a.pth, b.pth``, of the files in its folder
+    with names like it. Empty if there is none."""
+    path = Path(path)
+    names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+    near = nearest(path.name, names)
+    return f"; near it {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
 
 
 def count(number: float, noun: str, many: str | None = None) -> str:
