@@ -9,6 +9,8 @@ from typing import Any
 
 from densessl.errors import SettingError
 
+MANY = 30  # names that no message lists
+
 
 def choose(key: str, name: Any, names: Iterable[str]) -> Any:
     """``name``, where it is one of ``names``.
@@ -38,10 +40,12 @@ def nearest(name: Any, names: Iterable[str], count: int = 3, cutoff: float = 0.6
 
 
 def suggestion(name: Any, names: Iterable[str]) -> str:
-    """The end of an error message: the names nearest to ``name``, or all names when none is near."""
+    """The end of an error message: the names nearest to ``name``; when none is near, all names, or their number."""
     names = sorted(names)
     near = nearest(name, names)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(names)}" if len(names) <= MANY else f"none of the {len(names)} known names is near it"
 
 
 def near_it(path: str | Path) -> str:
