@@ -22,14 +22,14 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
+from densessl.quiet import silence
 from densessl.registry import RUNNERS
-from densessl.sizes import few_images
+from densessl.sizes import SETTLED, few_images
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
-    find_latest_checkpoint,
+    checkpoint_to_resume,
     load_weights,
     read_checkpoint,
     rename,
@@ -106,15 +106,12 @@ class DenseRunner(Runner):
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
-        if self._resume and (self._load_from is None or self._resume == "auto"):
-            latest = find_latest_checkpoint(self.work_dir)
-            if latest is not None:
-                self.resume(str(latest))
-                return
-            self.logger.info(f"Nothing to resume in {self.work_dir}.")
-        elif self._resume:
-            self.resume(self._load_from)
+        resumed = checkpoint_to_resume(self._resume, self._load_from, self.work_dir)
+        if resumed is not None:
+            self.resume(str(resumed))
             return
+        if self._resume:
+            self.logger.info(f"Nothing to resume in {self.work_dir}.")
         if self._load_from is not None:
             self.load_checkpoint(self._load_from)
 
@@ -213,7 +210,7 @@ class DenseRunner(Runner):
             densessl_version=__version__,
             mmengine_version=mmengine.__version__,
             torch_version=torch.__version__,
-            run=self._run_facts(),
+            run={**self._run_facts(), SETTLED: self.cfg.get(SETTLED)},
             dataset_meta=getattr(self.train_dataloader.dataset, "metainfo", None),
         )
         hub = self.message_hub
@@ -263,10 +260,13 @@ class DenseRunner(Runner):
         now = self._run_facts()
         before = {**now, **before}
         if before["images_per_step"] != now["images_per_step"]:
+            batch, rest = divmod(before["images_per_step"], now["world_size"] * now["accumulative_counts"])
+            how = (
+                f"Give --batch-size {batch}" if not rest else "Change the number of processes or accumulated iterations"
+            )
             raise CheckpointError(
                 f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
-                f"{_arithmetic(now)}. Set batch_size or accumulative_counts so that the products agree, or start a new "
-                "run from its weights with --init, in another work folder"
+                f"{_arithmetic(now)}. {how}, or start a new run from its weights with --init, in another work folder"
             )
         if before["iters_per_epoch"] != now["iters_per_epoch"]:
             raise CheckpointError(

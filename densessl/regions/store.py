@@ -23,6 +23,7 @@ from densessl.regions.store_format import (
     PATHS,
     VERSION,
     StoreError,
+    StoreMissing,
     encoded,
     entry_type,
     header,
@@ -226,7 +227,7 @@ def _manifest(folder: Path) -> dict:
         if (folder / JOURNAL).exists():
             raise StoreError(f"{folder}: the store is not finished. Run the same `densessl regions build` again")
         what = f"has no {MANIFEST}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
-        raise StoreError(f"no store of regions: {folder} {what}. Make one with `densessl regions build DATA {folder}`")
+        raise StoreMissing(folder, what)
     try:
         manifest = json.loads(place.read_bytes())
     except ValueError as error:

@@ -19,6 +19,7 @@ a 65535th of the side. Equal input gives equal bytes.
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,22 @@ _SLACK = 1e-6  # pixels by which rounding errors may put a box outside the image
 
 class StoreError(DensesslError, ValueError):
     """A store does not exist, is damaged or unfinished, or does not fit the images. The message says what to do."""
+
+
+class StoreMissing(StoreError):
+    """There is no store in a folder; the message has the command that makes one.
+
+    Args:
+        folder: where it was looked for.
+        reason: what is in its place.
+        data: the images that it should have, as the command names them.
+        more: what else the user can do.
+    """
+
+    def __init__(self, folder: Path, reason: str, data: str = "DATA", more: str = "") -> None:
+        command = f"densessl regions build {shlex.quote(data)} {shlex.quote(str(folder))}"
+        super().__init__(f"no store of regions: {folder} {reason}. Make one with `{command}`{more}")
+        self.folder, self.reason = folder, reason
 
 
 class Packed(NamedTuple):

@@ -4,10 +4,12 @@ MMEngine's own look-up writes to the log and imports any name with a dot. This o
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import mmengine.registry as mmengine
@@ -15,9 +17,9 @@ from mmengine.registry import Registry
 
 from densessl.extras import missing
 from densessl.registry import SCOPE
-from densessl.wording import nearest, suggestion
+from densessl.wording import MANY, nearest, suggestion
 
-MANY = 30  # messages do not list this many names
+PACKAGE = Path(__file__).parents[1]
 
 
 class UnknownType(ValueError):
@@ -51,7 +53,9 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
         raise UnknownType(f"{found}, expected the name of a class{known}")
     kind = _registered(of, name, scope) if isinstance(of, Registry) else of.get(name)
     if kind is None:
-        raise UnknownType(f"{name!r} is unknown; {suggestion(name, names)}")
+        if isinstance(of, Registry) and name.startswith(f"{SCOPE}."):
+            names = {f"{SCOPE}.{each}" for each in of.children[SCOPE].module_dict} if SCOPE in of.children else names
+        raise UnknownType(f"{name!r} is unknown; {_not_imported(name) or suggestion(name, names)}")
     return kind
 
 
@@ -69,9 +73,24 @@ def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
     kinds = dict.fromkeys(_registered(root, name, scope) for root in roots())
     kinds.pop(None, None)
     if not kinds:
+        if _not_imported(name):
+            raise UnknownType(f"{name!r} is unknown; {_not_imported(name)}")
         near = nearest(name.rpartition(".")[2], {each for root in roots() for each in names_of(root, scope)})
         raise UnknownType(f"{name!r} is unknown" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     return list(kinds)
+
+
+def _not_imported(name: str) -> str | None:
+    """What to import for a class of densessl that was not, or how it is called with its scope; None for other names."""
+    name = name.removeprefix(f"{SCOPE}.")
+    defined = re.compile(rf"^@[A-Z_]+\.register_module\(.*\n(?:@.*\n)*(?:class|def) {re.escape(name)}\b", re.MULTILINE)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "shipped" not in path.parts and defined.search(path.read_text(encoding="utf-8")):
+            module = ".".join(("densessl", *path.relative_to(PACKAGE).with_suffix("").parts))
+            if module in sys.modules:
+                return f"did you mean {SCOPE}.{name}?"
+            return f"for {SCOPE}.{name} add {module!r} to custom_imports.imports"
+    return None
 
 
 def is_operator(name: str) -> bool:

@@ -127,7 +127,7 @@ class LoopRules(TypedDict, total=False):
     """
 
     max_epochs: AutoCount
-    max_iters: AutoCount
+    max_iters: Count
     val_interval: Annotated[float, Range(1)]  # stock configs compute it by division, and MMEngine accepts the float
     val_begin: Whole
 

@@ -194,5 +194,7 @@ def quoted_words(kind: Callable[..., Any]) -> frozenset[str]:
 
 
 def is_ours(kind: Callable[..., Any]) -> bool:
-    """Whether a class or function belongs to this library, whose annotations are exact."""
+    """Whether a function, or the constructor of a class, belongs to this library, whose annotations are exact."""
+    if inspect.isclass(kind):
+        kind = next((base for base in kind.__mro__ if "__init__" in vars(base) and base is not object), kind)
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "densessl"

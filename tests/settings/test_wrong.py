@@ -98,7 +98,7 @@ WRONG = [
         {"visualizer.vis_backends": [dict(type="JsonVisBackend")]},
         "visualizer.vis_backends.0.type: 'JsonVisBackend'",
     ),
-    at(MOCO, "runner_type", "densessl.DenseRuner", "'densessl.DenseRuner' is unknown; did you mean Dense"),
+    at(MOCO, "runner_type", "densessl.DenseRuner", "'densessl.DenseRuner' is unknown; did you mean densessl.Dense"),
     at(REGIONS, "regions.type", "RegionStor", "'RegionStor' is unknown; did you mean RegionStore?"),
     (
         LOCAL,
