@@ -52,18 +52,17 @@ class ExportHook(Hook):
             return
         model = self._model(runner)
         described = model.describe()
-        content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
         if "detector" in described:
             out = Path(runner.work_dir, self.filename or "detector.pth")
             if described["detector"] is None:
                 runner.logger.warning("ExportHook: no config to fine-tune by, since model.detector is no config's name")
                 return
             self.written = out
-            report = export_detector(content, out, described["detector"])  # named by this run, so not only stock ones
+            report = export_detector(model, out, described["detector"])  # named by this run, so not only stock ones
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")
-        export_backbone(content, out, self.to, self.branch)
+        export_backbone(model, out, self.to, self.branch)
         self.written = out
         written = ["backbone", *parts_in(out)]
         runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")
