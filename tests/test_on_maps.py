@@ -5,6 +5,7 @@ import torch
 
 from densessl.errors import SettingError
 from densessl.model import TwoBranch
+from densessl.objectives import Objective
 from densessl.objectives.pixpro import PixPro
 from densessl.on_maps import ObjectiveOnMaps
 from tests.objectives.toy import BACKBONE, HORIZON, toy_batch
@@ -129,6 +130,25 @@ def test_targets_get_no_gradient():
     assert all(level.grad.abs().sum() > 0 for level in online) and all(level.grad is None for level in target)
     assert all(value.grad is None for value in term.target.parameters())
     assert not any(value.requires_grad for value in figures.values())
+
+
+class Agreement(Objective):
+    """Reads the maps themselves, and leaves it to the model to cut the target's history."""
+
+    def forward(self, maps, batch, step):
+        return {"loss": -(maps["online"][0][-1] * maps["target"][0][-1]).mean()}
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "shared"])
+def test_target_maps_that_an_objective_reads_are_constants(given):
+    term = ObjectiveOnMaps(Agreement(), 6, dict(kind="stop_gradient"))
+    online, target = ([level.requires_grad_() for level in maps()] for _ in range(2))
+    target = target if given else None
+    loss, _ = term(online, toy_batch().geometry, target)
+    loss.backward()
+    constant = (target or online)[0].detach()
+    torch.testing.assert_close(online[0].grad, -constant / constant.numel(), rtol=1e-6, atol=0)
+    assert not given or target[0].grad is None
 
 
 def test_heads_are_named_by_their_paths():
