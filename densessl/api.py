@@ -83,6 +83,8 @@ def pretrain(
     _check_names(pretrain, settings, SHORT)
     if data is None and not demo:
         raise SettingError("data: found None, expected a folder of images, a list file or a COCO json (or demo=True)")
+    if not isinstance(options, Mapping | None):
+        raise SettingError(f"options: found {options!r:.80}, expected a dict of values by dotted name")
     config, changes = method_config(method, backbone)
     if size is not None:
         changes |= size_changes(config, size)
@@ -125,6 +127,14 @@ def compare(
         DensesslError: something does not fit; nothing was run.
     """
     _check_names(compare, settings, [each.name for each in fields(Grid)])
+    if not isinstance(inits, Mapping):
+        raise SettingError(
+            f"inits: found {inits!r:.80}, expected a dict of files by name, with None for random weights"
+        )
+    for name in ("seeds", "labels"):
+        value = settings.get(name, ())
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise SettingError(f"{name}: found {value!r}, expected a list, such as [{value!r}]")
     files = {name: _text(file) for name, file in inits.items()}
     results = run_grid(Grid(config, files, Path(out), **settings), jobs)
     write_results(results, Path(out))

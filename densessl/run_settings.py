@@ -9,6 +9,7 @@ from typing import Any, Literal
 from densessl.errors import SettingError
 
 PATHS = ("config", "data_root", "work_dir", "resume", "init", "regions")
+LAUNCHERS = ("none", "pytorch", "slurm")
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
 
 
@@ -51,7 +52,7 @@ class RunSettings:
     labels_seed: int | None = None
     steps: int | None = None
     evaluations: int | None = None
-    launcher: Literal["none", "pytorch", "slurm"] = "none"
+    launcher: Literal[LAUNCHERS] = "none"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,6 +69,10 @@ class RunSettings:
                 and not (isinstance(value, bool) and name == "resume")
             ),
         ]
+        if self.launcher not in LAUNCHERS:
+            wrong.append(f"launcher: found {self.launcher!r}, expected one of {', '.join(LAUNCHERS)}")
+        if not isinstance(self.labels, str | None):
+            wrong.append(f"labels: found {self.labels!r}, expected a part such as '10%' or None")
         if self.resume == "":
             wrong.append("resume: found '', expected True, False or the path of a checkpoint")
         if not isinstance(self.demo, bool):
