@@ -26,6 +26,7 @@ REGIONS = """
     regions build photos out --workers -1 | --workers: found -1, expected at least 0
     regions build photos out --workers x | --workers: invalid int value: 'x'
     regions build photos out --max-side 0 | max_side is 0, expected a positive number
+    regions build photos out --generator selectivesearch --max-side -3 | max_side is -3, expected a positive number
     regions build photos out --generator grid --generator-options scales=3 | generator grid does not take
     regions build photos out --generator grid --generator-options scale=1 | generator grid takes no 'scale', but scales
     regions build photos out --generator grid --generator-options overlap=2 | Grid.overlap is 2, expected at least 0
@@ -177,6 +178,7 @@ OTHERS = """
     SEGMENT --size 0 | --size: found 0, expected at least 1
     SEGMENT --device gpu | --device: found 'gpu', which is not available
     SEGMENT --cfg-options x | found 'x', expected KEY=VALUE
+    SEGMENT --set model.objectives.0.clases=3 | model.objectives.0.clases: unknown; did you mean .*classes
     cityscapes | the following arguments are required: root
     cityscapes nowhere | nowhere/leftImg8bit/train has no images of Cityscapes
     cityscapes a_file | a_file/leftImg8bit/train has no images of Cityscapes

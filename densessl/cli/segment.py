@@ -39,7 +39,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", help="write the figures to this JSON file")
-    parser.add_argument("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set",
+        "--cfg-options",
+        dest="cfg_options",
+        nargs="+",
+        action=Options,
+        default={},
+        metavar="KEY=VALUE",
+        help="change entries of the config",
+    )
     add_debug(parser)
     return parser
 

@@ -75,6 +75,8 @@ def check_hooks(found: Walk, content: Mapping[str, Any]) -> None:
     by_name, others = content.get("default_hooks") or {}, content.get("custom_hooks") or ()
     hooks = [*(by_name.values() if isinstance(by_name, Mapping) else ()), *others]
     types = {str(hook.get("type")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
+    if content.get("param_scheduler"):
+        found.problem("param_scheduler", "is not used in a pretraining; the rate's is default_hooks.lr.schedule")
     for name, line in HOOKS.items():
         if name not in types:
             key = line.partition("=")[0]
@@ -149,6 +151,8 @@ def is_two_branch(model: Mapping[str, Any]) -> bool:
 
 def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], regions: Any) -> None:
     """Report branch, objectives and views that do not fit together."""
+    if not model["objectives"]:
+        found.problem("model.objectives", "found none, expected at least one")
     with without_memory():
         branch = a_branch(found, model["online"])
         names: set[str] = set()
