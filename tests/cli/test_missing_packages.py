@@ -20,7 +20,6 @@ COMMANDS = {
     "mmseg": FCN,
     "ftfy": FCN,
     "regex": FCN,
-    "cityscapesscripts": "train transfer/cityscapes/mask-rcnn_r50_fpn_24k --data-root nowhere",
     "onnx": "export ours.pth out.onnx --to onnx",
     "onnxscript": "export ours.pth out.onnx --to onnx",
     "numba": "regions build photos out",
@@ -31,10 +30,11 @@ COMMANDS = {
 CODE = """
 import sys
 from importlib.machinery import PathFinder
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        return None if name.partition(".")[0] == sys.argv[1] else PathFinder.find_spec(name, path, target)
-sys.meta_path[:] = [Blocker() if each is PathFinder else each for each in sys.meta_path]
+class Blocker(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == sys.argv[1] else super().find_spec(name, path, target)
+sys.meta_path[:] = [Blocker if each is PathFinder else each for each in sys.meta_path]
 from densessl.cli import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -42,7 +42,8 @@ sys.exit(main(sys.argv[2:]))
 
 def test_every_package_of_an_extra_has_a_command():
     packages = {package for packages in EXTRAS.values() for package in packages}
-    assert packages - set(COMMANDS) == {"scipy"}  # needed at the end of densessl segment: tests/insight/test_clustering
+    # scipy is needed at the end of densessl segment; without cityscapesscripts, configs use COCO's metrics.
+    assert packages - set(COMMANDS) == {"scipy", "cityscapesscripts"}
 
 
 @pytest.mark.det
