@@ -67,7 +67,12 @@ def parser() -> argparse.ArgumentParser:
     detector.add_argument(
         "--evaluations", type=int, metavar="K", help="evaluate K times during --steps, evenly spread (default: 1)"
     )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="what started the processes (default: %(default)s)",
+    )
     parser.add_argument(
         "--set",
         "--cfg-options",
