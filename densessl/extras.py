@@ -19,6 +19,7 @@ EXTRAS = {
     "regions": ("numba", "selectivesearch"),
     "segment": ("scipy",),
     "look": ("skimage",),
+    "heif": ("pillow_heif",),
 }
 
 

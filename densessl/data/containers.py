@@ -16,7 +16,7 @@ _PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _PNG_KEPT = (*_PNG_PIXELS, b"eXIf", b"IEND")
 _RIFF_HEADER = 8
 _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES = 273, 279, 324, 325
-_COMPRESSION, _UNCOMPRESSED = 259, 1
+_COMPRESSION, _RAW = 259, 1
 
 
 def checked_png(data: bytes) -> bytes:
@@ -74,15 +74,28 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     kind = "tile" if tiled else "strip"
     if len(offsets) != len(lengths):
         raise ValueError(f"damaged: the TIFF has {len(offsets)} {kind}s and {len(lengths)} lengths")
+    raw = None if tiled or tags.get(_COMPRESSION, _RAW) != _RAW else _bytes_by_strip(image, len(offsets))
     for number, (offset, length) in enumerate(zip(offsets, lengths)):
-        if length == 0 or offset + length > len(data):
-            raise ValueError(f"truncated: {kind} {number} of the TIFF is at {offset:,} + {length:,} of {len(data):,}")
-    if tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED:
-        bits = tags.get(258, (1,))
-        samples = tags.get(277, 1)
-        row = (image.width * sum(bits if len(bits) == samples else bits * samples) + 7) // 8
-        if not tiled and sum(lengths) < row * image.height:
-            raise ValueError(f"truncated: the TIFF has {sum(lengths):,} of {row * image.height:,} bytes of pixels")
+        needed = raw[number] if raw else length  # some writers state more than there is
+        if length == 0 or length < needed or offset + needed > len(data):
+            raise ValueError(
+                f"truncated: {kind} {number} of the TIFF, {length:,} bytes, needs {max(needed, 1):,} from byte "
+                f"{offset:,} on, in a file of {len(data):,}"
+            )
+
+
+def _bytes_by_strip(image: TiffImagePlugin.TiffImageFile, strips: int) -> list[int]:
+    """Bytes of the pixels of each uncompressed strip."""
+    tags = image.tag_v2
+    samples, planar = tags.get(277, 1), tags.get(284, 1) == 2
+    bits = tags.get(258, (1,))
+    width, height = tags[256], tags[257]  # as stored: Pillow turns ``image.size``
+    row = (width * (bits[0] if planar else sum(bits if len(bits) == samples else bits * samples)) + 7) // 8
+    rows = min(tags.get(278, height), height)
+    each = -(-height // rows)  # strips of a plane
+    if strips < each * (samples if planar else 1):
+        raise ValueError(f"damaged: the TIFF has {strips} strips, needs {each}")
+    return [row * min(rows, height - rows * (number % each)) for number in range(strips)]
 
 
 def is_png(data: bytes) -> bool:
@@ -106,5 +119,3 @@ def tiff_bits(image: Image.Image) -> tuple[int, ...]:
     """Bits of each sample, as a TIFF says; empty for other formats."""
     bits = getattr(image, "tag_v2", {}).get(258, ())
     return tuple(bits) if isinstance(bits, tuple | list) else (bits,)
-
-

@@ -30,13 +30,13 @@ def decode_jpeg(data: bytes, size: tuple[int, int], denominator: int = 1) -> np.
     smaller = {}
     if denominator > 1:
         smaller = dict(min_width=-(-width // denominator), min_height=-(-height // denominator), min_factor=denominator)
-    return simplejpeg.decode_jpeg(data, "RGB", strict=True, **smaller)
+    return _strictly(data, "RGB", **smaller)
 
 
 def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
     """Decode a CMYK JPEG and drop the pixels, which Pillow converts to RGB better. Raises ValueError for damage."""
     check_scans(data, size)
-    simplejpeg.decode_jpeg(data, "CMYK", strict=True)
+    _strictly(data, "CMYK")
 
 
 def check_scans(data: bytes, size: tuple[int, int]) -> None:
@@ -44,3 +44,11 @@ def check_scans(data: bytes, size: tuple[int, int]) -> None:
     scans = data.count(_SCAN)
     if scans * size[0] * size[1] > _MOST_PIXELS_DRAWN:
         raise ValueError(f"{scans} scans of {size[0]} x {size[1]} pixels: no camera or encoder writes so many")
+
+
+def _strictly(data: bytes, space: str, **options: float) -> np.ndarray:
+    try:
+        return simplejpeg.decode_jpeg(data, space, strict=True, **options)
+    except ValueError as error:
+        kind = "truncated" if "Premature end of JPEG file" in str(error) else "damaged"
+        raise ValueError(f"{kind}: {error}") from error
