@@ -20,6 +20,7 @@ EXTRAS = {
     "segment": ("scipy",),
     "look": ("skimage",),
     "heif": ("pillow_heif",),
+    "parquet": ("pyarrow",),
 }
 
 
