@@ -28,7 +28,7 @@ from densessl.data import formats
 from densessl.data.archives import read_file
 from densessl.data.depth import DepthRange
 from densessl.data.placed import Placed
-from densessl.errors import DensesslError, SettingError
+from densessl.errors import DATA, DensesslError, SettingError
 from densessl.geometry import affine
 
 DENOMINATORS = (1, 2, 4, 8)
@@ -52,6 +52,8 @@ class UnreadableImage(DensesslError, ValueError):
 
     ``path`` is the file. It is empty if torch's DataLoader rebuilt the exception from the text of a worker's error.
     """
+
+    exit_code = DATA
 
     def __init__(self, message: str, path: str = ""):
         super().__init__(message, path)

@@ -39,6 +39,8 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         raise SettingError("--labels-seed needs --labels; --seed is the seed of the run")
     if settings.labels is not None:
         parse_labels(settings.labels)  # report a typo before reading files
+    if isinstance(settings.data_root, tuple):
+        raise SettingError("--data-root: several places are for pretraining; a detector's config has one data_root")
     if settings.data_root:
         set_data_root(cfg, settings.data_root)
     if settings.batch_size is not None:
