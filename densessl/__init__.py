@@ -30,6 +30,16 @@ _NAMES = {
     "weights.load": ("load_backbone",),
     "weights.read": ("read_backbone",),
 }
+# Registered classes whose modules import mmdet, so that registries do not import them by themselves. MMEngine looks up
+# `type="densessl.NamedCocoDataset"` here, and a stock config works without `custom_imports`.
+_TYPES = {
+    "NamedCocoDataset": "finetune.categories",
+    "OneClassCocoDataset": "finetune.categories",
+    **dict.fromkeys(
+        ("DETReg", "DINO33", "DetectorPretraining", "PairDETR", "PairDETRHead", "UPDETR"),
+        "detectors",
+    ),
+}
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Batch",
@@ -71,9 +81,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    module = _MODULES.get(name) or _TYPES.get(name)
+    if module is None:
         raise AttributeError(f"module 'densessl' has no attribute {name!r}")
-    value = getattr(import_module(f"densessl.{_MODULES[name]}"), name)
+    value = getattr(import_module(f"densessl.{module}"), name)
     globals()[name] = value
     return value
 

@@ -98,7 +98,7 @@ class MLP(nn.Sequential):
                     self.add_module(f"dropout{i}", nn.Dropout(dropout))
                 self.add_module(f"act{i}", activation())
         self.out_channels = dims[-1]
-        self.label = "MLP"  # the model replaces it by the path of this head
+        self.label = "MLP"  # the model replaces it by the path of this module
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Vectors (N, C) or maps (N, C, H, W) to the same shape with ``dims[-1]`` channels.

@@ -72,7 +72,7 @@ def run_grid(
     redo: bool = False,
     say: Callable[[str], None] = print,
 ) -> Results:
-    """Run the runs of a grid that are not done yet.
+    """Start all runs of a grid that are not done yet, and wait for them.
 
     Args:
         jobs: Number of simultaneous runs.

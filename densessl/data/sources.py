@@ -5,6 +5,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,30 @@ Source = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class DataNotFound(FileMissing):
-    """The config's data set does not exist, or none of its images does. The message says which places were tried."""
+    """The data set does not exist, or none of its images does. The message says which places were tried.
+
+    Attributes:
+        argument: the argument of :func:`list_images` to change, ``"source"`` or ``"root"``; None for neither.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+@contextmanager
+def remedies(**by_argument: str) -> Iterator[None]:
+    """End the message of a DataNotFound with what the user can do: each command has options of its own.
+
+    Args:
+        by_argument: a sentence for each argument of :func:`list_images`.
+    """
+    try:
+        yield
+    except DataNotFound as error:
+        if error.argument not in by_argument:
+            raise
+        raise type(error)(f"{error}. {by_argument[error.argument]}") from error
 
 
 class ImageList(NamedTuple):
@@ -128,10 +152,7 @@ def _locate(source: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         if place.exists():
             return place
     places = " or ".join(dict.fromkeys(map(str, tried)))
-    raise DataNotFound(
-        f"no data set at {places}{_near(tried[0])}. Give the folder of the images with --data-root DIR, or try "
-        "without data: --demo draws its own images."
-    )
+    raise DataNotFound(f"no data set at {places}{_near(tried[0])}", "source")
 
 
 def _near(place: Path) -> str:
@@ -204,13 +225,13 @@ def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
     """Absolute path of the first of ``roots`` under which all entries in ``first`` are files."""
     lacking = {root: [path for path in first if not (root / path).is_file()] for root in roots}
     best = min(roots, key=lambda root: len(lacking[root]))
-    if (
-        len(lacking[best]) < len(first) / 2 or not lacking[best]
-    ):  # a missing file is a bad image, which a run has a budget for
+    few = len(lacking[best]) < len(first) / 2  # missing files: bad images, for which a run has a budget
+    if few or not lacking[best]:
         return os.path.abspath(best)
     others = ", ".join(os.path.abspath(root) for root in roots if root != best)
     also = f"; its first images are not all under {others} either" if others else ""
     raise DataNotFound(
-        f"{place} names {lacking[best][0]!r}, which is not a file under {os.path.abspath(best)}{also}. "
-        "Give `root`, the folder that its paths are relative to."
+        f"{place} names {lacking[best][0]!r}, which is not a file under {os.path.abspath(best)}, the folder that its "
+        f"paths are relative to{also}",
+        "root",
     )

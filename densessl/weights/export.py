@@ -110,7 +110,7 @@ def export_backbone(
             if to == "timm":
                 timm_arguments(bare, fingerprint)
             if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
-                check_torchvision(bare, fingerprint)
+                check_torchvision(bare, fingerprint, to)
             save_checkpoint(out, bare)
         case "detectron2":
             write_detectron2(out, bare, fingerprint, header)

@@ -17,7 +17,6 @@ from densessl.weights.layouts.tables import OURS
 from densessl.weights.layouts.take import Taken, grouped, take
 from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.vit_facts import REST
-from densessl.wording import nearest
 
 BRANCHES = ("online", "target")
 
@@ -208,15 +207,11 @@ def open_init(file: str) -> Opened:
         FileMissing: There is no such file; the message names the nearest ones.
         UnsafeCheckpointError: Reading the file would execute code.
     """
-    path = Path(file).expanduser()
     try:
         return open_checkpoint(file)
     except UnsafeCheckpointError:
         raise
     except FileMissing as error:
-        names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
-        near = nearest(path.name, names)
-        beside = f"; near it are {near}" if near else ""
-        raise FileMissing(f"--init: {error}{beside}. For random weights use --init none") from error
+        raise FileMissing(f"--init: {error}. For random weights use --init none") from error
     except ValueError as error:
         raise SettingError(f"--init: {error}") from error
