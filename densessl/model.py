@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from densessl.branches import MLP, Branch, build_branch, build_target
+from densessl.branches import Branch, build_branch, build_target, label_heads
 from densessl.branches.branch import BranchConfig, Features, parts_for
 from densessl.constraints import Config
 from densessl.counting import CountingModel
 from densessl.data.batch import Batch
 from densessl.errors import SettingError
-from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, ObjectiveConfig
-from densessl.registry import MODELS, OBJECTIVES
+from densessl.objectives.base import BranchMaps, DerivedView, Forward, Objective, ObjectiveConfig, build_objective
+from densessl.registry import MODELS
 from densessl.schedules import Step
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import to_plain
@@ -56,7 +56,7 @@ class TwoBranch(CountingModel):
         super().__init__(data_preprocessor, init_cfg)
         self.config = dict(online)
         branch = build_branch(online)
-        built = [config if isinstance(config, Objective) else OBJECTIVES.build(config) for config in objectives]
+        built = [build_objective(item) for item in objectives]
         self.objectives = nn.ModuleDict()
         self.plans: dict[str, list[Forward]] = {}
         for objective in built:
@@ -67,9 +67,7 @@ class TwoBranch(CountingModel):
             branch.add_projectors(objective.name, objective.projectors(branch.channels))
         self.online = branch
         self.target = build_target(self.online, **(target or dict(kind="ema", momentum=0.99)))
-        for name, module in self.named_modules():
-            if isinstance(module, MLP):
-                module.label = name
+        label_heads(self)
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -130,10 +128,9 @@ class TwoBranch(CountingModel):
             target_done = self._run_plans("target", self.target.branch(self.online), batch, derived, shared)
         figures = {}
         for name, objective in self.objectives.items():
-            weight = objective.weight(step)
             maps = self._maps(name, done, target_done)
-            for key, value in objective(maps, batch._replace(derived=derived[name]), step).items():
-                figures[f"{name}.{key}"] = value * weight if key.startswith("loss") else value.detach()
+            own = objective.weighted(maps, batch._replace(derived=derived[name]), step)
+            figures |= {f"{name}.{key}": value for key, value in own.items()}
         if self.target.momentum is not None:
             figures["target_momentum"] = torch.tensor(self.target.momentum)
         return figures

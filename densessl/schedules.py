@@ -9,34 +9,12 @@ import inspect
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
-
-import numpy as np
+from typing import Annotated, Literal
 
 from densessl.constraints import Config, NonNegative, Positive, Range, Share, Value
-from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
+from densessl.horizon import Horizon, Step
 from densessl.wording import choose
-
-
-class Horizon(NamedTuple):
-    """The length of a run, in the units of schedules.
-
-    Attributes:
-        steps_per_epoch: optimiser steps per epoch. Not a whole number if gradient accumulation does not divide the
-            iterations of an epoch, since accumulation continues across the end of an epoch.
-        epochs: length of the run in epochs; a fraction for a run measured in iterations.
-        total_steps: optimiser steps of the whole run, including a last incomplete accumulation.
-        num_images: number of images in the data set.
-        global_batch: images in one optimiser step: batch per process x processes x accumulated iterations.
-    """
-
-    steps_per_epoch: float
-    epochs: float
-    total_steps: int
-    num_images: int
-    global_batch: int
-
 
 Schedule = Callable[[int, Horizon | None], float]  # the horizon may be None for a constant
 
@@ -355,34 +333,6 @@ ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1), t
 ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True), trial=True)]
 ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0), trial=True)]
 ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES, trial=True)]
-
-
-class Step(NamedTuple):
-    """The current step of training.
-
-    Attributes:
-        index: number of optimiser steps taken.
-        horizon: length of the run; None outside a run.
-        seed: seed of the run.
-    """
-
-    index: int
-    horizon: Horizon | None = None
-    seed: int = 0
-
-    def horizon_for(self, setting: str) -> Horizon:
-        """The length of the run, for a setting that depends on it.
-
-        Raises:
-            SettingError: outside a run; the message names the setting.
-        """
-        if self.horizon is None:
-            raise SettingError(f"{setting} depends on the length of the run: call model.begin(horizon) first")
-        return self.horizon
-
-    def rng(self, purpose: str) -> np.random.Generator:
-        """A generator of batch-level random numbers for one purpose in this step, equal on all ranks."""
-        return keyed_rng(self.seed, purpose, self.index)
 
 
 def scheduled(value: float | dict, key: str = "the schedule") -> Callable[[Step], float]:

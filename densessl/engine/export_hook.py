@@ -54,7 +54,6 @@ class ExportHook(Hook):
             return
         model = self._model(runner)
         described = model.describe()
-        content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
         if "detector" in described:
             out = Path(runner.work_dir, self.filename or "detector.pth")
             if described["detector"] is None:
@@ -64,11 +63,11 @@ class ExportHook(Hook):
                 )
                 return
             self.written = out
-            report = export_detector(content, out, described["detector"])  # named by the run: any config is allowed
+            report = export_detector(model, out, described["detector"])  # named by the run: any config is allowed
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")
-        export_backbone(content, out, self.to, self.branch)
+        export_backbone(model, out, self.to, self.branch)
         self.written = out
         written = ["backbone", *parts_in(out)]
         runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")

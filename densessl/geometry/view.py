@@ -36,6 +36,32 @@ class ViewGeometry(NamedTuple):
             torch.tensor(sources, dtype=torch.float64).reshape(-1, 2),
         )
 
+    @classmethod
+    def from_crops(
+        cls,
+        boxes: Tensor,
+        view_size: tuple[int, int],
+        source_size: tuple[int, int] | Tensor,
+        flipped: Tensor | None = None,
+    ) -> "ViewGeometry":
+        """Geometry of crops that were cut out, resized and mirrored by other code.
+
+        Args:
+            boxes: (N, 4) what was cut out, (x0, y0, x1, y1) in source pixels, ends excluded.
+            view_size: (width, height) that every crop was resized to.
+            source_size: (width, height) of the sources; (N, 2) where they differ.
+            flipped: (N,) bool, which were mirrored left-right after that; None for none.
+        """
+        boxes = boxes.double()
+        views = torch.tensor(view_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)
+        sources = torch.as_tensor(source_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)
+        (x0, y0, x1, y1), (width, height) = boxes.unbind(1), view_size
+        if flipped is not None:
+            x0, x1 = torch.where(flipped, x1, x0), torch.where(flipped, x0, x1)
+        zero = torch.zeros_like(x0)
+        rows = [torch.stack([(x1 - x0) / width, zero, x0], 1), torch.stack([zero, (y1 - y0) / height, y0], 1)]
+        return cls(torch.stack(rows, 1), views, sources)
+
     def index(self, rows: Tensor) -> "ViewGeometry":
         """The geometry of the given batch rows."""
         return ViewGeometry(*(field[rows] for field in self))

@@ -14,6 +14,7 @@ from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
 from densessl.schedules import ScheduledNonNegative, Step, scheduled
+from densessl.wording import choose
 
 View = int | str
 
@@ -216,3 +217,26 @@ class Objective(nn.Module):
             Scalars by name. Those whose names start with "loss" are weighted and summed; the others are only logged.
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def weighted(self, maps: Mapping[str, BranchMaps], batch: Batch, step: Step) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, with losses multiplied by the weight of this step, and figures detached."""
+        weight = self.weight(step)
+        return {
+            key: value * weight if key.startswith("loss") else value.detach()
+            for key, value in self(maps, batch, step).items()
+        }
+
+
+def build_objective(objective: Objective | ObjectiveConfig) -> Objective:
+    """An objective, built if it is a config.
+
+    Raises:
+        SettingError: there is no objective of its type; the message has the nearest.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    OBJECTIVES.import_from_location()
+    kind = objective.get("type")
+    if not isinstance(kind, type):
+        choose("objective", kind, OBJECTIVES.module_dict)
+    return OBJECTIVES.build(dict(objective))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from densessl.errors import CheckpointError, ExportError, FileMissing, SettingError, UnsafeCheckpointError
 from densessl.weights import fingerprint as fp
@@ -16,6 +16,7 @@ from densessl.weights.io.torch_files import load_content
 from densessl.weights.layouts.tables import OURS
 from densessl.weights.layouts.take import Taken, grouped, take
 from densessl.weights.parts import PARTS, part_of_state
+from densessl.weights.state import bare_model
 from densessl.weights.vit_facts import REST
 
 BRANCHES = ("online", "target")
@@ -38,11 +39,11 @@ class Opened(NamedTuple):
     rest: Mapping[str, Tensor] = {}
 
 
-Source = str | Path | Mapping[str, Any] | Opened
+Source = str | Path | Mapping[str, Any] | Opened | nn.Module
 
 
 def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
-    """Read a file once. A dict counts as the content of a file.
+    """Read a file once. A dict counts as the content of a file, and a model that is pretrained here as its checkpoint.
 
     Args:
         drop_objects: See :func:`densessl.weights.io.torch_files.load_content`.
@@ -50,9 +51,19 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     Raises:
         FileNotFoundError, UnsafeCheckpointError: As that function.
         CheckpointError: As that function, or the file holds no tensors.
+        SettingError: The model is not one that is pretrained here.
     """
     if isinstance(source, Opened):
         return source
+    if isinstance(source, nn.Module):
+        model = bare_model(source)
+        kind = type(model).__name__
+        if not hasattr(model, "describe"):
+            raise SettingError(
+                f"found a {kind} as the source of weights, expected a file, or a model pretrained here (TwoBranch, "
+                "DetectorPretraining); of any other model, give its state_dict()"
+            )
+        return Opened(model.state_dict(), {"densessl": model.describe()}, f"the given {kind}")
     if isinstance(source, Mapping):
         name, content, meta = "the given state", source, source.get("meta")
     else:
