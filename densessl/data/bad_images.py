@@ -54,5 +54,5 @@ def read_or_replace(
             bad.append(BadImage(error.path, error.reason, epoch, place))
             place = int(others.integers(length))
     raise DataError(
-        f"none of {TRIES} images drawn one after the other can be read; the last is {bad[-1].path}: {bad[-1].reason}"
+        f"none of {TRIES} images drawn one after the other can be read; the last: {bad[-1].path}: {bad[-1].reason}"
     )

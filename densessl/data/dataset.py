@@ -32,6 +32,7 @@ from densessl.registry import DATASETS, REGIONS
 from densessl.wording import choose
 
 Resample = Literal["fast", "pil"]
+WANTS_KEYS = "unlabelled images need keys (epoch, index), expected type='KeySampler'"
 RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", path="regions/")
 
 
@@ -42,9 +43,7 @@ def keyed(key: tuple[int, int]) -> tuple[int, int]:
         SettingError: the key is a bare index, from a sampler of another type.
     """
     if not isinstance(key, tuple):
-        raise SettingError(
-            "train_dataloader.sampler: unlabelled images need keys (epoch, index), expected type='KeySampler'"
-        )
+        raise SettingError(f"train_dataloader.sampler: {WANTS_KEYS}")
     return key
 
 
