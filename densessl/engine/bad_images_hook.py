@@ -1,6 +1,5 @@
 """Lists the images that a run could not read, and ends a run that has too many."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,18 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from densessl.budget import DEFAULT, allowed
-from densessl.data.bad_images import BadImage
+from densessl.data.bad_images import FILE, record, recorded
 from densessl.errors import DataError
 from densessl.registry import HOOKS
-
-FILE = "bad_images.jsonl"
 
 
 @HOOKS.register_module()
 class BadImagesHook(Hook):
-    """Appends each image that was replaced, because it could not be read, to ``bad_images.jsonl`` of the work folder:
-    its path, the reason, and the step.
+    """Keeps ``bad_images.jsonl`` of the work folder: images that could not be read, each with the reason, the step and
+    what was used instead.
 
-    All processes append to one file, a line at a time, and count the images of all of them in it, so no process waits
-    for another. A resumed run goes on with the file; a new one begins it anew.
+    All processes and loaders append to one file, a line at a time, and count the images of all of them in it, so no
+    process waits for another. A resumed run goes on with the file; a new one begins it anew.
 
     Args:
         budget: how many images may be bad: a share of the data set ("0.1%", at least one), a number, or "none".
@@ -35,7 +32,6 @@ class BadImagesHook(Hook):
     def __init__(self, budget: str | int = DEFAULT):
         allowed(budget, 1)  # a typo is told at once
         self.budget = budget
-        self.seen: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
         self.file = Path(runner.work_dir, FILE)
@@ -44,42 +40,42 @@ class BadImagesHook(Hook):
         if is_main_process() and runner.iter == 0:
             self.file.unlink(missing_ok=True)
         barrier()
-        self.seen = _paths(self.file)
+        self.seen, self.size = set(recorded(self.file)), self._bytes()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        new = {bad.path: bad for bad in getattr(data_batch, "bad", ()) if bad.path not in self.seen}
+        bad = getattr(data_batch, "bad", ())
+        new = {each.path: each for each in bad if each.path not in self.seen}
         if new:
-            self._tell(runner, list(new.values()))
+            record(self.file, new.values(), step=runner.iter + 1)
+        self._look(runner)
 
-    def _tell(self, runner: Runner, new: list[BadImage]) -> None:
-        with open(self.file, "a", encoding="utf-8", errors="surrogateescape") as file:
-            for bad in new:
-                line = dict(path=bad.path, reason=bad.reason, step=runner.iter + 1, epoch=bad.epoch, index=bad.index)
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-        self.seen = _paths(self.file)
-        for bad in new:
-            runner.logger.warning(
-                f"bad image {bad.path}: {bad.reason}; another one takes its place ({len(self.seen):,} of "
-                f"{self.most:,} bad images allowed)"
-            )
-        if len(self.seen) > self.most:
-            raise DataError(
-                f"{len(self.seen):,} of {self.images:,} images cannot be read, more than --bad-images "
-                f"{self.budget} allows ({self.most:,}); the last is {new[-1].path}: {new[-1].reason}\n"
-                f"All so far are listed in {self.file}. Mend or remove them, or allow more with --bad-images 5% and "
-                "continue with --resume"
-            )
+    def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        if hasattr(self, "file"):
+            self._look(runner)
 
-
-def _paths(file: Path) -> set[str]:
-    """The distinct paths in a list of bad images; empty if there is none. A line that was cut short is left out."""
-    if not file.is_file():
-        return set()
-    paths = set()
-    for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    def _bytes(self) -> int:
         try:
-            paths.add(os.fspath(json.loads(line)["path"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return paths
+            return os.stat(self.file).st_size
+        except FileNotFoundError:
+            return 0
+
+    def _look(self, runner: Runner) -> None:
+        """Tell what is new in the list, and end the run if it is too much."""
+        size = self._bytes()
+        if size == self.size:
+            return
+        entries = recorded(self.file)
+        new = [entry for path, entry in entries.items() if path not in self.seen]
+        self.seen, self.size = set(entries), size
+        for number, entry in enumerate(new, len(entries) - len(new) + 1):
+            runner.logger.warning(
+                f"bad image {entry['path']}: {entry.get('reason')}; {entry.get('instead')} is used instead (bad image "
+                f"{number:,} of {self.most:,} allowed)"
+            )
+        if new and len(entries) > self.most:
+            raise DataError(
+                f"{len(entries):,} of {self.images:,} images cannot be read, more than --bad-images {self.budget} "
+                f"allows ({self.most:,}); the last is {new[-1]['path']}: {new[-1].get('reason')}\nAll so far are "
+                f"listed in {self.file}. Mend or remove them, or allow more with --bad-images 5% and continue with "
+                "--resume"
+            )
