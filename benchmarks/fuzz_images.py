@@ -40,6 +40,8 @@ FORMATS = {
     "lzw": dict(format="TIFF", compression="tiff_lzw"),
     "bmp": dict(format="BMP"),
     "gif": dict(format="GIF"),
+    "jp2": dict(format="JPEG2000", quality_layers=[20]),
+    "avif": dict(format="AVIF", quality=80, speed=10),
 }
 SECONDS, MEMORY = 10, 1 << 30
 SHARE, DIFFERENCE = 0.01, 20
@@ -160,7 +162,9 @@ def main() -> int:
             outcome, share, reason = reader.read(path, whole)
             outcomes[name, outcome] += 1
             if outcome not in ("refused", "read"):
-                faults.append(dict(number=number, format=name, damage=kind, outcome=outcome, share=share, reason=reason))
+                faults.append(
+                    dict(number=number, format=name, damage=kind, outcome=outcome, share=share, reason=reason)
+                )
                 if args.keep:
                     args.keep.mkdir(parents=True, exist_ok=True)
                     (args.keep / f"{number}.{name}").write_bytes(broken)

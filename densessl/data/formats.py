@@ -25,6 +25,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _EXIF_ORIENTATION = 0x0112
 _ORIENTATIONS = range(1, 9)
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # in Image.info; Pillow looks for an orientation there
+_SMALLEST_GIF = bytes.fromhex("474946383761010001008100000000000000000000000000002c000000000100010000080400010404003b")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 _LEAST_SAMPLE, _GREATEST_SAMPLE = 340, 341
 
@@ -110,9 +111,17 @@ def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Sto
     _check_size(image.size, megapixels)
     if isinstance(image, TiffImageFile):
         containers.check_tiff(image, data)
+    elif image.format == "GIF":
+        check_gif(data)
     orientation = _orientation(image) if image.format != "TIFF" else 1  # Pillow turns a TIFF itself
     image.load()  # nothing is gained by waiting, and Pillow knows the upright size of a TIFF only now
     return Stored(image.size, orientation, data, depth, image)
+
+
+def check_gif(data: bytes) -> None:
+    """Raises ValueError: OpenCV, whose decoder is strict, refuses a GIF. Pillow's leaves out what it cannot decode."""
+    if _opencv(data) is None and _opencv(_SMALLEST_GIF) is not None:  # OpenCV before 4.11 reads none
+        raise ValueError("damaged: the pixels of the GIF do not fill the picture")
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -187,10 +196,21 @@ def _bits(image: ImageFile.ImageFile, data: bytes) -> int:
 
 def _opencv_samples(data: bytes) -> np.ndarray:
     """(h, w, 3) samples of an image in colour of 16 bits."""
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    samples = _opencv(data)
     if samples is None:
         raise ValueError("damaged: its samples of more than 8 bits cannot be decoded")
     return samples if samples.ndim == 2 else samples[..., 2::-1]
+
+
+def _opencv(data: bytes) -> np.ndarray | None:
+    """What OpenCV makes of a file, without its messages; None if it refuses the file."""
+    level = cv2.setLogLevel(0)
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    finally:
+        cv2.setLogLevel(level)
 
 
 def _stated(image: ImageFile.ImageFile) -> DepthRange | None:
