@@ -31,11 +31,13 @@ def checked_png(data: bytes) -> bytes:
             raise ValueError(f"damaged: the checksum of a PNG chunk {name.decode()} is wrong")
         if name in _PNG_KEPT and sound:
             kept.append(data[start:end])
-        elif name[:1].isupper() and name not in _PNG_KEPT:
-            raise ValueError(f"damaged: the PNG chunk {name!r} is unknown, and marked as necessary")
+        elif not name.isalpha() or (name[:1].isupper() and name not in _PNG_KEPT):
+            raise ValueError(f"damaged: the PNG chunk {name!r} is unknown, and not marked as optional")
         if name == b"IEND":
             ended = True
             break
+    if not any(chunk[4:8] == b"IDAT" for chunk in kept):
+        raise ValueError("damaged: the PNG has no pixels (no IDAT chunk)")
     if not ended:
         raise ValueError("truncated: the PNG has no IEND chunk")
     return b"".join(kept)
@@ -62,6 +64,18 @@ def check_webp(data: bytes) -> None:
         raise ValueError(f"truncated: the WebP has {len(data):,} of {declared:,} bytes")
 
 
+def check_bmp(data: bytes) -> None:
+    """Raises ValueError: the file is shorter than its pixels, where they are not compressed."""
+    if int.from_bytes(data[14:18], "little") < 40 or int.from_bytes(data[30:34], "little") not in (0, 3):
+        return  # an old header, which Pillow reads strictly, or a compressed file
+    start, width, height, bits = (
+        int.from_bytes(data[at : at + size], "little", signed=True) for at, size in ((10, 4), (18, 4), (22, 4), (28, 2))
+    )
+    needed = start + (abs(width) * bits + 31) // 32 * 4 * abs(height)
+    if needed > len(data):
+        raise ValueError(f"truncated: the BMP has {len(data):,} of {needed:,} bytes")
+
+
 def check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     """Raises ValueError: a strip or tile of the first page lies outside the file, is empty, or is shorter than its
     pixels."""
@@ -71,6 +85,9 @@ def check_tiff(image: TiffImagePlugin.TiffImageFile, data: bytes) -> None:
     lengths = tags.get(_TILE_BYTES if tiled else _STRIP_BYTES)
     if lengths is None:  # old writers leave them out where there is one strip
         return
+    bits, samples = tiff_bits(image), tags.get(277, 1)
+    if len(bits) > 1 and len(bits) != samples:
+        raise ValueError(f"damaged: the TIFF has {samples} samples a pixel, and the bits of {len(bits)}")
     kind = "tile" if tiled else "strip"
     if len(offsets) != len(lengths):
         raise ValueError(f"damaged: the TIFF has {len(offsets)} {kind}s and {len(lengths)} lengths")

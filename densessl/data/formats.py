@@ -6,6 +6,7 @@ AVIF, and HEIC with the extra ``heif``.
 
 import io
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -25,7 +26,6 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _EXIF_ORIENTATION = 0x0112
 _ORIENTATIONS = range(1, 9)
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # in Image.info; Pillow looks for an orientation there
-_SMALLEST_GIF = bytes.fromhex("474946383761010001008100000000000000000000000000002c000000000100010000080400010404003b")
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 _LEAST_SAMPLE, _GREATEST_SAMPLE = 340, 341
 
@@ -111,17 +111,27 @@ def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Sto
     _check_size(image.size, megapixels)
     if isinstance(image, TiffImageFile):
         containers.check_tiff(image, data)
-    elif image.format == "GIF":
-        check_gif(data)
+    elif image.format == "BMP":
+        containers.check_bmp(data)
+    elif image.format in ("GIF", "JPEG2000"):
+        check_by_opencv(data, image.format)
     orientation = _orientation(image) if image.format != "TIFF" else 1  # Pillow turns a TIFF itself
     image.load()  # nothing is gained by waiting, and Pillow knows the upright size of a TIFF only now
     return Stored(image.size, orientation, data, depth, image)
 
 
-def check_gif(data: bytes) -> None:
-    """Raises ValueError: OpenCV, whose decoder is strict, refuses a GIF. Pillow's leaves out what it cannot decode."""
-    if _opencv(data) is None and _opencv(_SMALLEST_GIF) is not None:  # OpenCV before 4.11 reads none
-        raise ValueError("damaged: the pixels of the GIF do not fill the picture")
+def check_by_opencv(data: bytes, kind: str) -> None:
+    """Raises ValueError: OpenCV, whose decoder is strict, refuses a file. Pillow's leaves out what it cannot decode."""
+    if _opencv(data) is None and _opencv_decodes(kind):
+        raise ValueError(f"damaged: OpenCV cannot decode the {kind}")
+
+
+@lru_cache
+def _opencv_decodes(kind: str) -> bool:
+    """Whether this OpenCV has a decoder of a format; those before 4.11 have none for GIF."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, kind)
+    return _opencv(file.getvalue()) is not None
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
