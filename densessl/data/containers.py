@@ -36,10 +36,10 @@ def checked_png(data: bytes) -> bytes:
         if name == b"IEND":
             ended = True
             break
-    if not any(chunk[4:8] == b"IDAT" for chunk in kept):
-        raise ValueError("damaged: the PNG has no pixels (no IDAT chunk)")
     if not ended:
         raise ValueError("truncated: the PNG has no IEND chunk")
+    if not any(chunk[4:8] == b"IDAT" for chunk in kept):
+        raise ValueError("damaged: the PNG has no pixels (no IDAT chunk)")
     return b"".join(kept)
 
 

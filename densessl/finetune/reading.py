@@ -27,8 +27,9 @@ class ReadImage(BaseTransform):
         unreadable: "raise", or "grey" for a grey image of the size in ``height`` and ``width``: at evaluation nothing
             may stand in for an image, and its objects count as missed.
         record: file that a grey image is listed in (:func:`densessl.data.bad_images.record`).
-        max_megapixels, depth_range: see :class:`densessl.data.dataset.ImageDataset`; a depth range is two numbers, or
-            None for that of each file.
+        max_megapixels: size that an image may declare; a larger one counts as unreadable.
+        depth_range: numbers that become black and white in images of more than 8 bits; None: those of each file
+            (:mod:`densessl.data.depth`).
 
     Raises:
         UnreadableImage: the message names the file.

@@ -96,7 +96,8 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
     arguments = arguments_of(kind) or {}
     sampler = loader.get("sampler")
     name = str(sampler.get("type")).rpartition(".")[2] if isinstance(sampler, Mapping) else KEY_SAMPLER
-    if isinstance(kind, type) and issubclass(kind, ImageDataset) and name != KEY_SAMPLER:
+    wrong = isinstance(kind, type) and issubclass(kind, ImageDataset) and name != KEY_SAMPLER
+    if wrong and not found.has_problem("train_dataloader.sampler"):
         found.problem("train_dataloader.sampler", f"found {name}; {WANTS_KEYS}")
     for name in LINKED:
         needed = name in arguments and arguments[name].default is REQUIRED
