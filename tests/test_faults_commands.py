@@ -16,7 +16,7 @@ REGIONS = """
     regions build nowhere out | no data set at .*nowhere.*\\. Give a folder of images, a list .* as DATA$
     regions build list.json out | list.json is not in COCO format
     regions build broken.json out | broken.json is not JSON
-    regions build photos.csv out | photos.csv: expected a folder, a list file
+    regions build photos.csv out | photos.csv: expected a column path, .*it has
     regions build empty out | no image in .*empty
     regions build photos.txt out --root nowhere | 'photos/p0.png', which is not a file .* --root FOLDER$
     regions build photos a_file --generator grid | a_file: is a file, expected a folder

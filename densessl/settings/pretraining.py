@@ -14,6 +14,7 @@ import torch
 from densessl.branches import build_branch
 from densessl.branches.branch import Branch
 from densessl.constraints import AUTO, Config
+from densessl.data.dataset import WANTS_KEYS, ImageDataset
 from densessl.data.views import ViewSpec, expand_views
 from densessl.errors import DensesslError
 from densessl.model import TwoBranch, checked_plan
@@ -27,6 +28,7 @@ from densessl.signatures import arguments_of
 from densessl.weights.detector.stock import pretraining_model, stock_model
 from densessl.wording import nearest
 
+KEY_SAMPLER = "KeySampler"
 DETECTOR = Annotated[dict, Config(mmengine.MODELS)]
 # The hooks that a pretraining needs, each with the line of the shared base that has it.
 HOOKS = {
@@ -90,9 +92,15 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
     if not isinstance(dataset, Mapping):
         return
     try:
-        arguments = arguments_of(find(DATASETS, dataset.get("type"), SCOPE)) or {}
+        kind = find(DATASETS, dataset.get("type"), SCOPE)
     except UnknownType:
         return  # reported by the walk
+    arguments = arguments_of(kind) or {}
+    sampler = loader.get("sampler")
+    name = str(sampler.get("type")).rpartition(".")[2] if isinstance(sampler, Mapping) else KEY_SAMPLER
+    wrong = isinstance(kind, type) and issubclass(kind, ImageDataset) and name != KEY_SAMPLER
+    if wrong and not found.has_problem("train_dataloader.sampler"):
+        found.problem("train_dataloader.sampler", f"found {name}; {WANTS_KEYS}")
     for name in LINKED:
         needed = name in arguments and arguments[name].default is REQUIRED
         if needed and name not in dataset and not content.get(name):
