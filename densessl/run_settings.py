@@ -29,6 +29,7 @@ class RunSettings:
         epochs: epochs of a pretraining; ``"auto"`` derives them from the number of images.
         regions: region store to pretrain on.
         labels, labels_seed: part of a detector's train set (``"10%"``, ``"30-shot"``), and which part of that size.
+        boxes_as_masks: objects without a mask get their box as mask, for detectors that need masks.
         steps, evaluations: length of a detector's training in optimiser steps, and number of evaluations.
         launcher: launcher that started the processes.
         options: entries of the config by dotted name; they override the other settings.
@@ -49,6 +50,7 @@ class RunSettings:
     regions: str | None = None
     labels: str | None = None
     labels_seed: int | None = None
+    boxes_as_masks: bool = False
     steps: int | None = None
     evaluations: int | None = None
     launcher: Literal["none", "pytorch", "slurm"] = "none"

@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     detector = parser.add_argument_group("detectors and segmentors")
     detector.add_argument("--labels", help="part of the train set: 10%%, 30-shot (boxes per class), 100-images")
     detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
+    detector.add_argument(
+        "--boxes-as-masks",
+        action="store_true",
+        help="objects without a mask get their box as mask, for detectors that need masks",
+    )
     detector.add_argument("--steps", type=int, metavar="N", help="scale the config's schedule to N optimiser steps")
     detector.add_argument(
         "--evaluations", type=int, metavar="K", help="evaluate K times during --steps, evenly spread (default: 1)"
