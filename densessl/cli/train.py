@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
-from densessl.cli.options import Options
+from densessl.cli.options import Options, add_own_data
 from densessl.run_settings import RunSettings
 from densessl.runs import build_run, explain_run
 
@@ -60,14 +60,10 @@ def parser() -> argparse.ArgumentParser:
         help="epochs of a pretraining; 'auto' derives them from the number of images",
     )
     parser.add_argument("--regions", metavar="STORE", help="for pretraining: region store made by densessl regions")
+    add_own_data(parser)
     detector = parser.add_argument_group("detectors and segmentors")
     detector.add_argument("--labels", help="part of the train set: 10%%, 30-shot (boxes per class), 100-images")
     detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
-    detector.add_argument(
-        "--boxes-as-masks",
-        action="store_true",
-        help="objects without a mask get their box as mask, for detectors that need masks",
-    )
     detector.add_argument("--steps", type=int, metavar="N", help="scale the config's schedule to N optimiser steps")
     detector.add_argument(
         "--evaluations", type=int, metavar="K", help="evaluate K times during --steps, evenly spread (default: 1)"

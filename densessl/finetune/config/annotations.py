@@ -14,6 +14,7 @@ from mmengine.config import Config
 from densessl.errors import SettingError
 from densessl.files import written_whole
 from densessl.finetune.config.data_files import Leaf, leaves
+from densessl.finetune.labels.coco import category_names
 
 LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders to leave out of a file's name
 
@@ -132,14 +133,7 @@ def _listed(names: Sequence[str], count: int) -> str:
 
 
 def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
-    """Return the names of the categories, without parsing the whole file, which may be very large."""
-    raw = path.read_bytes()
-    start = raw.find(b"[", raw.find(b'"categories"'))
-    text = raw[start : start + (1 << 22)].decode(errors="ignore")
-    try:
-        return {category["name"] for category in json.JSONDecoder().raw_decode(text)[0]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingError(f"{path} is not in COCO's format of boxes: {error!r}") from error
+    return set(category_names(path))
 
 
 def _voc_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:

@@ -2,7 +2,8 @@
 
     10%         a tenth of the images with all their labels: floor(share * images), at least one, as the published
                 fractions of COCO (Sohn et al., arXiv 2005.04757; MMDetection's tools/misc/split_coco.py)
-    100-images  that many images
+    100-images  that many images. Those without objects are trained on, too, if the detector can; for a share, the
+                config's filter decides
     30-shot     that many boxes of every class. As in few-shot detection (TFA, Wang et al., arXiv 2003.06957), all other
                 boxes of a chosen image are unlabelled: they count as background
 
@@ -29,6 +30,7 @@ from densessl.errors import SettingError
 from densessl.finetune.config.annotations import Box, digest, put, read_labels, settings_digest
 from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import Leaf, leaves
+from densessl.finetune.config.empty_images import keep_empty_images
 from densessl.wording import suggestion
 
 FORMS = {"%": r"(\d+(?:\.\d+)?)%", "-shot": r"(\d+)-shot", "-images": r"(\d+)-images"}
@@ -102,12 +104,14 @@ def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[st
                 sha256=settings_digest(settings),
             )
         )
+    kept = keep_empty_images(cfg) if spec.form == "-images" else None
     counts = count_train_set(cfg)
     boxes = dict(counts.boxes) if counts else {}
     of = sum(len(file.images) for file in files)
     facts = dict(labels=str(spec), seed=seed, images=len(chosen), of=of, boxes=boxes, parts=records)
     put(folder / f"{tail}.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
     lines = [f"--labels {spec}, seed {seed}: {len(chosen)} of {of} images; {folder / f'{tail}.json'}"]
+    lines += [f"--labels: {kept}"] if kept else []
     lines += lines_of(counts, "--labels") if counts else []
     few = [name for name, count in boxes.items() if spec.form == "-shot" and 0 < count < spec.amount]
     return lines + ([f"--labels: classes with fewer than {spec.amount}: {', '.join(few)}"] if few else [])

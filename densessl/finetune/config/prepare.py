@@ -12,6 +12,7 @@ from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import check_data, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels, set_labels
 from densessl.finetune.config.notes import NOTE, notes
+from densessl.finetune.config.own_data import read_own_data, set_own_data
 from densessl.finetune.config.resize_schedule import bare_name, set_steps
 from densessl.finetune.config.settle import settle_labels
 from densessl.run_settings import RunSettings
@@ -41,6 +42,7 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         raise SettingError("--labels-seed needs --labels; --seed is the seed of the run")
     if settings.labels is not None:
         parse_labels(settings.labels)  # report a typo before reading files
+    set_own_data(cfg, settings)
     if settings.data_root:
         set_data_root(cfg, settings.data_root)
     if settings.batch_size is not None:
@@ -66,9 +68,10 @@ def read_data(cfg: Config, settings: RunSettings) -> list[str]:
             :func:`densessl.finetune.config.resize_schedule.set_steps` and
             :func:`densessl.finetune.config.label_fractions.set_labels`.
     """
+    told = read_own_data(cfg, settings)
     check_data(cfg)
     labels = Path(cfg.work_dir, "labels").absolute()
-    told = check_classes(cfg)
+    told += check_classes(cfg)
     told += settle_labels(cfg, settings.boxes_as_masks, labels)
     lines = [f"{NOTE}{line}" for line in told]
     counts = count_train_set(cfg)

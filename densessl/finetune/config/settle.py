@@ -77,7 +77,7 @@ def settle_labels(cfg: Config, boxes_as_masks: bool, folder: Path) -> list[str]:
         for number, leaf in enumerate(leaves(cfg, loader)):
             if (kind := format_of(leaf)) is None:
                 continue
-            masks = _needs_masks(cfg, loader)
+            masks = needs_masks(cfg, loader)
             key = (kind, leaf.path(leaf.cfg["ann_file"]), _images(leaf), tuple(classes_of(leaf)), masks, loader[:5])
             key = (*key[:-1], key[-1] == "train")
             if key not in known:
@@ -129,7 +129,7 @@ def _share_classes(cfg: Config) -> list[str]:
     return lines
 
 
-def _needs_masks(cfg: Config, loader: str) -> bool:
+def needs_masks(cfg: Config, loader: str) -> bool:
     """Whether the pipelines of a loader's data sets load masks, or its evaluator measures them."""
 
     def loads(node: Any) -> bool:
@@ -205,12 +205,7 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
         boxes_as_masks=boxes_as_masks,
         keep_broken_masks=benchmark,
     )
-    if cleaned.without_masks:
-        count, of = cleaned.without_masks, len(cleaned.labels.objects.photo)
-        raise SettingError(
-            f"{path}: {count} of {of} objects have no usable mask (first in {cleaned.first[cleaning.RECTANGLES]}), and "
-            f"{leaf.key} needs masks; --boxes-as-masks makes masks from the boxes"
-        )
+    require_masks(path, cleaned, leaf.key)
     lacking = [] if one_class or kind == "voc" else [name for name in classes if name not in labels.names]
     if lacking and len(lacking) == len(classes):
         raise SettingError(
@@ -225,8 +220,18 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
     else:
         settings = dict(ann_subdir=str(target))
         files = {target / f"{name}.xml": content for name, content in voc_files(cleaned.labels)}
-    lines = _lines(path, cleaned, labels, classes, lacking, order, settings)
+    lines = describe(path, cleaned, labels, classes, lacking, order, settings)
     return Settled(leaf, cleaned, files, settings, lines)
+
+
+def require_masks(source: Path, cleaned: Cleaned, user: str) -> None:
+    """Raise SettingError if objects have no mask, though ``user``, a key of the config, needs masks."""
+    if cleaned.without_masks:
+        count, of = cleaned.without_masks, len(cleaned.labels.objects.photo)
+        raise SettingError(
+            f"{source}: {count} of {of} objects have no usable mask (first in {cleaned.first[cleaning.RECTANGLES]}), "
+            f"and {user} needs masks; --boxes-as-masks makes masks from the boxes"
+        )
 
 
 def _is_right(cleaned: Cleaned, train: bool, benchmark: bool, kind: str) -> bool:
@@ -234,11 +239,10 @@ def _is_right(cleaned: Cleaned, train: bool, benchmark: bool, kind: str) -> bool
     allowed = BY_ITSELF - ({cleaning.UNKNOWN} if kind == "voc" else set())
     allowed |= BY_THE_READER if train and kind == "coco" else set()
     allowed |= IN_BENCHMARKS if benchmark else set()
-    computed = {cleaning.AREA} if kind == "voc" else set()  # the format has none
-    return not (cleaned.mended.keys() | cleaned.left_out.keys()) - allowed - computed
+    return not (cleaned.mended.keys() | cleaned.left_out.keys()) - allowed
 
 
-def _lines(
+def describe(
     path: Path,
     cleaned: Cleaned,
     labels: Labels,
@@ -249,8 +253,7 @@ def _lines(
 ) -> list[str]:
     """What was done to a file, in one line; no line if nothing was."""
     said = []
-    mended = {k: v for k, v in cleaned.mended.items() if not (labels.origin and k == cleaning.AREA)}
-    for verb, counts in (("mended", mended), ("left out", cleaned.left_out)):
+    for verb, counts in (("mended", cleaned.mended), ("left out", cleaned.left_out)):
         if counts:
             said.append(
                 f"{verb}: " + ", ".join(f"{n} {reason}{_where(cleaned, reason)}" for reason, n in counts.items())

@@ -87,7 +87,7 @@ def clean(
     corners = _ordered(corners, objects.photo, names, notes)
     photos = _true_sizes(photos, objects, corners, size_of, notes)
     objects, corners = _inside(objects, corners, photos, names, notes)
-    objects = objects._replace(corners=corners, area=_areas(objects, corners, names, notes))
+    objects = objects._replace(corners=corners, area=_areas(objects, corners, names, notes if labels.areas else None))
     objects = _without_copies(objects, names, notes)
     missing = 0
     if masks:
@@ -227,13 +227,14 @@ def _inside(
     return objects.at(keep), clipped[keep]
 
 
-def _areas(objects: Objects, corners: np.ndarray, names: list[str], notes: Notes) -> np.ndarray:
+def _areas(objects: Objects, corners: np.ndarray, names: list[str], notes: Notes | None) -> np.ndarray:
     """Return areas; those that are missing or cannot be become those of the boxes."""
     extents = corners[:, 2:] - corners[:, :2]
     boxes = extents.prod(1)
     with np.errstate(invalid="ignore"):
         wrong = ~(objects.area > 0) | ~(objects.area <= AREA_SLACK * boxes + 4)
-    _note(notes.mend, AREA, wrong, objects.photo, names)
+    if notes is not None:
+        _note(notes.mend, AREA, wrong, objects.photo, names)
     return np.where(wrong, boxes, objects.area).round(DIGITS)
 
 

@@ -66,6 +66,7 @@ class Labels:
         objects: objects of all images, in the order of the file.
         origin: coordinate that the file gives to the left and upper edge of an image: 1 in Pascal VOC's format.
         whole: whether coordinates count as whole numbers, as in MMDetection's reader of Pascal VOC.
+        areas: whether the format has areas.
         mended, left_out: what reading had to mend, and the objects that it could not keep, counted by reason.
         first: first image with each reason.
     """
@@ -76,6 +77,7 @@ class Labels:
     objects: Objects
     origin: int = 0
     whole: bool = False
+    areas: bool = True
     mended: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
