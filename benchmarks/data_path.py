@@ -1,11 +1,11 @@
-"""Images per second and core of the data path, next to the usual pipeline, in one run on the same files.
+"""Compare the images per second and core of the data path with those of the usual pipeline, on the same files.
 
     python benchmarks/data_path.py --images photos/ [--count 128] [--json out.json]
 
-Compared are the two-view recipe of `configs/pixpro_r50.py` in one process with one thread:
+All rows run the two-view recipe of `configs/pixpro_r50.py` in one process with one thread:
 
-- `torchvision/PIL`: decode with Pillow, then the recipe per view on PIL images, to normalised tensors;
-- `densessl, loader`: what a worker does: decode once, two crops, all draws, collate; colour and blur are the device's;
+- `torchvision/PIL`: decode with Pillow, then apply the recipe to each view as a PIL image, up to normalised tensors;
+- `densessl, loader`: the work of a worker: decode once, cut two crops, draw, collate; the device does colour and blur;
 - `densessl, all in the worker`: the same with `photometric_on="worker"`;
 - `densessl, loader + CPU preprocessor`: the loader's work, and colour, blur and normalisation on this core.
 """
@@ -47,7 +47,7 @@ def pil_pipeline() -> list:
 
 
 def rate(function, count: int, repeats: int = 3) -> float:
-    """Images per second of CPU time of this process, the best of ``repeats`` passes."""
+    """Images per second of this process's CPU time, in the best of ``repeats`` passes."""
     best = float("inf")
     for _ in range(repeats):
         start = time.process_time()

@@ -1,11 +1,11 @@
-"""Dense terms compared at equal wall time: train the configs of `configs/small/`, then ask the frozen features.
+"""Compare dense terms at equal wall time: train the configs of `configs/small/`, then evaluate the frozen features.
 
     python benchmarks/dense_terms.py --data photos/ --classes photos/caltech101 --minutes 10 --out work_dirs/dense_terms
 
-Every run trains for the given minutes of wall time (the start is not counted), and its schedules end with it: the
-number of steps is estimated anew every ten steps. Asked are: nearest neighbours (each image left out once, averages of
-C4 or C5) on a folder of folders, one a class; and dense matching of a stereo pair at its full size (share of cells of
-C3 or C4 whose nearest neighbour is the cell the truth lies in), in equal light and relit. Runs that are finished are
+Every run trains for the given minutes of wall time, without start-up. Its number of steps is estimated anew every ten
+steps, so that its schedules end with it. The features are evaluated by leave-one-out nearest neighbours (pooled C4 or
+C5) on a folder with one subfolder per class, and by dense matching of a stereo pair at full size, as it is and relit:
+the share of cells of C3 or C4 whose nearest neighbour is the cell that contains the true position. Finished runs are
 not repeated.
 """
 
@@ -39,8 +39,11 @@ LEVELS = (1, 2, 3)  # C3, C4, C5
 
 @HOOKS.register_module()
 class WallClock(Hook):
-    """Ends a run of iterations after so many minutes, and its schedules with it: every ten steps the number of steps
-    that the pace so far allows becomes the length of the run. Leaves steps and minutes in ``wall_clock.json``."""
+    """Ends a run, and its schedules with it, after a number of minutes.
+
+    Every ten steps, it sets the length of the run to the number of steps that the pace so far allows. It writes the
+    steps and minutes to ``wall_clock.json``.
+    """
 
     priority = "VERY_LOW"
 
@@ -68,7 +71,7 @@ class WallClock(Hook):
 
 
 def train(config: str, minutes: float, work_dir: str, data: str) -> None:
-    """Train for so many minutes; a process of its own calls it."""
+    """Train for a number of minutes; called in a separate process."""
     arguments = [str(ROOT / f"configs/small/{config}.py"), "--data-root", data, "--work-dir", work_dir]
     cfg = run_config(settings_of(arguments))
     cfg.train_cfg = dict(by_epoch=False, max_iters=1000)
@@ -81,7 +84,7 @@ def train(config: str, minutes: float, work_dir: str, data: str) -> None:
 
 @torch.no_grad()
 def ask(backbone: torch.nn.Module, classes: str, trained: tuple[bool, ...]) -> dict[str, float]:
-    """The figures of a backbone with maps C3, C4, C5; those of levels that were not trained are left out."""
+    """The figures of a backbone with maps C3, C4 and C5, without those of levels that were not trained."""
     paths, labels, _ = labelled_images(classes)
     names = ("C3", "C4", "C5")
     figures = {}
@@ -107,7 +110,7 @@ def chance(classes: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="images to pretrain on")
-    parser.add_argument("--classes", required=True, help="folder of folders of images, one a class")
+    parser.add_argument("--classes", required=True, help="folder with one subfolder of images per class")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/dense_terms"))
     parser.add_argument("--configs", nargs="+", default=CONFIGS)

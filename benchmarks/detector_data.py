@@ -1,20 +1,19 @@
-"""Images per second and core of the data of DETReg: regions from a store against selective search in the loader, in one
-run on the same files.
+"""Compare the images per second and core of DETReg's data with regions from a store and with selective search in the
+loader, on the same files.
 
     python benchmarks/detector_data.py IMAGES [--count 128] [--json out.json]
 
-All rows make what `configs/detreg_deformable_detr_r50.py` asks for: decoded image, whole view, thirty regions ranked
-anew, a patch of 128 x 128 of each, the numbers for their colours; in batches of 24, in one process with one thread.
-They differ in where regions come from:
+All rows produce the samples of `configs/detreg_deformable_detr_r50.py`: the decoded image, its whole view, thirty newly
+ranked regions, a patch of 128 x 128 for each and the draws for the patches' colours, in batches of 24, in one process
+with one thread. They differ in the source of the regions:
 
-- `region store`: made once, by `FastSelectiveSearch`, and looked up;
-- `FastSelectiveSearch in the loader`: the same regions, made again in every epoch;
-- `OpenCV in the loader`: the released code's way: OpenCV's selective search on the image squeezed to 128 x 128. Where
-  OpenCV comes without its contributed modules, the `selectivesearch` package takes its place, on an image whose longer
-  side is 128.
+- `region store`: generated once, by `FastSelectiveSearch`, and looked up;
+- `FastSelectiveSearch in the loader`: the same regions, generated again in every epoch;
+- `OpenCV in the loader`: as in the released code, OpenCV's selective search on the image resized to 128 x 128. If
+  OpenCV lacks its contributed modules, the `selectivesearch` package replaces it, on images with a longer side of 128.
 
-Then, what the parts of the first row take. Seconds are of process CPU, the best of three passes; compilation and the
-making of the store are not in them, the store's is told apart.
+A second table has the time of each part of the first row. Seconds are CPU time of the process in the best of three
+passes, without compilation. The time to build the store is printed separately.
 """
 
 import argparse
@@ -47,7 +46,7 @@ TOP = [dict(type="TopK", k=30, ranking="uijlings")]
 
 
 def seconds(function: Callable[[], object], repeats: int = 3) -> float:
-    """CPU seconds of this process that a call takes, the best of some."""
+    """CPU seconds of this process per call, in the best of several calls."""
     best = float("inf")
     for _ in range(repeats):
         start = time.process_time()
@@ -57,12 +56,12 @@ def seconds(function: Callable[[], object], repeats: int = 3) -> float:
 
 
 def generated(generator: dict) -> dict:
-    """Config of the regions of a generator, made in the loader."""
+    """Config that generates regions in the loader."""
     return dict(type="GeneratedRegions", generator=generator)
 
 
 def official() -> dict[str, dict]:
-    """Name and config of the released code's regions, or of what takes their place."""
+    """Name and config of the released code's regions, or of their replacement without OpenCV's contributed modules."""
     try:
         OpenCVSelectiveSearch()(np.zeros((16, 16, 3), np.uint8), np.random.default_rng(0))
     except ImportError:
@@ -72,7 +71,7 @@ def official() -> dict[str, dict]:
 
 
 def parts(data: RegionImages, indices: list[int]) -> dict[str, float]:
-    """CPU seconds of what makes the samples of these images."""
+    """CPU seconds of each part of making the samples of these images."""
     handles = [open_image(data.path(index)) for index in indices]
     images = [handle.decode() for handle in handles]
     regions = [data.regions(data.images.paths[i], handle, 0, 0, i) for i, handle in zip(indices, handles)]
@@ -95,8 +94,8 @@ def parts(data: RegionImages, indices: list[int]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", metavar="IMAGES", help="folder, list or COCO json")
-    parser.add_argument("--count", type=int, default=128, help="images of a pass")
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
+    parser.add_argument("--count", type=int, default=128, help="number of images per pass")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = Config.fromfile(CONFIG, import_custom_modules=False)

@@ -1,11 +1,11 @@
-"""Kill the builder of regions at random moments, start it again each time, and compare the store with one that was
-built in one go.
+"""Kill the builder of regions at random moments, restart it each time, and compare the store with one that was built
+without interruption.
 
     python benchmarks/kill_builder.py DATA [--kills 20] [--seed 0] [-- OPTIONS OF tools/regions.py build]
 
-One kill in four comes before the first image is done, the others at a uniform moment of the work after it, spread so
-that all kills together leave some of it. Reported are the images that each start found finished, which must never be
-fewer. Exit status 1 if they are, or if a byte differs.
+One kill in four comes before the first image is done. The others come at a random moment after it, drawn so that some
+work is left after all kills. Each start reports the number of images that it found finished, which must never decrease.
+The exit status is 1 if it does, or if a byte of the stores differs.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     args, options = parser.parse_known_args()
     options = [option for option in options if option != "--"]
     moments = random.Random(args.seed)
@@ -77,7 +77,7 @@ def main() -> None:
                 break
             except subprocess.TimeoutExpired:
                 process.kill()
-            # The workers hold the pipe: its end is theirs.
+            # The workers hold the pipe open, so communicate() returns only after they have ended.
             found = re.search(r"(\d+) of \d+ images were done before", process.communicate()[0])
             now = int(found.group(1)) if found else before
             if now < before:

@@ -1,13 +1,13 @@
-"""Memory and time of InfoNCE against a large bank, forward and backward: this library's, and the plain form.
+"""Compare memory and time of InfoNCE with a large bank, forward and backward, in this library and in the plain form.
 
     python benchmarks/large_bank.py [--rows 12544] [--keys 65536] [--dim 128] [--device cpu] [--threads 1] [--out FILE]
 
 The default is the dense term of DenseCL at batch 256: 256 x 49 cells against 65,536 keys. The plain form concatenates
-all logits and takes their cross entropy; its copies of the logits would need 10 GB here, so it is run with as many
-rows as half of the free memory holds, or with ``--plain-rows``, and ours then at that size too.
+all logits and computes their cross entropy. Its copies of the logits would need 10 GB here, so it runs with the number
+of rows that fits into half of the free memory, or with ``--plain-rows``; ours then runs at that size as well.
 
-Every row of the table is a process of its own. "Extra" is the peak of its memory above what queries, keys and bank
-take: resident memory on the CPU (Linux), allocated memory on CUDA. Memory is exact to a few MB; time is the best run.
+Every row of the table is measured in a separate process. "Extra" is its peak memory beyond queries, keys and bank:
+resident memory on the CPU (Linux), allocated memory on CUDA, exact to a few MB. Time is that of the best run.
 """
 
 import argparse
@@ -62,7 +62,7 @@ class Peak:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    """One variant, in this process."""
+    """Measure one variant in this process."""
     import torch
 
     from densessl.losses import contrast, unit
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--plain-rows", type=int, help="of the plain form; by default what fits")
+    parser.add_argument("--plain-rows", type=int, help="rows of the plain form; by default as many as fit")
     parser.add_argument("--block-mib", type=float, help="memory of one block of our logits; by default the library's")
     parser.add_argument("--out", help="json file for the results")
     parser.add_argument("--variant", choices=("plain", "ours"), help=argparse.SUPPRESS)
@@ -120,7 +120,7 @@ def main() -> None:
     print(f"{'variant':8s} {'rows':>8s} {'extra MB':>10s} {'seconds':>9s}")
     results = []
     for variant, rows in runs:
-        # argparse takes the last of repeated options.
+        # Of repeated options, argparse uses the last one.
         command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant, "--rows", str(rows)]
         answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         results.append(answer)

@@ -1,8 +1,9 @@
-"""Time of PixPro's photometric recipes on images of 224 x 224: this library's ops, and torchvision's on PIL images.
+"""Compare the time of PixPro's photometric recipes at 224 x 224 in this library and in torchvision on PIL images.
 
     python benchmarks/photometric.py [--threads 1] [--device cpu] [--batch 32]
 
-Both sides start from bytes and end normalised. On the CPU the PIL side is one process, whatever the thread count.
+Both start from uint8 images and end with normalised tensors. The PIL side always runs in one process on the CPU,
+whatever the thread count.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def pil_recipe(blur: float, solarize: float) -> T.Compose:
 
 
 def milliseconds(work: Callable[[], object], images: int, repeats: int, device: str) -> tuple[float, float]:
-    """Median and best time of ``work`` over ``repeats`` runs, for each of its ``images``."""
+    """Median and best milliseconds per image of ``work``, which processes ``images`` images, over ``repeats`` runs."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -62,7 +63,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rng = np.random.default_rng(0)
-    # Smooth random images: the cost of PIL's hue depends on the colours it meets.
+    # Smooth random images, because the time of PIL's hue depends on the colours.
     coarse = torch.from_numpy(rng.random((args.batch, 3, 14, 14), np.float32))
     images = torch.nn.functional.interpolate(coarse, size=224, mode="bicubic").clamp(0, 1).mul(255).byte()
     pil = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]

@@ -1,18 +1,17 @@
-"""Does it pay? Backbones pretrained on unlabelled photos against random numbers, fine-tuned on two data sets.
+"""Measure the benefit of pretraining: fine-tune backbones pretrained on unlabelled photos, and random ones.
 
     python benchmarks/proof.py --data DIR --jobs 2
 
-DIR holds `photos/` (any images), `raccoon_voc/` (in Pascal VOC's layout, one class `raccoon`) and `coco128/` (COCO's
-layout, {train,val}2017). A ResNet-18 is pretrained by each method on the photos and on the images of both training
-splits, without their labels, at 128 pixels for 24 epochs; a small RetinaNet is then fine-tuned from each and from
-random numbers: on `raccoon_voc` with 10 % and with all of the labels, on `coco128` with all objects as one class, and
-for information with its eighty, for which 128 photos are too few. Its photos have 256 pixels at most, and the schedule
-of a data set is the same for every start.
+DIR has `photos/` (any images), `raccoon_voc/` (Pascal VOC's layout, one class `raccoon`) and `coco128/` (COCO's layout,
+{train,val}2017). Each method pretrains a ResNet-18 on the photos and on the images of both training splits, without
+their labels, at 128 pixels for 24 epochs. Then a small RetinaNet is fine-tuned from each backbone and from random
+weights: on `raccoon_voc` with 10 % and with all of the labels, on `coco128` with all objects as one class, and, for
+information, with its eighty classes, for which 128 photos are too few. Its images have at most 256 pixels, and every
+start has the same schedule.
 
-Finished cells are small files in `benchmarks/proof/`, and are not run again: the command spans as many sittings as it
-takes, and a pretraining that was stopped goes on from its last epoch. `--only pixpro raccoon` runs a part; `--show`
-runs nothing and prints what is there. Backbones stay in `benchmarks/proof/runs/pretrain/`, which is too large to keep
-with the rest.
+Finished cells are small files in `benchmarks/proof/` and are not run again, so the command can be stopped and repeated;
+a pretraining that was stopped resumes from its last epoch. `--only pixpro raccoon` runs a part. `--show` runs nothing
+and prints the results so far. Backbones stay in `benchmarks/proof/runs/pretrain/`, which is too large to commit.
 """
 
 import argparse
@@ -39,10 +38,10 @@ from densessl.comparison.cells import RUN, read_record, record_path
 from densessl.comparison.grid import cell_name, config_text, options_of
 
 ROOT = Path(__file__).parents[1]
-OUT = Path("benchmarks/proof")  # of ROOT, where all runs start, so that commands are the same everywhere
+OUT = Path("benchmarks/proof")  # relative to ROOT, where all runs start, so that commands are the same everywhere
 KEPT = ["default_hooks.checkpoint.interval=1", "default_hooks.checkpoint.max_keep_ckpts=1"]
 SMALLER = ["views.0.size=128", "train_cfg.max_epochs=24"]
-# Config and changes to it, by name.
+# The config of each method, and the changes to it.
 METHODS = {
     "mocov2": ("configs/small/mocov2_r18.py", SMALLER),
     "densecl": ("configs/small/densecl_r18.py", SMALLER),
@@ -55,7 +54,7 @@ COCO, OBJECT = (f"configs/transfer/coco/retinanet_r18_256_{kind}.py" for kind in
 
 class Transfer(NamedTuple):
     config: str
-    folder: str  # of DIR
+    folder: str  # relative to DIR
     labels: str
     steps: int
     classes: str | None = None
@@ -74,7 +73,7 @@ SCALES = ["train_dataloader.dataset.pipeline.2.scale=(256,256)", "val_dataloader
 
 
 def images(data: Path) -> list[str]:
-    """What is pretrained on, relative to ``data``, in an order of its own: photos, and both training splits."""
+    """The images for pretraining, relative to ``data``, in a fixed order: photos, and both training splits."""
     split = (data / "raccoon_voc/VOC2007/ImageSets/Main/trainval.txt").read_text().split()
     found = [path for path in (data / "photos").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
     found += [data / f"raccoon_voc/VOC2007/JPEGImages/{name}.jpg" for name in split]
@@ -83,7 +82,7 @@ def images(data: Path) -> list[str]:
 
 
 def pretraining(name: str, listed: Path, digest: str) -> Cell:
-    """The run of a method on the images of a list."""
+    """The cell that pretrains by a method on the images of a list."""
     from densessl.configs import load_config
 
     config, options = METHODS[name]
@@ -110,7 +109,7 @@ def said(cell: Cell, outcome: dict | Failure) -> None:
 
 
 def read_figures(run: Path) -> dict:
-    """What a pretraining logged at its end: losses and figures to watch, by name."""
+    """The losses and figures that a pretraining logged at its end, by name."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     if not lines or not (run / "backbone.pth").is_file():
         raise ValueError(f"{run} has no log or no backbone.pth")
@@ -121,7 +120,7 @@ def pretrain(data: Path, names: Sequence[str], redo: bool) -> None:
     """Pretrain by each method whose run is not done.
 
     Raises:
-        CompareError: A run failed; or a backbone is no longer there, and without ``redo``.
+        CompareError: A run failed, or a backbone that is needed no longer exists and ``redo`` is not set.
     """
     listed, found = OUT / "runs" / "images.txt", images(data)
     listed.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +130,7 @@ def pretrain(data: Path, names: Sequence[str], redo: bool) -> None:
         record = record_path(OUT, f"pretrain/{name}")
         if record.is_file() and not backbone(name).is_file() and is_needed(name):
             if not redo:
-                raise CompareError(f"{backbone(name)} is not there any more; --redo trains it, and what began from it")
+                raise CompareError(f"{backbone(name)} is missing; --redo repeats it and the runs that start from it")
             record.unlink()
     cells = [pretraining(name, listed, digest) for name in names]
     _, failures = run_cells(cells, OUT, redo=redo, finished=said)
@@ -153,7 +152,7 @@ def backbone(name: str) -> Path:
 
 
 def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
-    """The fine-tunings on a data set, from random numbers and from each method that is pretrained."""
+    """Fine-tune on a data set, from random weights and from each pretrained backbone."""
     chosen = TRANSFERS[name]
     os.environ.pop("CLASSES", None)
     os.environ |= {"CLASSES": chosen.classes} if chosen.classes else {}
@@ -177,13 +176,13 @@ def transfer(data: Path, name: str, jobs: int, redo: bool) -> Results:
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 all is done, 1 some run failed, 2 nothing could be run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="of photos/, raccoon_voc/ and coco128/")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with photos/, raccoon_voc/ and coco128/")
     parser.add_argument(
-        "--only", nargs="+", choices=(*METHODS, *TRANSFERS), help="parts; by default all, in this order"
+        "--only", nargs="+", choices=(*METHODS, *TRANSFERS), help="parts to run; by default all, in this order"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="fine-tunings at once, of one thread each")
-    parser.add_argument("--redo", action="store_true", help="run anew what was run with other settings, not refuse")
-    parser.add_argument("--show", action="store_true", help="run nothing, and print what is there")
+    parser.add_argument("--jobs", type=int, default=1, help="number of simultaneous fine-tunings, of one thread each")
+    parser.add_argument("--redo", action="store_true", help="repeat runs that were done with other settings")
+    parser.add_argument("--show", action="store_true", help="run nothing, and print the results so far")
     args = parser.parse_args(argv)
     if not (args.show or args.data):
         parser.error("--data or --show is needed")

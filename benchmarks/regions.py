@@ -1,15 +1,15 @@
-"""Time and recall of the generators of regions: a table, and what the size of the images costs and brings.
+"""Print time and recall of the region generators, and how both depend on the size of the images.
 
     python benchmarks/regions.py IMAGES INSTANCES.json [--opencv-python PYTHON] [--images 16] [--out regions.json]
 
     IMAGES, INSTANCES.json: a folder and COCO's annotations of it
-    PYTHON: of an environment of its own with opencv-contrib-python-headless (it must not share one with other builds
-        of OpenCV), to compare with its fast mode
+    PYTHON: the Python of a separate environment with opencv-contrib-python-headless, which cannot be installed beside
+        other builds of OpenCV, to compare with its fast mode
 
-Seconds are of process CPU on one core, without decoding, and without compilation. ABO is the mean over all objects
-(crowds excluded) of the best IoU among an image's first K boxes; AR is COCO's at K boxes without classes. All get
-images with a longest side of 500. The regions of the `selectivesearch` package come segments first; a second row has
-them as ours come, latest merge first.
+Seconds are CPU time of the process on one core, without decoding and compilation. ABO is the mean over all objects
+(crowds excluded) of the best IoU among an image's first K boxes. AR is COCO's at K boxes without classes. All images
+have a longest side of 500. The `selectivesearch` package returns segments first; a second row has its regions in our
+order, latest merge first.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from densessl.regions.recall import AT, Recall
 
 SIDE = 500
 SIDES = (128, 192, 256, 320, 384, 500)
-# Runs in the other environment: images come as npy files, boxes and seconds go back as one npz.
+# Runs in the other environment: reads the images as npy files, and writes boxes and seconds to one npz.
 OPENCV = """
 import sys, time
 import cv2, numpy as np
@@ -51,12 +51,12 @@ for path in sys.argv[2:]:
 np.savez(sys.argv[1], **out)
 """
 
-# What a generator made of each image: boxes (B, 4), and seconds.
+# The boxes (B, 4) that a generator made of each image, and its seconds.
 Made = list[tuple[np.ndarray, float]]
 
 
 def load(folder: Path, annotations: Path, count: int | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images (h, w, 3) with a longest side of SIDE, and the boxes (G, 4) of each one's objects."""
+    """Load images (h, w, 3) with a longest side of SIDE, and the boxes (G, 4) of each image's objects."""
     coco = json.loads(annotations.read_text())
     objects = {image["id"]: [] for image in coco["images"]}
     for item in coco["annotations"]:
@@ -85,7 +85,7 @@ def timed(generator: Callable[..., Proposals], images: list[np.ndarray]) -> Made
 
 
 def opencv(python: str, images: list[np.ndarray]) -> Made:
-    """Of OpenCV contrib's fast mode, in an environment of its own."""
+    """Run the fast mode of OpenCV's contributed selective search in its separate environment."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [f"{folder}/{number}.npy" for number in range(len(images))]
         for path, image in zip(paths, images):
@@ -99,10 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="IMAGES")
     parser.add_argument("annotations", type=Path, metavar="INSTANCES.json")
-    parser.add_argument("--images", type=int, help="only so many, the first")
+    parser.add_argument("--images", type=int, help="number of images to use, the first ones; by default all")
     parser.add_argument("--opencv-python", metavar="PYTHON")
     parser.add_argument("--sides", type=int, nargs="*", default=SIDES)
-    parser.add_argument("--out", type=Path, help="write the figures to this JSON file, too")
+    parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
     args = parser.parse_args()
     images, truth = load(args.folder, args.annotations, args.images)
     figures = []

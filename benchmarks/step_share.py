@@ -1,12 +1,12 @@
-"""What a training step costs beyond its modules: per config, the time of a whole step against the forwards and
-backwards of backbone, neck and heads run bare.
+"""Measure the overhead of a training step: for each config, compare the time of a whole step with that of the bare
+forward and backward passes of backbone, neck and heads.
 
     python benchmarks/step_share.py configs/*_r50.py --batch 32 --out step_share.json
 
-A real step is recorded: which module was called, on what, with or without gradient. The recorded calls are then
-replayed alone, all forwards and then all backwards. For objectives with a large bank the two plain matrix products of
-logits and gradient are added to the bare time. Augmentation (the preprocessor) is reported apart. The optimiser, the
-target's update and everything an objective does between its heads count as the rest.
+The calls of modules in a real step are recorded: module, inputs, and whether it ran with gradients. They are then
+replayed alone, all forward and then all backward passes. For objectives with a large bank, the two plain matrix
+products of logits and gradient are added to the bare time. Augmentation (the preprocessor) is reported separately. The
+optimiser, the target's update and all other work of an objective count as the rest.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def bare_modules(model: TwoBranch) -> list[nn.Module]:
 
 
 def timed(functions: list[Callable[[], None]], device: torch.device, repeats: int) -> list[float]:
-    """Least seconds of a call of each. They take turns, so that a machine whose speed drifts treats them alike."""
+    """The least seconds per call of each function. They take turns, so that drifts in speed affect all alike."""
     seconds = [[] for _ in functions]
     for _ in range(repeats + 1):
         for function, spent in zip(functions, seconds):
@@ -71,12 +71,12 @@ def timed(functions: list[Callable[[], None]], device: torch.device, repeats: in
             if device.type == "cuda":
                 torch.cuda.synchronize()
             spent.append(time.perf_counter() - start)
-    return [min(spent[1:]) for spent in seconds]  # the first ones warm up
+    return [min(spent[1:]) for spent in seconds]  # without the first call, which warms up
 
 
 def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[tuple]]:
-    """Calls of bare modules in a step, (module, inputs, options, with gradient), and (queries, bank) of large-bank
-    losses."""
+    """Record the calls of bare modules in a step, as (module, inputs, options, with gradient), and the (queries, bank)
+    of large-bank losses."""
     calls, banks = [], []
 
     def remember(module: nn.Module, inputs: tuple, options: dict) -> None:
@@ -98,13 +98,15 @@ def record(model: TwoBranch, wrapper, batch: Batch) -> tuple[list[tuple], list[t
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """A leaf of its own, that gets a gradient where the tensor would."""
+    """A copy of the tensor as a separate leaf, which requires a gradient if the tensor does."""
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def replay(calls: list[tuple], wrapper, model: TwoBranch) -> None:
-    """The recorded calls, forwards in their order and then backwards of those that had gradient, last first: as many
-    activations are alive as in the step, whose memory costs time too."""
+    """Replay the recorded calls: forward passes in order, then backward passes of those with gradients, last first.
+
+    As many activations are alive as in the step, because their memory costs time too.
+    """
     done = []
     with wrapper.optim_context(model):
         for module, inputs, options, grad in calls:

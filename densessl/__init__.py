@@ -19,27 +19,43 @@ _NAMES = {
     "data": ("Batch",),
     "errors": ("DensesslError",),
     "geometry": ("ViewGeometry",),
+    "horizon": ("Horizon",),
     "methods": ("list_methods",),
     "model": ("TwoBranch",),
     "objectives": ("Objective",),
+    "on_maps": ("ObjectiveOnMaps",),
     "run_settings": ("RunSettings",),
     "runs": ("build_run",),
+    "weights.build": ("backbone_from",),
     "weights.detector.export": ("export_detector",),
     "weights.detector.load": ("load_detector",),
     "weights.export": ("convert_backbone", "export_backbone"),
     "weights.load": ("load_backbone",),
     "weights.read": ("read_backbone",),
 }
+# Registered classes whose modules import mmdet, so that registries do not import them by themselves. MMEngine looks up
+# `type="densessl.NamedCocoDataset"` here, and a stock config works without `custom_imports`.
+_TYPES = {
+    "NamedCocoDataset": "finetune.categories",
+    "OneClassCocoDataset": "finetune.categories",
+    **dict.fromkeys(
+        ("DETReg", "DINO33", "DetectorPretraining", "PairDETR", "PairDETRHead", "UPDETR"),
+        "detectors",
+    ),
+}
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Batch",
     "DensesslError",
+    "Horizon",
     "Objective",
+    "ObjectiveOnMaps",
     "Pretrained",
     "RunSettings",
     "TwoBranch",
     "ViewGeometry",
     "__version__",
+    "backbone_from",
     "build_run",
     "compare",
     "compat",
@@ -58,11 +74,14 @@ if TYPE_CHECKING:
     from densessl.data import Batch
     from densessl.errors import DensesslError
     from densessl.geometry import ViewGeometry
+    from densessl.horizon import Horizon
     from densessl.methods import list_methods
     from densessl.model import TwoBranch
     from densessl.objectives import Objective
+    from densessl.on_maps import ObjectiveOnMaps
     from densessl.run_settings import RunSettings
     from densessl.runs import build_run
+    from densessl.weights.build import backbone_from
     from densessl.weights.detector.export import export_detector
     from densessl.weights.detector.load import load_detector
     from densessl.weights.export import convert_backbone, export_backbone
@@ -71,9 +90,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    module = _MODULES.get(name) or _TYPES.get(name)
+    if module is None:
         raise AttributeError(f"module 'densessl' has no attribute {name!r}")
-    value = getattr(import_module(f"densessl.{_MODULES[name]}"), name)
+    value = getattr(import_module(f"densessl.{module}"), name)
     globals()[name] = value
     return value
 

@@ -13,7 +13,7 @@ from traceback import extract_tb
 
 from mmengine.config import Config
 
-from densessl import extras
+from densessl import extras, quiet  # noqa: F401  quiet: before a config imports MMDetection
 from densessl.errors import DensesslError, FileMissing, MissingPackage, SettingError
 from densessl.wording import nearest
 

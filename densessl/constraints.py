@@ -1,7 +1,7 @@
-"""What a setting may be, written where it is taken: ``temperature: Positive = 0.2`` in the signature of its class.
+"""Annotations for the values that a setting may have, such as ``temperature: Positive = 0.2`` in a signature.
 
-Python ignores these annotations. :mod:`densessl.settings` reads them, to check configs before anything is built and to
-explain a run, so that no second list of keys or ranges has to be kept.
+Python ignores these annotations. :mod:`densessl.settings` reads them to check configs before anything is built and to
+explain a run, so that no second list of keys or ranges is needed.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-AUTO = "auto"  # what a run works out by itself before anything is built
+AUTO = "auto"  # for settings that a run computes itself before anything is built
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Range:
     Attributes:
         above: whether ``low`` itself is excluded.
         auto: whether the word "auto" is allowed as well.
-        also: further values that stand for something, such as -1 for "never".
+        also: further values with a meaning of their own, such as -1 for "never".
     """
 
     low: float = -math.inf
@@ -48,25 +48,26 @@ class Range:
 
 @dataclass(frozen=True)
 class Ascending:
-    """Numbers of a list, none less than the one before it."""
+    """Marks a list whose numbers never decrease."""
 
 
-@dataclass(frozen=True, eq=False)  # a table cannot be hashed, and unions of types are
+@dataclass(frozen=True, eq=False)  # hashed by identity: typing hashes markers, and a table has no hash
 class Config:
-    """A dict that something is built from: ``dict(type=…, **arguments)``, or the arguments alone.
+    """Marks a dict from which something is built: ``dict(type=…, **arguments)``, or the arguments alone.
 
     Attributes:
-        of: what is built: a class of a registry, by ``type``; one of a table of classes or functions, by ``type``; or
+        of: what is built: a class of a registry, or an entry of a table of classes or functions, chosen by ``type``; or
             one class or function, without ``type``.
-        default: the ``type`` of a config that names none; without it, ``type`` is required.
-        given: arguments that the builder passes itself, and a config cannot.
-        filled: arguments that the builder passes where a config leaves them out.
-        refine: a TypedDict with annotations for arguments of classes that are not ours, which have none so precise.
-        also: a TypedDict of further keys, which the builder takes before the class sees the rest.
+        default: the ``type`` of a config that has none; without a default, ``type`` is required.
+        given: arguments that the builder passes itself, and that a config may not have.
+        filled: arguments that the builder passes if the config leaves them out.
+        refine: TypedDict with exact annotations for arguments of other libraries' classes.
+        also: TypedDict of further keys, which the builder takes itself.
         values: range of what a schedule may return (:mod:`densessl.schedules`).
-        closed: classes that say they take any argument, and do not.
-        moved: keys that stand elsewhere, and where.
-        trial: build it in a check, for what its constructor refuses: it costs nothing and reads no file.
+        closed: classes that accept any argument by their signature, but not in fact.
+        moved: keys that do not belong here, each with the reason.
+        trial: whether a check builds the object, to find what its constructor rejects; for classes that are cheap to
+            build and read no file.
     """
 
     of: Any
@@ -83,10 +84,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Depends:
-    """A setting whose form depends on its value.
+    """Marks a setting whose annotation depends on its value.
 
     Attributes:
-        on: from the value, and the scope of the run's registries, to the annotation that it has to fit.
+        on: function of the value and of the run's ``default_scope``, which returns the annotation for the value.
     """
 
     on: Callable[[Mapping, str], Any]
@@ -94,7 +95,7 @@ class Depends:
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """A word that names a class of a registry.
+    """Marks a word that names a class of a registry.
 
     Attributes:
         of: the registry.
@@ -105,7 +106,7 @@ class Name:
 
 @dataclass(frozen=True)
 class OfSchedule:
-    """Marks what a schedule returns at some step: it has the range of the setting that the schedule is for."""
+    """Marks a value that a schedule returns. Its range is that of the setting that the schedule is for."""
 
 
 Value = Annotated[float, OfSchedule()]

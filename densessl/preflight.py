@@ -9,13 +9,15 @@ from mmengine.device import get_device
 from torch import device
 
 from densessl.configs import is_pretraining
-from densessl.data.sources import ImageList, list_images
+from densessl.data.sources import ImageList
 from densessl.engine.precision import resolve_precision
 from densessl.errors import SettingError
+from densessl.pretraining import images_of
 from densessl.regions.store import RegionStore
+from densessl.regions.store_format import StoreMissing
 from densessl.registry import REGIONS
 from densessl.sizes import few_images, processes
-from densessl.weights.io.checkpoints import find_latest_checkpoint, load_content, read_checkpoint
+from densessl.weights.io.checkpoints import checkpoint_to_resume, load_content, read_checkpoint
 
 LOOKED_UP = 8  # images of the data set that a store of regions has to have
 
@@ -33,7 +35,7 @@ def check_inputs(cfg: Config) -> None:
     if is_pretraining(cfg):
         images = check_images(cfg)
         if images is not None:
-            check_regions(cfg.train_dataloader.dataset.get("regions"), images)
+            check_regions(cfg.train_dataloader.dataset, images)
 
 
 def check_folder(folder: str) -> None:
@@ -53,14 +55,11 @@ def check_precision(wrapper: Config) -> None:
 
 def check_weights(cfg: Config) -> None:
     """The file that a run starts or goes on from, read once as it will be."""
-    file = cfg.get("load_from")
-    if cfg.get("resume"):
-        latest = find_latest_checkpoint(cfg.work_dir) if cfg.resume == "auto" or file is None else None
-        if latest is not None or (file is not None and cfg.resume is True):
-            read_checkpoint(latest or file)
-            return
-    if file is not None:
-        load_content(file)
+    resumed = checkpoint_to_resume(cfg.get("resume", False), cfg.get("load_from"), cfg.work_dir)
+    if resumed is not None:
+        read_checkpoint(resumed)
+    elif cfg.get("load_from") is not None:
+        load_content(cfg.load_from)
 
 
 def check_images(cfg: Config) -> ImageList | None:
@@ -74,16 +73,20 @@ def check_images(cfg: Config) -> ImageList | None:
         return None
     count = processes(cfg.get("launcher", "none"))
     batch = loader.get("batch_size") or 1
-    listed = list_images(loader.dataset.source, loader.dataset.get("root"), most=max(batch * count, LOOKED_UP))
+    listed = images_of(cfg, most=max(batch * count, LOOKED_UP))
     images = min(len(listed.paths), loader.dataset.get("limit") or len(listed.paths))
     if loader.get("drop_last") and images < batch * count:
         raise few_images(images, batch, count)
     return listed
 
 
-def check_regions(config: dict | None, images: ImageList) -> None:
+def check_regions(dataset: Config, images: ImageList) -> None:
     """The source of regions is there, and a store is that of these images."""
-    source = REGIONS.build(config) if config else None
+    try:
+        source = REGIONS.build(dataset.regions) if dataset.get("regions") else None
+    except StoreMissing as error:
+        more = ", and say where it is with --regions FOLDER"
+        raise StoreMissing(error.folder, error.reason, str(dataset.source), more) from error
     if isinstance(source, RegionStore):
         for path in islice(images.paths, LOOKED_UP):
             source.require(path)

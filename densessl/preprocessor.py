@@ -1,4 +1,4 @@
-"""From the loader's uint8 crops to the normalised views of the model, on the model's device."""
+"""Turns the uint8 crops of the loader into normalised views on the device of the model."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ from densessl.registry import MODELS
 
 @MODELS.register_module()
 class ViewPreprocessor(BaseDataPreprocessor):
-    """Applies the photometric ops with the numbers the workers drew, and normalises.
+    """Applies the photometric operations, with the random numbers that workers drew, and normalises.
 
     Args:
-        views: the same view configs as the data set's.
-        mean, std: of RGB in units of 0..255.
+        views: the view configs of the data set.
+        mean, std: means and standard deviations of RGB, in units of 0..255.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class ViewPreprocessor(BaseDataPreprocessor):
         self.std = tuple(std)
 
     def forward(self, data: Batch, training: bool = False) -> Batch:
-        """The batch on the device, its views normalised, in fp32.
+        """The batch on the device, with normalised views in fp32.
 
         Raises:
-            ValueError: when data set and preprocessor were given different views.
+            SettingError: data set and preprocessor have different views.
         """
         if len(data.views) != len(self.photometric):
             raise SettingError(
@@ -52,7 +52,7 @@ class ViewPreprocessor(BaseDataPreprocessor):
             views = []
             for number, (view, draws, ops) in enumerate(zip(data.views, data.draws, self.photometric)):
                 images = view.float() / 255
-                if "photometric" in draws:  # else the workers applied them
+                if "photometric" in draws:  # otherwise the workers applied them
                     found = draws["photometric"].shape[1]
                     if found != ops.width:
                         raise SettingError(
@@ -66,12 +66,12 @@ class ViewPreprocessor(BaseDataPreprocessor):
 
 @MODELS.register_module()
 class RegionPreprocessor(BaseDataPreprocessor):
-    """Normalises whole images, whose padding becomes zero, and patches of regions, to which it applies the photometric
-    ops with the numbers the workers drew.
+    """Normalises whole images, whose padding becomes zero, and patches of regions. Before that it applies the
+    photometric operations to the patches, with the random numbers that workers drew.
 
     Args:
-        photometric: the same configs as the data set's.
-        mean, std: of RGB in units of 0..255.
+        photometric: the configs of the data set's ``photometric``.
+        mean, std: means and standard deviations of RGB, in units of 0..255.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class RegionPreprocessor(BaseDataPreprocessor):
         self.std = tuple(std)
 
     def forward(self, data: Batch, training: bool = False) -> Batch:
-        """The batch on the device, images and patches normalised, in fp32.
+        """The batch on the device, with normalised images and patches in fp32.
 
         Raises:
-            ValueError: when data set and preprocessor were given different ``photometric``.
+            SettingError: data set and preprocessor have different ``photometric``.
         """
         numbers = None if data.regions is None else data.regions.draws.get("photometric")
         data = data.to(self.device)
@@ -109,7 +109,8 @@ class RegionPreprocessor(BaseDataPreprocessor):
 
 
 def inside(geometry: ViewGeometry, size: tuple[int, int]) -> Tensor:
-    """Where padded images of (height, width) pixels are not padding, (N, 1, height, width) bool."""
+    """Mask (N, 1, height, width) bool of the pixels of padded images that are not padding; ``size`` is (height,
+    width)."""
     width, height = geometry.view_size.unbind(1)
     x, y = (torch.arange(n, device=width.device) for n in (size[1], size[0]))
     return ((y[:, None] < height[:, None, None]) & (x < width[:, None, None]))[:, None]

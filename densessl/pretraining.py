@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 
 from densessl.constraints import AUTO
 from densessl.data.demo import write_demo_photos
-from densessl.data.sources import list_images
+from densessl.data.sources import ImageList, list_images, remedies
 from densessl.errors import SettingError
 from densessl.run_settings import OWN_DATA, RunSettings
-from densessl.sizes import fitting_batch, fitting_epochs, fitting_queue, processes
+from densessl.sizes import SETTLED, fitting_batch, fitting_epochs, fitting_queue, processes
+from densessl.weights.io.checkpoints import checkpoint_to_resume, read_checkpoint
 from densessl.weights.read import NONE
+from densessl.wording import count
 
+QUEUES = ("length", "queue_length")  # arguments of objectives that may be "auto"
 LENGTHS = ("train_cfg", "optim_wrapper")
 
 
@@ -107,32 +111,80 @@ def link_views(cfg: Config) -> None:
         dataset.photometric = preprocessor.photometric = cfg.photometric
 
 
+def images_of(cfg: Config, most: int | None = None) -> ImageList:
+    """List the images of a pretraining config; arguments and errors are those of
+    :func:`densessl.data.sources.list_images`."""
+    dataset = cfg.train_dataloader.dataset
+    with remedies(
+        source="Say where the images are with --data-root FOLDER, or try without data: --demo makes its own",
+        root="Name that folder with --set train_dataloader.dataset.root=FOLDER",
+    ):
+        return list_images(dataset.source, dataset.get("root"), most)
+
+
 def settle_sizes(cfg: Config) -> list[str]:
     """Replace every ``"auto"`` that depends on the number of images, in place: batch size, queue lengths, epochs.
+
+    What they stood for is kept as ``cfg.settled``, and in the run's checkpoints. A resumed run takes it from there, so
+    that it goes on as it began even if there are more images now.
 
     Returns:
         One log line for each.
 
     Raises:
-        DensesslError: the images are not found, or there are too few for any batch.
+        DensesslError: the images are not found, there are too few for any batch, or the checkpoint to resume cannot be
+            read.
     """
     loader, lines = cfg.train_dataloader, []
     largest = loader.pop("largest_batch", None)
-    queues = [objective for objective in cfg.model.get("objectives", ()) if objective.get("length") == AUTO]
+    cfg.pop(SETTLED, None)  # of the run that a config file was written by
+    queues = {
+        f"model.objectives.{number}.{key}": (objective, key)
+        for number, objective in enumerate(cfg.model.get("objectives", ()))
+        for key in QUEUES
+        if objective.get(key) == AUTO
+    }
     if AUTO not in (loader.batch_size, cfg.train_cfg.max_epochs) and not queues:
         return lines
-    dataset = loader.dataset
-    images = min(len(list_images(dataset.source, dataset.get("root")).paths), dataset.get("limit") or 2**62)
-    count = processes(cfg.get("launcher", "none"))
-    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
+    before, settled = settled_before(cfg), {}
+    again = ", as in the run that is resumed"
+    images = min(len(images_of(cfg).paths), loader.dataset.get("limit") or 2**62)
+    at_once = processes(cfg.get("launcher", "none")) * cfg.optim_wrapper.get("accumulative_counts", 1)
     if loader.batch_size == AUTO:
-        loader.batch_size = fitting_batch(images, count * accumulated, largest if isinstance(largest, int) else None)
-        lines.append(f"batch_size='auto': {loader.batch_size} images per process, of {images} in all")
-    step = loader.batch_size * count * accumulated
-    for objective in queues:
-        objective.length = fitting_queue(images, step)
-        lines.append(f"{objective.get('name', objective.type)}: length='auto': a queue of {objective.length} keys")
+        name = "train_dataloader.batch_size"
+        step = before.get(name)  # of all processes
+        kept = step is not None and step % at_once == 0
+        fitting = step // at_once if kept else fitting_batch(images, at_once, largest if type(largest) is int else None)
+        loader.batch_size = fitting
+        settled[name] = fitting * at_once
+        lines.append(f"batch_size='auto': {count(fitting, 'image')} per process, of {images:,} in all{again * kept}")
+    step = loader.batch_size * at_once
+    for name, (objective, key) in queues.items():
+        settled[name] = objective[key] = before.get(name) or fitting_queue(images, step)
+        told = f"a queue of {count(objective[key], 'key')}{again * (name in before)}"
+        lines.append(f"{objective.get('name', objective.type)}: {key}='auto': {told}")
     if cfg.train_cfg.max_epochs == AUTO:
-        cfg.train_cfg.max_epochs = fitting_epochs(images, step)
-        lines.append(f"max_epochs='auto': {cfg.train_cfg.max_epochs} epochs of {images // step} step(s)")
+        name, in_an_epoch = "train_cfg.max_epochs", images // step
+        settled[name] = epochs = before.get(name) or fitting_epochs(images, step)
+        cfg.train_cfg.max_epochs = epochs
+        steps = f"{count(in_an_epoch, 'step')}, {count(epochs * in_an_epoch, 'step')} in all"
+        lines.append(f"max_epochs='auto': {count(epochs, 'epoch')} of {steps}{again * (name in before)}")
+    cfg[SETTLED] = settled
     return lines
+
+
+def settled_before(cfg: Config) -> dict[str, int]:
+    """What ``"auto"`` stood for in the run that a config goes on with, by dotted name; empty for a new run. The batch
+    size is that of a whole step.
+
+    Raises:
+        DensesslError: the checkpoint cannot be read.
+    """
+    resumed = checkpoint_to_resume(cfg.get("resume", False), cfg.get("load_from"), cfg.get("work_dir", "."))
+    if resumed is None:
+        return {}
+    found: Any = read_checkpoint(resumed)
+    for key in ("meta", "run", SETTLED):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    found = found if isinstance(found, Mapping) else {}
+    return {name: number for name, number in found.items() if type(number) is int and number >= 1}

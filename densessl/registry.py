@@ -7,6 +7,8 @@ with those other packages register upstream. Configs set ``default_scope = "dens
 import mmengine.registry as mmengine
 from mmengine.registry import Registry
 
+from densessl import quiet  # noqa: F401  before anything imports MMDetection
+
 SCOPE = "densessl"
 
 

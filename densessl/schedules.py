@@ -1,44 +1,22 @@
 """Schedules as closed-form functions of the optimiser step.
 
-A value at step ``s`` depends on ``s`` and on the length of the run, never on the values before it: a resumed run, a
-test and a plot all get it by one call. The functions count in optimiser steps; :func:`build_schedule` reads the
-configs, which count in epochs.
+The value at step ``s`` depends only on ``s`` and on the length of the run, never on earlier values: a resumed run, a
+test and a plot get it by a single call. The functions count in optimiser steps; :func:`build_schedule` reads configs,
+which count in epochs.
 """
 
 import inspect
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
-
-import numpy as np
+from typing import Annotated, Literal
 
 from densessl.constraints import Config, NonNegative, Positive, Range, Share, Value
-from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
+from densessl.horizon import Horizon, Step
 from densessl.wording import choose
 
-
-class Horizon(NamedTuple):
-    """The length of a run, in the units schedules are written in.
-
-    Attributes:
-        steps_per_epoch: optimiser steps an epoch. Not a whole number when gradient accumulation does not divide the
-            iterations of an epoch, because accumulation runs on over the end of an epoch.
-        epochs: length of the run; a fraction for a run that is measured in iterations.
-        total_steps: optimiser steps of the whole run, the last incomplete accumulation included.
-        num_images: images in the data set.
-        global_batch: images in one optimiser step: batch per process x processes x accumulated iterations.
-    """
-
-    steps_per_epoch: float
-    epochs: float
-    total_steps: int
-    num_images: int
-    global_batch: int
-
-
-Schedule = Callable[[int, Horizon | None], float]  # of a constant, the horizon may be None
+Schedule = Callable[[int, Horizon | None], float]  # the horizon may be None for a constant
 
 
 def constant(step: float, *, value: float) -> float:
@@ -47,12 +25,11 @@ def constant(step: float, *, value: float) -> float:
 
 
 def linear(step: float, *, start: float, end: float, length: float, inclusive: bool = False) -> float:
-    """A line from ``start`` at step 0 to ``end`` at step ``length``, and ``end`` from there on.
+    """A line from ``start`` at step 0 to ``end`` at step ``length``, and ``end`` after that.
 
     Args:
-        inclusive: ``end`` is reached one step earlier, at the line's own last step: step ``s < length`` has the entry
-            ``s`` of ``numpy.linspace(start, end, length)`` (DINO's and SwAV's warm-ups). A line of one step is
-            ``start``.
+        inclusive: reach ``end`` one step earlier, at the last step of the line: step ``s < length`` has entry ``s`` of
+            ``numpy.linspace(start, end, length)`` (warm-ups of DINO and SwAV). A line of one step is ``start``.
     """
     if step >= length:
         return end
@@ -61,7 +38,7 @@ def linear(step: float, *, start: float, end: float, length: float, inclusive: b
 
 
 def switch(step: float, *, before: float, after: float, at: float) -> float:
-    """``before`` until step ``at``, from then on ``after``."""
+    """``before`` until step ``at``, and ``after`` from that step on."""
     return after if step >= at else before
 
 
@@ -79,14 +56,15 @@ def warmup_cosine(
     """Linear warm-up, then half a cosine (PixPro, BYOL, DINO, SwAV).
 
     Args:
-        step: 0 for the first update. From ``total`` on, ``final`` is returned.
-        total: steps until ``final``.
+        step: 0 for the first update. From ``total`` on the value is ``final``.
+        total: number of steps until ``final``.
         base: value at step ``warmup``.
-        warmup: steps of the line from ``start_factor * base`` to ``base``.
-        final: value at step ``total``; the last step of a run, ``total - 1``, is one before it.
-        inclusive: ``base`` is the value of step ``warmup - 1`` as well; see :func:`linear`.
-        stretched: the cosine alone takes ``total`` steps, so that a run of that many ends above ``final`` (UniGrad's
-            code).
+        warmup: length in steps of the line from ``start_factor * base`` to ``base``.
+        start_factor: first value of the warm-up, relative to ``base``.
+        final: value at step ``total``. The last step of a run is ``total - 1``, one step before it.
+        inclusive: ``base`` is also the value of step ``warmup - 1``; see :func:`linear`.
+        stretched: the cosine without the warm-up takes ``total`` steps, so that a run of ``total`` steps ends above
+            ``final`` (UniGrad's code).
     """
     total = total + warmup if stretched else total
     if step < warmup:
@@ -107,9 +85,9 @@ def warmup_multistep(
     """Linear warm-up as in :func:`warmup_cosine`, then ``base * gamma ** k`` after ``k`` milestones.
 
     Args:
-        milestones: steps, counted from the start of the run, from which on the value is lower; in rising order. One
-            within the warm-up counts when the warm-up is over: after step ``warmup``, which is the peak in PixPro's
-            code.
+        milestones: ascending steps, counted from the start of the run, from which on the value is lower. A milestone
+            within the warm-up takes effect after it: after step ``warmup``, which is the peak in PixPro's code.
+        gamma: factor of each milestone.
     """
     if step < warmup:
         return linear(step, start=start_factor * base, end=base, length=warmup)
@@ -122,20 +100,20 @@ def cosine_momentum(step: float, *, total: float, base: float, final: float = 1.
     """Momentum of the target, ``final - (final - base) * (1 + cos(pi * step / total)) / 2`` (BYOL, PixPro).
 
     Args:
-        clamp: stay at ``final`` after ``total`` as BYOL's code does; PixPro's code does not, and falls again.
+        clamp: stay at ``final`` after ``total``, as in BYOL's code. In PixPro's code the momentum falls again.
     """
     progress = min(step / total, 1.0) if clamp else step / total
     return final - (final - base) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def fractional_total(num_images: int, world: int, batch: int, epochs: float) -> int:
-    """Steps of a run whose epochs end in fractions of a batch, as PixPro's code counts them for its target momentum.
+    """Steps of a run whose epochs include fractions of a batch, as PixPro's code counts them for its target momentum.
 
-    Loaders that drop the last incomplete batch run a little less, so that the momentum ends slightly below ``final``.
-    The order of the operations is PixPro's: another can round to the integer beside it.
+    A loader that drops the last incomplete batch makes fewer steps, so that the momentum ends slightly below ``final``.
+    The order of the operations is PixPro's; another order may round to a neighbouring integer.
 
     Args:
-        world: processes.
+        world: number of processes.
         batch: images per process and step.
     """
     return int(num_images / world / batch * epochs)
@@ -155,10 +133,10 @@ def build_schedule(cfg: dict) -> Schedule:
     - ``dict(type='cosine_momentum', base=..., final=1.0, total='steps', clamp=False)``; ``total='images'`` counts the
       run by :func:`fractional_total`.
 
-    With ``by_epoch=True`` the value of an epoch's first step holds for the whole epoch (SimSiam, MoCo). With
-    ``inclusive=True`` the last step (or epoch) of the line has its end value already, as in ``numpy.linspace`` (DINO,
-    SwAV): DINO's teacher temperature needs both, its and SwAV's learning rate the latter. With ``lead=1`` a line is one
-    step (or epoch) ahead: the first step is on its way already, the last one is at its end (CCOP).
+    With ``by_epoch=True`` the value of the first step of an epoch holds for the whole epoch (SimSiam, MoCo). With
+    ``inclusive=True`` the last step (or epoch) of the line already has its end value, as in ``numpy.linspace``. DINO's
+    teacher temperature needs both options; the learning rates of DINO and SwAV need the latter. With ``lead=1`` a line
+    is one step (or epoch) ahead: the first step has the value of the second, and the last step the end value (CCOP).
 
     Returns:
         A function of (step, horizon).
@@ -180,10 +158,10 @@ def build_schedule(cfg: dict) -> Schedule:
 
 
 def _constant(value: Value | bool) -> Schedule:
-    """The same at every step.
+    """The same value at every step.
 
     Args:
-        value: at every step.
+        value: value at every step.
     """
     return lambda step, horizon: constant(step, value=value)
 
@@ -196,15 +174,15 @@ def _linear(
     inclusive: bool = False,
     lead: NonNegative = 0,
 ) -> Schedule:
-    """A line, and its end from there on.
+    """A line, and its end value after that.
 
     Args:
         start: value at the first step.
-        end: value at the end of the line, and from there on.
+        end: value at the end of the line, and after that.
         epochs: length of the line; by default that of the run.
         by_epoch: whether the value of an epoch's first step holds for the whole epoch.
-        inclusive: whether the last step of the line has its end value already.
-        lead: steps that the line is ahead of the run.
+        inclusive: whether the last step of the line already has its end value.
+        lead: number of steps by which the line is ahead of the run.
     """
 
     def schedule(step: int, horizon: Horizon) -> float:
@@ -225,7 +203,7 @@ def _switch(
         before: the first value.
         after: the second value.
         at_step: optimiser step from which on the second value holds.
-        at_epoch: the same in epochs.
+        at_epoch: epoch from which on the second value holds.
     """
     if (at_step is None) == (at_epoch is None):
         raise SettingError(f"schedule 'switch' needs at_step or at_epoch, found at_step={at_step}, at_epoch={at_epoch}")
@@ -251,11 +229,11 @@ def _warmup_cosine(
     Args:
         base: value at the end of the warm-up, the peak.
         warmup_epochs: length of the warm-up.
-        start_factor: share of the peak that the warm-up starts from.
+        start_factor: share of the peak at which the warm-up starts.
         final: value at the end of the run.
         by_epoch: whether the value of an epoch's first step holds for the whole epoch.
-        inclusive: whether the last step of the warm-up has the peak already.
-        stretched: whether the cosine alone takes the whole run, so that the run ends above the final value.
+        inclusive: whether the last step of the warm-up already has the peak value.
+        stretched: whether the cosine without the warm-up is as long as the run, which then ends above the final value.
     """
 
     def schedule(step: int, horizon: Horizon) -> float:
@@ -283,14 +261,14 @@ def _warmup_multistep(
     start_factor: NonNegative = 0.01,
     by_epoch: bool = False,
 ) -> Schedule:
-    """Linear warm-up, then a fall at every milestone.
+    """Linear warm-up, then a lower value after every milestone.
 
     Args:
         base: value at the end of the warm-up, the peak.
-        milestones: epochs at which the value falls.
-        gamma: factor of each fall.
+        milestones: epochs from which on the value is lower.
+        gamma: factor of each milestone.
         warmup_epochs: length of the warm-up.
-        start_factor: share of the peak that the warm-up starts from.
+        start_factor: share of the peak at which the warm-up starts.
         by_epoch: whether the value of an epoch's first step holds for the whole epoch.
     """
 
@@ -317,8 +295,8 @@ def _cosine_momentum(
     Args:
         base: value at the first step.
         final: value at the end of the run.
-        total: what counts the length of the run: "steps", or "images" as PixPro's code does.
-        clamp: whether the value stays at its end there, or falls again.
+        total: unit in which the length of the run is counted: "steps", or "images" as in PixPro's code.
+        clamp: whether the value stays at its final value, rather than falling again.
     """
     choose("schedule 'cosine_momentum': total", total, ("steps", "images"))
 
@@ -350,47 +328,19 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "warmup_multistep": _warmup_multistep,
     "cosine_momentum": _cosine_momentum,
 }
-# Of :func:`scheduled`: numbers, or configs of :func:`build_schedule`.
+# Settings for :func:`scheduled`: numbers, or configs of :func:`build_schedule`.
 ScheduledShare = Share | Annotated[dict, Config(SCHEDULES, values=Range(0, 1), trial=True)]
 ScheduledPositive = Positive | Annotated[dict, Config(SCHEDULES, values=Range(0, above=True), trial=True)]
 ScheduledNonNegative = NonNegative | Annotated[dict, Config(SCHEDULES, values=Range(0), trial=True)]
 ScheduledSwitch = bool | Annotated[dict, Config(SCHEDULES, trial=True)]
 
 
-class Step(NamedTuple):
-    """Where training stands.
-
-    Attributes:
-        index: optimiser steps taken.
-        horizon: length of the run, None outside one.
-        seed: of the run.
-    """
-
-    index: int
-    horizon: Horizon | None = None
-    seed: int = 0
-
-    def horizon_for(self, setting: str) -> Horizon:
-        """The length of the run, for a setting that depends on it.
-
-        Raises:
-            SettingError: outside a run; the message names the setting.
-        """
-        if self.horizon is None:
-            raise SettingError(f"{setting} depends on the length of the run: call model.begin(horizon) first")
-        return self.horizon
-
-    def rng(self, purpose: str) -> np.random.Generator:
-        """Batch-level random numbers of this step, equal on all ranks."""
-        return keyed_rng(self.seed, purpose, self.index)
-
-
 def scheduled(value: float | dict, key: str = "the schedule") -> Callable[[Step], float]:
-    """A setting as a function of the step: a number stays what it is, the config of a schedule is evaluated.
+    """A setting as a function of the step: a number is constant, the config of a schedule is evaluated.
 
-    What is on or off is a number too: ``dict(type='switch', before=False, after=True, at_epoch=1)``. The function
-    raises SettingError where a schedule is evaluated outside a run, whose length it would need; ``key`` is what its
-    message calls the schedule.
+    Values may also be booleans: ``dict(type='switch', before=False, after=True, at_epoch=1)``. The function raises
+    SettingError if a schedule is evaluated outside a run, since it needs the length of the run. The message names the
+    schedule ``key``.
     """
     if not isinstance(value, Mapping):
         return lambda step: value

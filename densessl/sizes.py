@@ -6,8 +6,12 @@ from densessl.errors import SettingError
 
 LARGEST_BATCH = 64  # images per process, if the config names no number
 LARGEST_QUEUE = 65536  # MoCo v2's queue, for 1.28 M images
-STEPS = 10_000  # approximate number of optimiser steps of a run with automatic length
-EPOCHS = (20, 800)  # least and most epochs; 800 is the longest published schedule here
+SETTLED = "settled"  # entry of a config, and of its checkpoints: what "auto" stood for, by dotted name
+# The length of a run with automatic length. More than 200 epochs learn little more from few images, and fewer than 20
+# show a large data set too few times; no run is longer than 100,000 steps, unless a single epoch is.
+STEPS = 10_000  # optimiser steps that it aims at
+MOST_STEPS = 100_000
+EPOCHS = (20, 200)  # least and most epochs
 
 
 def fitting_batch(images: int, factor: int = 1, largest: int | None = None) -> int:
@@ -43,14 +47,33 @@ def fitting_queue(images: int, step: int) -> int:
 
 
 def fitting_epochs(images: int, step: int) -> int:
-    """Return the number of epochs that take about 10,000 steps of ``step`` images; at least 20, at most 800."""
+    """Return the number of epochs of a run: as many as take about 10,000 steps, at least 20 and at most 200; but no
+    more than 100,000 steps, and at least one epoch. With 64 images per step, or all 50:
+
+    ===========  ======  =======
+    images       epochs    steps
+    ===========  ======  =======
+             50     200      200
+          1,000     200    3,000
+         10,000      64    9,984
+        118,000      20   36,860
+      1,280,000       5  100,000
+    ===========  ======  =======
+
+    Args:
+        images: number of images in the data set.
+        step: images per optimiser step. An epoch drops its last, incomplete step.
+    """
+    in_an_epoch = max(1, images // step)
     fewest, most = EPOCHS
-    return max(fewest, min(most, round(STEPS * step / images)))
+    epochs = max(fewest, min(most, round(STEPS / in_an_epoch)))
+    return max(1, min(epochs, MOST_STEPS // in_an_epoch))
 
 
 def processes(launcher: str) -> int:
     """Processes of a run, as far as it is known before they have met."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if launcher == "pytorch" else 1
+    variable = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}.get(launcher)
+    return int(os.environ.get(variable, 1)) if variable else 1
 
 
 def few_images(images: int, batch: int, processes: int) -> SettingError:

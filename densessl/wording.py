@@ -1,12 +1,15 @@
-"""What messages share: nearest names and durations."""
+"""What messages share: nearest names, counts and durations."""
 
 import difflib
 import math
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from densessl.errors import SettingError
+
+MANY = 30  # names that no message lists
 
 
 def choose(key: str, name: Any, names: Iterable[str]) -> Any:
@@ -37,10 +40,32 @@ def nearest(name: Any, names: Iterable[str], count: int = 3, cutoff: float = 0.6
 
 
 def suggestion(name: Any, names: Iterable[str]) -> str:
-    """The end of an error message: the names nearest to ``name``, or all names when none is near."""
+    """The end of an error message: the names nearest to ``name``; when none is near, all names, or their number."""
     names = sorted(names)
     near = nearest(name, names)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(names)}" if len(names) <= MANY else f"none of the {len(names)} known names is near it"
+
+
+def near_it(path: str | Path) -> str:
+    """The end of an error message about a missing file: ``; near it are a.pth, b.pth``, of the files in its folder
+    with names like it. Empty if there is none."""
+    path = Path(path)
+    names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+    near = nearest(path.name, names)
+    return f"; near it {'is' if len(near) == 1 else 'are'} {', '.join(near)}" if near else ""
+
+
+def count(number: float, noun: str, many: str | None = None) -> str:
+    """``1 step``, ``2 steps``, ``10,000 images``, ``1.5 steps``.
+
+    Args:
+        noun: of one.
+        many: the noun of several, where it does not only end in another "s".
+    """
+    shown = f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
+    return f"{shown} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def duration(seconds: float) -> str:

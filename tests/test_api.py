@@ -139,9 +139,9 @@ def test_an_automatic_queue_and_length(photos, tmp_path):
         options={"model.objectives.0.length": "auto", "model.online.backbone.width": 8},
     )
     run = densessl.build_run(settings)
-    assert run.train_loop.max_epochs == 800 and len(run.model.objectives["moco"].queue.keys("keys")) == 6
+    assert run.train_loop.max_epochs == 200 and len(run.model.objectives["moco"].queue.keys("keys")) == 6
     assert log(tmp_path).count("MoCo: length='auto': a queue of 6 keys") == 1
-    assert log(tmp_path).count("max_epochs='auto': 800 epochs of 3 step(s)") == 1
+    assert log(tmp_path).count("max_epochs='auto': 200 epochs of 3 steps, 600 steps in all") == 1
 
 
 @pytest.mark.det

@@ -9,15 +9,15 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1] / "densessl"
 # From the ground up. A room is a module or a package of densessl, or a package in one that stands on another floor.
 FLOORS = [
-    {"compat", "errors", "files", "geometry", "loaders", "registry", "version"},
+    {"compat", "errors", "files", "geometry", "loaders", "quiet", "registry", "version"},
     {"constraints", "extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
     {"augment", "configs", "losses"},
     {"data", "figures", "overrides"},
-    {"finetune.labels", "preprocessor", "regions", "schedules"},
+    {"finetune.labels", "horizon", "preprocessor", "regions", "schedules"},
     {"branches", "correspondence", "counting"},
     {"methods", "objectives"},
     {"weights"},
-    {"detectors", "engine", "finetune.config", "model", "pretraining"},
+    {"detectors", "engine", "finetune.config", "model", "on_maps", "pretraining"},
     {"finetune", "insight", "preflight", "settings"},
     {"comparison", "runs"},
     {"api", "transfer"},

@@ -65,7 +65,7 @@ COMMAND_LINES = """
     train tiny.py --demo --work-dir demo --set learning_rate=3 | learning_rate: unknown
 """
 DATA = """
-    train tiny.py | no data set at .*data/imagenet/train.*--data-root DIR.*--demo
+    train tiny.py | no data set at .*data/imagenet/train.*--data-root FOLDER.*--demo
     train tiny.py --data-root nowhere | no data set at .*nowhere
     train tiny.py --data-root photo | no data set at .*has photos
     train tiny.py --data-root list.json | list.json is not in COCO format: expected a list under 'images', found a list
@@ -75,7 +75,7 @@ DATA = """
     train tiny.py --data-root no_images.json | no_images.json names no image
     train tiny.py --data-root empty.txt | empty.txt names no image
     train tiny.py --data-root gone.json | gone.json names 'gone.png', which is not a file under
-    train tiny.py --data-root gone.txt | gone.txt names 'photos/gone.png', which is not a file
+    train tiny.py --data-root gone.txt | 'photos/gone.png', which is not a file.* train_dataloader.dataset.root=FOLDER
     train tiny.py --data-root empty | no image in .*empty or below it: 0 files there
     train tiny.py --data-root notes | no image in .*notes or below it: 1 files there \\(1 .me\\)
     train tiny.py --data-root one | found 1 images for a batch of 4: not one full batch
@@ -84,8 +84,8 @@ DATA = """
     TINY --set train_dataloader.dataset.limit=2 | found 2 images for a batch of 4
     train RETINANET --data-root nowhere | (?s)nowhere/   <- missing.*instances_train2017.json   <- missing
     train RETINANET --data-root photos | instances_train2017.json   <- missing
-    train regions.py --data-root photos | no store of regions: photo_regions does not exist. Make one
-    train regions.py --data-root photos --regions nowhere | no store of regions: nowhere does not exist
+    train regions.py --data-root photos | regions build photos photo_regions`, and .* --regions FOLDER
+    train regions.py --data-root photos --regions nowhere | nowhere does not exist. .* build photos nowhere`
     train regions.py --data-root photos --regions photos | no store of regions: photos has no manifest.json
     train regions.py --data-root photos --regions a_file | no store of regions: a_file is not a folder
     train regions.py --data-root photos --regions store_of_others | store_of_others has no regions of 'p0.png'
@@ -99,7 +99,7 @@ WEIGHTS = """
     TINY --resume cut.pth | cut.pth is not a readable checkpoint: it is damaged, cut short
     TINY --resume tensor.pth | tensor.pth: expected a training checkpoint \\(a dict\\), found Tensor
     TINY --resume code.pth | code.pth holds the object `pathlib.PosixPath`; reading it could execute code
-    TINY --init nowhere.pth | --init: no checkpoint nowhere.pth; near it are
+    TINY --init nowhere.pth | --init: no checkpoint nowhere.pth; near it
     TINY --init photos | --init: photos is a folder
     TINY --init text.pth | --init: text.pth is not a readable checkpoint
     TINY --init cut.pth | --init: cut.pth is not a readable checkpoint

@@ -13,12 +13,12 @@ REGIONS = """
     regions | the following arguments are required: COMMAND
     regions biuld | invalid choice: 'biuld'
     regions build photos | the following arguments are required: out
-    regions build nowhere out | no data set at .*nowhere
+    regions build nowhere out | no data set at .*nowhere.*\\. Give a folder of images, a list .* as DATA$
     regions build list.json out | list.json is not in COCO format
     regions build broken.json out | broken.json is not JSON
     regions build photos.csv out | photos.csv: expected a folder, a list file
     regions build empty out | no image in .*empty
-    regions build photos.txt out --root nowhere | photos.txt names 'photos/p0.png', which is not a file
+    regions build photos.txt out --root nowhere | 'photos/p0.png', which is not a file .* --root FOLDER$
     regions build photos a_file --generator grid | a_file: is a file, expected a folder
     regions build photos out --generator fats | --generator: invalid choice: 'fats'
     regions build photos out --per-image -1 | per_image is -1, expected at least 1
@@ -32,7 +32,8 @@ REGIONS = """
     regions build photos out --generator grid --generator-options overlap | found 'overlap', expected KEY=VALUE
     regions build photos out --generator random --generator-options count=0 | RandomBoxes.count is 0
     regions build photos store --generator random | store was built of something else
-    regions check nowhere | no store of regions: nowhere does not exist
+    regions check nowhere | nowhere does not exist. Make one with `densessl regions build DATA nowhere`$
+    regions check store --data nowhere | no data set at .*nowhere.*\\. Give a folder of images, a list .* with --data$
     regions check photos | no store of regions: photos has no manifest.json
     regions check a_file | no store of regions: a_file is not a folder
     regions check store_damaged | boxes.bin has .* bytes, the manifest says
@@ -49,6 +50,7 @@ REGIONS = """
     regions import nowhere out | there is no file nowhere
     regions import photos out | photos is a folder, expected a file
     regions import photos.csv out | photos.csv: expected .json, .npz, .pkl
+    regions import list.json out --data nowhere | no data set at .*nowhere.*\\. Give .* with --data$
     regions import list.json out | list.json is a list of results: give --data
     regions import broken.json out | broken.json is not JSON
     regions import no_images.json out | no_images.json is not in COCO format: expected a list under 'annotations'
@@ -70,8 +72,9 @@ LOOK = """
     look matching ours.pth out.xyz | out.xyz: expected a name that ends as pictures do
     look matching ours.pth nowhere/out.png | there is no folder nowhere
     look matching ours.pth out.png --size 32 | --size: expected 2 arguments
-    look matching ours.pth out.png --device gpu | --device: found 'gpu', which is not here
-    look spread ours.pth nowhere | no data set at .*nowhere
+    look matching ours.pth out.png --device gpu | --device: found 'gpu', which is not available
+    look spread ours.pth nowhere | no data set at .*nowhere.*\\. Give a folder of images as FOLDER$
+    look knn ours.pth nowhere | no data set at .*nowhere.*\\. Give a folder with a subfolder .* as FOLDER$
     look spread ours.pth empty | no image in .*empty
     look spread ours.pth photos --images 1 | --images: found 1, expected at least 2
     look spread ours.pth photos --size 0 | --size: found 0, expected at least 1
@@ -91,7 +94,7 @@ LOOK_AT_IMAGES = """
 EXPORT = """
     export | the following arguments are required: checkpoint, out
     export ours.pth | the following arguments are required: out
-    export nowhere.pth out.pth | no checkpoint nowhere.pth
+    export our.pth out.pth | no checkpoint our.pth; near it are ours.pth
     export photos out.pth | photos is a folder, expected a checkpoint
     export text.pth out.pth | text.pth is not a readable checkpoint
     export cut.pth out.pth | cut.pth is not a readable checkpoint
@@ -99,6 +102,8 @@ EXPORT = """
     export tensor.pth out.pth | tensor.pth: expected named tensors, found Tensor
     export code.pth out.pth | code.pth: expected named tensors
     export list.json out.pth | list.json is not a readable checkpoint
+    export ours.pth out.pth --to timm | timm's resnet18 is another network: width: found 8, timm has 64
+    export ours.pth out.pth --to torchvision | torchvision's resnet18 is another network: .* torchvision has 64
     export ours.pth out.pth --to caffe | --to: invalid choice: 'caffe'
     export ours.pth out.pth --branch target | ours.pth has no 'target' backbone; its branches are \\['online'\\]
     export ours.pth out.pth --branch techer | --branch: invalid choice: 'techer'
@@ -115,7 +120,7 @@ EXPORT = """
     export ours.pth photos | photos: is a folder, expected a file
     export ours.pth a_file/out.pth | a_file: is a file, expected a folder
     export liar.pth out.onnx --to onnx | describes a network that cannot be built, or that its weights do not fit
-    export unknown.pth out.onnx --to onnx | the checkpoint does not tell eps
+    export unknown.pth out.onnx --to onnx | the checkpoint does not state eps
     convert | the following arguments are required: checkpoint, out
     convert nowhere.pth out.pth | no checkpoint nowhere.pth
     convert text.pth out.pth | text.pth is not a readable checkpoint
@@ -139,7 +144,10 @@ COMPARE = """
     compare --out out --config tiny.py --init a | --init a: expected NAME=FILE
     compare --out out --config tiny.py | --init: expected NAME=FILE at least once
     compare --out out --config tiny.py --init a=none --init a=ours.pth | --init a=ours.pth: a was given before
-    COMPARE --init b=nowhere.pth | --init b: nothing at nowhere.pth; nearest in .* is
+    COMPARE --init b=nowhere.pth | --init b: no checkpoint nowhere.pth; near it are unknown.pth
+    COMPARE --init b=our.pth | --init b: no checkpoint our.pth; near it are ours.pth
+    COMPARE --init b=photos | --init b: photos is a folder, expected a checkpoint
+    COMPARE --data-root a_file | --data-root: a_file is a file, expected a folder
     COMPARE --seeds 0 | --seeds: expected one or more
     COMPARE --seeds x | --seeds: invalid int value: 'x'
     COMPARE --steps 0 | --steps: expected more than 0, found 0
@@ -160,14 +168,14 @@ OTHERS = """
     segment segments.py nowhere.pth --images photos --labels labels | no checkpoint nowhere.pth
     segment segments.py text.pth --images photos --labels labels | text.pth is not a readable checkpoint
     segment segments.py ours.pth --images photos --labels labels | the weights do not fit
-    SEGMENT --images nowhere | no data set at .*nowhere
+    SEGMENT --images nowhere | no data set at .*nowhere.*\\. Give a folder of images, .* with --images$
     SEGMENT --mapping nowhere.json | nowhere.json
     SEGMENT --mapping list.json | --mapping: list.json: expected
     SEGMENT --mapping broken.json | --mapping: broken.json is not JSON
     SEGMENT --mapping words.json | --mapping: words.json: expected
     SEGMENT --batch-size 0 | --batch-size: found 0, expected at least 1
     SEGMENT --size 0 | --size: found 0, expected at least 1
-    SEGMENT --device gpu | --device: found 'gpu', which is not here
+    SEGMENT --device gpu | --device: found 'gpu', which is not available
     SEGMENT --cfg-options x | found 'x', expected KEY=VALUE
     cityscapes | the following arguments are required: root
     cityscapes nowhere | nowhere/leftImg8bit/train has no images of Cityscapes

@@ -93,5 +93,5 @@ def test_fp16_needs_a_gpu(fault_room, capsys, monkeypatch):
 
 
 def test_regions_wanted_and_none_configured(fault_room, capsys):
-    said = "views.0.regions: needs the regions of the images, and the config has no `regions`"
+    said = "views.0.regions: needs the regions of the images, but the config has no `regions`"
     expect(fault_room, "train regions.py --data-root photos --set regions=None", said, capsys)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from densessl.errors import SettingError
 from densessl.schedules import (
     Horizon,
     build_schedule,
@@ -194,3 +195,13 @@ def test_constant():
 def test_config_errors_name_the_key(cfg, message):
     with pytest.raises(ValueError, match=message):
         build_schedule(cfg)
+
+
+def test_the_horizon_of_a_training_loop():
+    """22 images in batches of 4: five steps an epoch."""
+    assert Horizon.of(22, 4, epochs=3) == Horizon(
+        steps_per_epoch=5, epochs=3, total_steps=15, num_images=22, global_batch=4
+    )
+    for batch_size in (4, 0):
+        with pytest.raises(SettingError, match=f"found 3 images for a batch of {batch_size}, expected at least a full"):
+            Horizon.of(3, batch_size, epochs=3)

@@ -3,7 +3,7 @@
 import pytest
 
 from densessl.errors import SettingError
-from densessl.wording import choose, duration, nearest, suggestion
+from densessl.wording import choose, count, duration, nearest, suggestion
 
 NAMES = ("ema", "stop_gradient", "frozen")
 
@@ -31,3 +31,15 @@ def test_an_unknown_name_is_a_setting_error_that_names_the_key():
 def test_a_duration_that_is_not_known_is_dashes(seconds):
     assert duration(seconds) == "--"
     assert duration(93784.4) == "1 day, 2:03:04"
+
+
+def test_one_of_a_thing_is_singular():
+    assert [count(number, "step") for number in (0, 1, 2, 10_000, 1.0, 1.5)] == [
+        "0 steps",
+        "1 step",
+        "2 steps",
+        "10,000 steps",
+        "1 step",
+        "1.5 steps",
+    ]
+    assert [count(number, "batch", "batches") for number in (1, 3)] == ["1 batch", "3 batches"]

@@ -2,7 +2,8 @@
 
     python tools/check_compat_cuda.py --out compat_cuda.json
 
-Exit code 0: all agree; 1: some do not; 2: there is no CUDA device. A compiled mmcv, if installed, is what is checked.
+The exit code is 0 if all agree, 1 if some do not, and 2 if there is no CUDA device. If a compiled mmcv is installed,
+its operators are checked instead.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def cases() -> dict[str, Case]:
     scores = torch.randperm(60, generator=generator).double() / 64  # distinct in bf16 too
     target = torch.randint(0, 7, (50,), generator=generator)
     shapes, starts = torch.tensor([[16, 20], [8, 10]]), torch.tensor([0, 320])
-    # Away from whole pixels, where a bilinear sample has no derivative.
+    # Not at whole pixels, where a bilinear sample has no derivative.
     offset = uniform(2, 36, 25, 38, low=-3, high=3).round() + uniform(2, 36, 25, 38, low=0.2, high=0.8)
     weight, mask = uniform(24, 8, 3, 3), uniform(2, 18, 25, 38, low=0.0)
     geometry = (1, 1, 1, 2, 2)  # stride, padding, dilation, groups, deformable groups
@@ -101,7 +102,7 @@ def evaluate(case: Case, inputs: Sequence[Tensor], autocast: torch.dtype | None 
 
 
 def check(name: str, case: Case, dtype: torch.dtype) -> dict:
-    """Greatest error of one case in one dtype; half precision runs under autocast. A failure is kept as its message."""
+    """The largest error of one case in one dtype, or the message of its failure. Half precision runs under autocast."""
     rounded = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in case[1]]
     reference = evaluate(case, [tensor.double() if tensor.is_floating_point() else tensor for tensor in rounded])
     half = dtype in (torch.float16, torch.bfloat16)
@@ -116,7 +117,7 @@ def check(name: str, case: Case, dtype: torch.dtype) -> dict:
         ]
     except Exception as error:
         return row | {"message": f"{type(error).__name__}: {error}"}
-    # Compared one by one, so that a nan fails.
+    # Compared one by one, so that a NaN fails.
     return row | {"error": max(errors), "agrees": all(error <= TOLERANCES[dtype] for error in errors)}
 
 

@@ -1,14 +1,15 @@
-"""Install densessl into fresh virtual environments, as docs/install.md says, and do in each what is promised.
+"""Install densessl into fresh virtual environments, as docs/install.md says, and check in each that it works.
 
     python tools/check_versions.py                       # minimal and original
     python tools/check_versions.py torch-2.6 torch-2.14 --python python3.12
 
-In each: import, pretrain on the demo's pictures, pretrain on a folder of one's own, and load the result into
-MMDetection's RetinaNet; where MMDetection is not installed, be told so in a line. One row of a table is printed for
-each environment (docs/install.md has those that were made).
+In each environment, it imports the library, pretrains on the demo's pictures and on a folder of photos, and loads the
+result into MMDetection's RetinaNet; without MMDetection, a one-line error must say what to install. It prints one row
+of a table for each environment (docs/install.md has such a table).
 
-Environments are made one at a time in a temporary folder and removed: each takes up to 8 GB and some minutes. Only the
-standard library is used here. Exit code: 0 all work, 1 one does not, 2 a name is unknown or the disk is too full.
+Environments are created one at a time in a temporary folder, and removed afterwards; each takes up to 8 GB and some
+minutes. This script uses only the standard library. The exit code is 0 if all work, 1 if one does not, and 2 if a name
+is unknown or the disk is too full.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ("-c", "constraints.txt")
-# Arguments of `pip install`, a call each; the working folder is the checkout.
+# Arguments of each call of `pip install`, which runs in the checkout.
 ENVIRONMENTS = {
     "minimal": [[*PINS, "-e", "."]],
     "detectors": [[*PINS, "-e", ".[det]"]],
@@ -43,7 +44,7 @@ DEFAULT = ("minimal", "original")
 COLUMNS = ("environment", "python", "packages", "size", "install", "import", "demo", "own photos", "into RetinaNet")
 SHOWN = ("torch", "torchvision", "mmengine", "mmcv", "mmdet", "numpy", "cv2")
 NEEDED = 10 * 2**30  # bytes of disk
-TAIL = 12  # lines of a failure
+TAIL = 12  # lines of output that a failure shows
 HINT = "needs the package 'mmdet', which is not installed: pip install -e '.[det]'"
 
 PACKAGES = f"""
@@ -73,14 +74,14 @@ for i in range(12):
 
 
 class Failed(Exception):
-    """A command did not do what it should. The message has the end of its output."""
+    """A command did not end as expected. The message has the end of its output."""
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """The exit code, output and duration of a command."""
 
     code: int
-    text: str  # of both its outputs
+    text: str  # stdout and stderr
     seconds: float
 
 
@@ -88,11 +89,11 @@ def run(command: Sequence[str | Path], wanted: int = 0, says: str = "", cwd: Pat
     """Run a command outside the reach of the caller's own packages.
 
     Args:
-        wanted: its exit code.
-        says: what must stand in its output.
+        wanted: expected exit code.
+        says: text that its output must contain.
 
     Raises:
-        Failed: it ends otherwise.
+        Failed: the exit code or the output differs.
     """
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     began = time.monotonic()
@@ -107,7 +108,7 @@ def run(command: Sequence[str | Path], wanted: int = 0, says: str = "", cwd: Pat
 
 
 def install(python: Path, calls: Sequence[Sequence[str]], folder: Path) -> float:
-    """Run ``pip install`` by each list of arguments. Returns seconds."""
+    """Run ``pip install`` with each list of arguments. Returns the seconds that it took."""
     began = time.monotonic()
     for arguments in calls:
         words = [str(build_wheel(python, folder)) if word == "WHEEL" else word for word in arguments]
@@ -116,7 +117,7 @@ def install(python: Path, calls: Sequence[Sequence[str]], folder: Path) -> float
 
 
 def build_wheel(python: Path, folder: Path) -> Path:
-    """A wheel of this checkout, built from a copy: what a build leaves behind would be in the next one."""
+    """Build a wheel from a copy of this checkout, so that files of earlier builds are not in it."""
     copy = folder / "checkout"
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "work_dirs", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, copy, ignore=unwanted)
@@ -125,10 +126,10 @@ def build_wheel(python: Path, folder: Path) -> Path:
 
 
 def try_out(python: Path, folder: Path, say: Callable[[str, str], None]) -> None:
-    """Do what is promised, and tell of each step what it gave.
+    """Check each step in an environment, and report its result through ``say(step, result)``.
 
     Raises:
-        Failed: a step does not do what it should; those after it are not tried.
+        Failed: a step failed; later ones are not tried.
     """
     train, config = [python, ROOT / "tools/train.py"], ROOT / "configs/pixpro_r18.py"
     found = json.loads(run([python, "-c", PACKAGES], cwd=folder).text.splitlines()[-1])
@@ -159,7 +160,7 @@ def try_out(python: Path, folder: Path, say: Callable[[str, str], None]) -> None
 
 
 def check(name: str, base: str) -> dict[str, str]:
-    """Make an environment, try it out and remove it. Returns its row."""
+    """Create an environment, check it and remove it. Returns its row of the table."""
     row = dict.fromkeys(COLUMNS, "–") | {"environment": name}
     folder = Path(tempfile.mkdtemp(prefix="densessl_versions_"))
     step = "install"
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ENVIRONMENTS)}; by default {' and '.join(DEFAULT)}")
     parser.add_argument(
-        "--python", default=sys.executable, help="of the environments; by default the one that runs this"
+        "--python", default=sys.executable, help="Python of the environments; by default the one that runs this"
     )
     args = parser.parse_args(argv)
     unknown = [name for name in args.names if name not in ENVIRONMENTS]

@@ -1,4 +1,4 @@
-"""Photometric operations that run batched where the tensors are, on random numbers drawn in the data workers."""
+"""Photometric operations, which run in batches on the device; data workers draw their random numbers."""
 
 from densessl.augment.ops import ColorJitter, GaussianBlur, Grayscale, Solarize
 from densessl.augment.photometric import Photometric, PhotometricOp, normalize

@@ -12,28 +12,27 @@ from densessl.geometry import ViewGeometry, to_source
 
 
 def jigsaw_corners(uniforms: Tensor, size: tuple[int, int], grid: int, tile: int) -> Tensor:
-    """Where the tiles lie, from numbers drawn in the data workers.
+    """Positions of the tiles, from random numbers that data workers drew.
 
     Args:
-        uniforms: (N, 3 * T) in [0, 1), float64: a column and a row offset for each cell, row-major, then T numbers;
-            the tile with the smallest comes first.
-        size: (height, width) of the view. Cells have whole pixels; what is left over at the right and bottom is not
-            used.
-        grid: cells a side.
+        uniforms: (N, 3 * T) in [0, 1), float64: a column and a row offset for each cell, row-major, then T numbers
+            that sort the tiles: the tile with the smallest number comes first.
+        size: (height, width) of the view. Cells have whole pixels; remaining pixels at the right and bottom are unused.
+        grid: number of cells along a side.
         tile: side of the tiles in pixels.
 
     Returns:
         (N, T, 2) upper left corners (x, y) in view pixels, int64, in shuffled order.
 
     Raises:
-        ValueError: a tile is larger than a cell, or the count of numbers is another.
+        SettingError: a tile is larger than a cell, or ``uniforms`` does not have 3 * T columns.
     """
     count, cell = grid * grid, (size[1] // grid, size[0] // grid)
     if tile > min(cell):
         raise SettingError(f"jigsaw tile={tile}: the {grid}x{grid} cells of a {size[1]}x{size[0]} view are {cell}")
     if uniforms.shape[1] != 3 * count:
         raise SettingError(
-            f"jigsaw grid={grid} takes {3 * count} numbers a view (its `uniforms`), got {uniforms.shape[1]}"
+            f"jigsaw grid={grid} takes {3 * count} numbers per view (its `uniforms`), got {uniforms.shape[1]}"
         )
     room = uniforms.new_tensor([side - tile + 1 for side in cell])
     offsets = (uniforms[:, : 2 * count].unflatten(1, (count, 2)) * room).long()
@@ -44,7 +43,7 @@ def jigsaw_corners(uniforms: Tensor, size: tuple[int, int], grid: int, tile: int
 
 
 def cut_tiles(images: Tensor, corners: Tensor, tile: int) -> Tensor:
-    """The tiles of images (N, C, H, W) at ``corners`` (N, T, 2): (N * T, C, tile, tile), those of an image together, in
+    """The tiles (N * T, C, tile, tile) of images (N, C, H, W) at ``corners`` (N, T, 2), grouped by image, in
     channels-last memory."""
     steps = torch.arange(tile, device=corners.device)
     columns, rows = (corners[..., None, :] + steps[:, None]).unbind(-1)

@@ -1,7 +1,8 @@
 """The photometric operations of the published recipes: colour jitter, grey, blur, solarise.
 
-All change pixels in [0, 1] in place and follow ``torchvision.transforms.functional`` on float tensors, to which the PIL
-pipelines of the official code are equal up to their rounding to bytes; the blur is the exception, and says how far.
+All change pixels in [0, 1] in place and follow ``torchvision.transforms.functional`` on float tensors. The PIL
+pipelines of the official codes give the same results up to their rounding to bytes, except for the blur:
+:class:`GaussianBlur` states the difference.
 """
 
 import itertools
@@ -19,12 +20,12 @@ from densessl.constraints import Ascending, Count, NonNegative, Positive, Range,
 from densessl.errors import SettingError
 from densessl.registry import AUGMENTATIONS
 
-# ORDERS[k, i] is the adjustment made i-th under order k: 0 brightness, 1 contrast, 2 saturation, 3 hue.
+# ORDERS[k, i] is the adjustment at position i of order k: 0 brightness, 1 contrast, 2 saturation, 3 hue.
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 
 
 def gray(images: Tensor) -> Tensor:
-    """Luma of ``images`` (N, 3, ...) by the ITU-R 601 weights as torchvision rounds them; (N, ...)."""
+    """Luma (N, ...) of ``images`` (N, 3, ...), by the ITU-R 601 weights as torchvision rounds them."""
     r, g, b = images.unbind(1)
     return (r * 0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114)
 
@@ -64,7 +65,7 @@ def adjust_hue_(images: Tensor, shift: Tensor) -> None:
     hue = (g + b).sub_(r).sub_(low)
     hue.div_(chroma.clamp_min(torch.finfo(images.dtype).tiny)).add_(1)  # grey: 0 / tiny, and C = 0 hides the hue
     hue.copysign_(g - b)
-    # In turns, plus one so that the fraction is that of a positive number.
+    # In turns, plus one so that frac() is taken of a positive number.
     hue = torch.add(shift.view(-1, 1, 1) + 1, hue, alpha=1 / 6).frac_().mul_(6)
     for channel, centre, base, sign in ((0, 3, low, 1), (1, 2, high, -1), (2, 4, high, -1)):
         weight = (hue - centre).abs_().sub_(1).clamp_(0, 1)
@@ -78,8 +79,8 @@ ADJUSTMENTS = (adjust_brightness_, adjust_contrast_, adjust_saturation_, adjust_
 class ColorJitter(PhotometricOp):
     """With probability ``p``: brightness, contrast, saturation and hue by random amounts, in a random order.
 
-    Each image has its own amounts and its own order of the four (MoCo v2, SimCLR). An adjustment whose strength is 0 is
-    left out.
+    Each image has its own amounts and its own order of the four (MoCo v2, SimCLR). Adjustments of strength 0 are left
+    out.
 
     Args:
         brightness, contrast, saturation: x, with factors ~ U[max(0, 1 - x), 1 + x].
@@ -88,7 +89,7 @@ class ColorJitter(PhotometricOp):
     Draws: applied, the three factors, the shift, the row of ``ORDERS``.
 
     Raises:
-        ValueError: a strength is negative, or ``hue`` above 0.5.
+        SettingError: a strength is negative, or ``hue`` above 0.5.
     """
 
     width = 6
@@ -115,7 +116,7 @@ class ColorJitter(PhotometricOp):
         return *factors, rng.uniform(-hue, hue), rng.integers(len(ORDERS))
 
     def transform_(self, images: Tensor, parameters: Tensor) -> None:
-        # For each position in the order, the rows grouped by the adjustment that is due: 16 groups, moved at once.
+        # At each position of the order, group the rows by adjustment: 16 groups, moved to the device at once.
         due, rows = ORDERS[parameters[:, 4].long()].T.sort(dim=1, stable=True)
         amounts = parameters[rows, due].flatten().to(images.device, images.dtype, non_blocking=True)
         index = rows.flatten().to(images.device, non_blocking=True)
@@ -146,12 +147,12 @@ class Solarize(PhotometricOp):
     """With probability ``p``: invert the values at or above ``threshold``, as ``PIL.ImageOps.solarize`` does.
 
     Args:
-        threshold: In units of 0..255.
+        threshold: in units of 0..255.
 
     Draws: applied.
 
     Raises:
-        ValueError: ``threshold`` is outside [0, 256].
+        SettingError: ``threshold`` is outside [0, 256].
     """
 
     def __init__(self, threshold: Annotated[float, Range(0, 256)] = 128, *, p: Share):
@@ -166,12 +167,11 @@ class Solarize(PhotometricOp):
 
 @AUGMENTATIONS.register_module()
 class GaussianBlur(PhotometricOp):
-    """With probability ``p``: blur with a Gaussian of standard deviation ~ U(sigma), in pixels; borders reflect.
+    """With probability ``p``: blur with a Gaussian of standard deviation ~ U(sigma), in pixels; borders are reflected.
 
-    The kernel is the sampled Gaussian, normalised, and wide enough for the largest sigma that what it cuts off weighs
-    less than 1e-4. ``PIL.ImageFilter.GaussianBlur(radius=sigma)``, which the official pipelines call, makes three
-    passes of a box blur and repeats the border pixels. On ``skimage.data.astronaut()`` the two differ, in levels of
-    255, by
+    The kernel is the sampled Gaussian, normalised, and wide enough that less than 1e-4 of its weight is cut off at the
+    largest sigma. The official pipelines call ``PIL.ImageFilter.GaussianBlur(radius=sigma)``, which applies a box blur
+    three times and repeats the border pixels. On ``skimage.data.astronaut()`` the two differ, in levels of 255, by
 
     ===== ===== =========================== =======
     sigma mean  max, 12 px from the border  max
@@ -182,13 +182,14 @@ class GaussianBlur(PhotometricOp):
     ===== ===== =========================== =======
 
     Args:
-        sigma: (low, high), positive.
-        radius: Half width of the kernel instead: CCOP blurs with 7 x 7 kernels, ``radius=3``.
+        sigma: range (low, high) of the standard deviation, positive.
+        radius: half width of the kernel; by default from the largest sigma. CCOP has 7 x 7 kernels, ``radius=3``.
 
     Draws: applied, sigma.
 
     Raises:
-        ValueError: ``sigma`` is not an increasing pair of positive numbers; an image is not larger than the radius.
+        SettingError: ``sigma`` is not an increasing pair of positive numbers, or an image is not larger than the
+            radius.
     """
 
     width = 2
@@ -223,17 +224,17 @@ class GaussianBlur(PhotometricOp):
 
 
 def blur_radius(sigma: float, cut: float = 1e-4) -> int:
-    """The smallest radius at which the sampled Gaussian loses less than ``cut`` of its weight."""
+    """The smallest radius at which the sampled Gaussian loses less than the share ``cut`` of its weight."""
     weight = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(math.ceil(10 * sigma) + 1)]
     total = 2 * sum(weight) - weight[0]
     return next(r for r in range(1, len(weight) + 1) if 2 * sum(weight[r + 1 :]) < cut * total)
 
 
 def _blur_lines(images: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve (N, C, H, W) along W, sample i by ``kernel[i]`` of (N, 2 * radius + 1).
+    """Convolve (N, C, H, W) along W, image i with ``kernel[i]`` of (N, 2 * radius + 1).
 
-    Each line is a channel of a depthwise convolution. With images as channels the CPU kernels, which take 16 channels
-    at a time, would idle on the three of a single image.
+    Each line is a channel of a depthwise convolution. The CPU kernels process 16 channels at a time and would mostly
+    idle on the three channels of one image.
     """
     n, c, h, w = images.shape
     radius = kernel.shape[1] // 2

@@ -1,8 +1,8 @@
-"""The photometric recipe of one view: random numbers drawn in the worker, pixels changed where the tensors are.
+"""The photometric recipe of one view: data workers draw the random numbers, and the device changes the pixels.
 
-An operation splits in two. ``draw`` is the only place where randomness enters; it runs in the data worker, once for
-each sample, and returns a row of numbers. The pixel work takes a batch and those rows, on whatever device the batch is.
-The rows stay on the CPU, so which images an operation touches is known without waiting for the device.
+An operation has two parts. ``draw`` is the only source of randomness: it runs in the data worker, once for each sample,
+and returns a row of numbers. The other part changes the pixels of a batch by these rows, on the device of the batch.
+The rows stay on the CPU, so that finding the images that an operation changes does not wait for the device.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from densessl.errors import SettingError
 from densessl.registry import AUGMENTATIONS
 from densessl.wording import suggestion
 
-# On the CPU, images go one at a time through the whole recipe and so stay in the cache of a core: 32 images of
-# 224 x 224 at once take 1.4 to 2.2 times as long.
+# Images per pass on the CPU. A single image stays in the cache of a core through the whole recipe; a batch of 32 images
+# of 224 x 224 takes 1.4 to 2.2 times as long.
 CPU_ROWS = 1
 
 
-# RGB, of 0 to 255.
+# Of RGB, in units of 0..255.
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -30,17 +30,17 @@ OpConfig = Annotated[dict, Config(AUGMENTATIONS, trial=True)]  # dict(type="Gray
 
 
 class PhotometricOp:
-    """Base of the operations: applied to each sample with probability ``p``.
+    """Base of the operations, each of which is applied to a sample with probability ``p``.
 
-    A subclass sets ``width``, draws its own ``width - 1`` numbers in ``parameters`` and changes pixels in
-    ``transform_``. The first column of its draws is 1 where the operation is applied and 0 elsewhere; the other columns
-    are drawn in either case, so that one operation's coin does not shift the random numbers of the next.
+    A subclass sets ``width``, draws ``width - 1`` numbers in ``parameters`` and changes pixels in ``transform_``. The
+    first column of its draws is 1 where the operation is applied and 0 elsewhere. The other columns are drawn in either
+    case, so that the random numbers of the next operation do not depend on whether this one is applied.
 
     Args:
         p: probability that a sample is changed.
 
     Raises:
-        ValueError: ``p`` is outside [0, 1].
+        SettingError: ``p`` is outside [0, 1].
     """
 
     width: int = 1
@@ -55,23 +55,24 @@ class PhotometricOp:
         return np.array([rng.random() < self.p, *self.parameters(rng)], np.float32)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """This operation alone, as a recipe of one: see :meth:`Photometric.__call__`."""
+        """Apply this operation alone; arguments and result are those of :meth:`Photometric.__call__`."""
         return Photometric([self])(images, draws)
 
     def parameters(self, rng: np.random.Generator) -> Sequence[float]:
-        """The ``width - 1`` numbers of one sample that say how the operation is applied."""
+        """The ``width - 1`` random numbers of one sample that determine how the operation is applied."""
         return ()
 
     def transform_(self, images: Tensor, parameters: Tensor) -> None:
-        """Change all ``images`` (n, 3, H, W), at least fp32 and n > 0, in place; row i by ``parameters[i]``.
+        """Change all ``images`` (n, 3, H, W), of at least fp32 and n > 0, in place: image i by ``parameters[i]``.
 
         Args:
-            parameters: (n, width - 1) on the CPU. What the device needs of it is moved with ``non_blocking=True``.
+            images: pixels in [0, 1].
+            parameters: (n, width - 1) on the CPU. Move what the device needs with ``non_blocking=True``.
         """
         raise NotImplementedError
 
     def apply_(self, images: Tensor, draws: Tensor) -> None:
-        """Transform in place the rows whose first column in ``draws`` (N, width) is set; the others are not written."""
+        """Transform in place the images whose first column in ``draws`` (N, width) is 1; others are not written."""
         rows = draws[:, 0].nonzero().squeeze(1)
         if len(rows) == len(images) > 0:
             self.transform_(images, draws[:, 1:])
@@ -90,11 +91,10 @@ class Photometric:
     """The operations of one view, in the order listed.
 
     Args:
-        ops: Operations, or their configs (``dict(type="Grayscale", p=0.2)``).
+        ops: operations, or their configs (``dict(type="Grayscale", p=0.2)``).
 
     Raises:
-        KeyError: a config names no registered operation.
-        TypeError: an entry is something else.
+        SettingError: a config names an unknown operation, or an entry is neither an operation nor a config.
     """
 
     def __init__(self, ops: Sequence[dict | PhotometricOp]):
@@ -102,19 +102,19 @@ class Photometric:
         self.width = sum(op.width for op in self.ops)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """The random numbers of one sample, (width,) float32: the columns of the operations, side by side."""
+        """The random numbers of one sample, (width,) float32: those of all operations, concatenated."""
         return np.concatenate([np.empty(0, np.float32), *(op.draw(rng) for op in self.ops)])
 
     @torch.no_grad()
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Apply the recipe; row i of the result depends on row i of the arguments only.
+        """Apply the recipe. Row i of the result depends only on row i of the arguments.
 
         Args:
             images: (N, 3, H, W) floating point in [0, 1], on any device. Not changed.
-            draws: (N, width) on the CPU, rows as :meth:`draw` returns them.
+            draws: (N, width) on the CPU, with rows from :meth:`draw`.
 
         Returns:
-            A new (N, 3, H, W) tensor, at least fp32 also under autocast. Rows that no operation touches are
+            A new (N, 3, H, W) tensor, in at least fp32 also under autocast. Images that no operation changes are
             bit-identical.
 
         Raises:
@@ -149,7 +149,7 @@ class Photometric:
 def _build(position: int, op: dict | PhotometricOp) -> PhotometricOp:
     if isinstance(op, dict):
         name, known = op.get("type"), sorted(AUGMENTATIONS.module_dict)
-        # A dotted name is a scope or an import path: the registry resolves it.
+        # A name with a dot has a scope or is an import path; the registry resolves it.
         if name is None or (isinstance(name, str) and "." not in name and name not in known):
             raise SettingError(f"photometric[{position}].type {name!r} is unknown; {suggestion(name, known)}")
         op = AUGMENTATIONS.build(op)
@@ -161,24 +161,23 @@ def _build(position: int, op: dict | PhotometricOp) -> PhotometricOp:
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """``(255 * images - mean) / std`` for each channel.
 
-    ``mean`` and ``std`` are in units of 0..255, the numbers an MMDetection ``data_preprocessor`` takes, so that
-    pretraining and detector configs can be compared at sight. ImageNet's are (123.675, 116.28, 103.53) and
-    (58.395, 57.12, 57.375).
-
     Args:
         images: (N, 3, H, W) floating point in [0, 1].
+        mean, std: three numbers each in units of 0..255, as in MMDetection's ``data_preprocessor``, so that configs of
+            pretraining and detectors can be compared directly. ImageNet's are (123.675, 116.28, 103.53) and
+            (58.395, 57.12, 57.375).
 
     Returns:
-        (N, 3, H, W), at least fp32.
+        (N, 3, H, W), in at least fp32.
 
     Raises:
-        ValueError: not three numbers each, a ``std`` that is not positive, or numbers in units of 0..1.
+        SettingError: not three numbers each, a ``std`` that is not positive, or numbers in units of 0..1.
     """
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise SettingError(f"expected three means and three positive deviations, found mean={mean}, std={std}")
     if 0 < max(mean) <= 1 and max(std) <= 1:
         raise SettingError(f"mean={mean}, std={std} look like units of 0..1, expected 0..255: multiply them by 255")
     dtype = torch.promote_types(images.dtype, torch.float32)
-    # Moved rather than made on the device, which would wait for it.
+    # Created on the CPU and moved without blocking: creating it on the device would wait for the device.
     offset, scale = (torch.tensor([mean, std], dtype=dtype) / 255).to(images.device, non_blocking=True)
     return images.to(dtype).sub(offset[:, None, None]).div_(scale[:, None, None])

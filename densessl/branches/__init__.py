@@ -6,7 +6,7 @@ from densessl.branches.decoder import SumDecoder
 from densessl.branches.dense_head import DenseHeadConvs
 from densessl.branches.fpn import FPN
 from densessl.branches.norm import build_norm
-from densessl.branches.projector import MLP
+from densessl.branches.projector import MLP, label_heads
 from densessl.branches.propagation import PixelPropagation
 from densessl.branches.queue import Centre, Queue
 from densessl.branches.resnet import ResNet
@@ -37,4 +37,5 @@ __all__ = [
     "build_norm",
     "build_target",
     "ema_update_",
+    "label_heads",
 ]

@@ -30,8 +30,8 @@ def build_backbone(cfg: Mapping[str, Any]) -> nn.Module:
         ``out_channels`` and ``out_strides``, tuples with one entry for each map. Its keys are those of its library.
 
     Raises:
-        ValueError: the type is unknown (the message has the nearest), or the config asks for pretrained weights to be
-            fetched.
+        SettingError: the type is unknown (the message has the nearest), or the config would download pretrained
+            weights.
         MissingPackage: mmdet or timm is not installed.
     """
     arguments = copy.deepcopy(dict(cfg))
@@ -75,7 +75,7 @@ def _build_registered(name: Any, arguments: dict[str, Any]) -> nn.Module:
 
             names = [f"mmdet.{key}" for key in MMDET_MODELS.module_dict]
         raise SettingError(f"backbone type {name!r} is unknown; {suggestion(name, names)}")
-    # Names without a prefix are ours, whatever scope the process is in.
+    # Names without a prefix are densessl's, whatever the default scope of the process.
     scope = {} if "." in str(name) else {"_scope_": SCOPE}
     backbone = MODELS.build({"type": name, **scope, **arguments})
     # OpenMMLab's modules are initialised by a second call, which must come before the target copies the branch.
@@ -92,7 +92,7 @@ def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
             + suggestion(f"timm.{name}", [f"timm.{known}" for known in timm.list_models()])
         )
     backbone = timm.create_model(name, **{"features_only": True, **arguments, "pretrained": False})
-    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":  # Swin and its kin
+    if getattr(backbone, "output_fmt", "NCHW") == "NHWC":  # Swin and similar backbones
         backbone.register_forward_hook(_channels_second)
     backbone.out_channels = tuple(backbone.feature_info.channels())
     backbone.out_strides = tuple(backbone.feature_info.reduction())
@@ -104,7 +104,7 @@ def _channels_second(backbone: nn.Module, images: tuple[Tensor], maps: list[Tens
 
 
 def _describe(backbone: nn.Module) -> None:
-    """Set ``out_channels`` and ``out_strides`` where the backbone does not have them for each of its maps.
+    """Set ``out_channels`` and ``out_strides`` if the backbone does not have them for each of its maps.
 
     They are read from the maps of a blank image, computed in evaluation mode so that no statistics change.
     """

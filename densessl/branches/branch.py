@@ -23,7 +23,7 @@ class BranchConfig(TypedDict):
 
     Attributes:
         backbone: any registered, `mmdet.*` or `timm.*` backbone.
-        neck: what makes a pyramid of its maps.
+        neck: module that makes a pyramid from the backbone's maps.
         head: the shared convolutions of a detection head.
     """
 

@@ -99,7 +99,7 @@ class FPN(nn.Module):
         first ones have the sizes of the stages used, each extra one half the size of the one before, rounded up.
 
         Raises:
-            ValueError: not one map for each of ``in_channels``.
+            SettingError: not one map for each of ``in_channels``.
         """
         if len(levels) != len(self.in_channels):
             raise SettingError(

@@ -21,10 +21,10 @@ NORMS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
 
 
 class NormKeys(TypedDict, total=False):
-    """What every norm may say besides.
+    """Keys that the config of any norm may have.
 
     Attributes:
-        requires_grad: whether its parameters are trained.
+        requires_grad: whether the parameters of the norm are trained.
     """
 
     requires_grad: bool

@@ -1,4 +1,4 @@
-"""Sine and cosine position embeddings, of grids and of one view's cells seen from another."""
+"""Sine and cosine position embeddings of grids, and of the cells of one view in the coordinates of another."""
 
 import torch
 import torch.nn.functional as F

@@ -98,7 +98,7 @@ class MLP(nn.Sequential):
                     self.add_module(f"dropout{i}", nn.Dropout(dropout))
                 self.add_module(f"act{i}", activation())
         self.out_channels = dims[-1]
-        self.label = "MLP"  # the model replaces it by the path of this head
+        self.label = "MLP"  # label_heads replaces it by the path of this module
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Vectors (N, C) or maps (N, C, H, W) to the same shape with ``dims[-1]`` channels.
@@ -115,3 +115,10 @@ class MLP(nn.Sequential):
                         "images (train_dataloader.batch_size), or the head another norm"
                     )
         return super().forward(inputs)
+
+
+def label_heads(model: nn.Module) -> None:
+    """Give each :class:`MLP` in a model its path there, which its errors name."""
+    for path, module in model.named_modules():
+        if isinstance(module, MLP):
+            module.label = path

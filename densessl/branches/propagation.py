@@ -39,7 +39,7 @@ class PixelPropagation(nn.Module):
         elif layers == 2:
             self.transform = MLP(kind="map", dims=(dim, hidden or dim, dim), norm=norm or dict(type="BN"))
         else:
-            raise SettingError(f"transform_layers is {layers}; 0, 1 and 2 are known")
+            raise SettingError(f"transform_layers is {layers}, expected 0, 1 or 2")
         self.gamma = gamma
         self.clamp = clamp
 

@@ -101,7 +101,7 @@ class SyncBN(_AnyDimBatchNorm):
     Args:
         num_features: number of channels C.
         eps: added to the variance.
-        momentum: share of a batch's statistics in the running ones; None for their mean over all batches.
+        momentum: weight of a batch's statistics in the running statistics; None for their mean over all batches.
         affine: whether there are a learnt scale and shift.
         track_running_stats: whether there are running statistics.
         process_group: ranks to join; None for all.
@@ -137,7 +137,7 @@ class SplitBN(_AnyDimBatchNorm):
     Args:
         num_features: number of channels C.
         eps: added to the variance.
-        momentum: share of a batch's statistics in the running ones; None for their mean over all batches.
+        momentum: weight of a batch's statistics in the running statistics; None for their mean over all batches.
         affine: whether there are a learnt scale and shift.
         track_running_stats: whether there are running statistics.
         num_groups: number of parts, a divisor of the batch size.

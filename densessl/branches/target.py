@@ -58,12 +58,12 @@ class Target(nn.Module):
     """Holds the target branch and updates it. It shares the children of the branch, so its keys are
     ``target.backbone.*``.
 
-    Updates are idempotent in ``step``, the number of optimiser steps taken: under gradient accumulation the target
-    still moves once per step. The step of the last update is the persisted buffer ``updated_at``, so that a resumed run
-    neither repeats nor misses an update.
+    Updates are idempotent in ``step``, the number of optimiser steps taken: under gradient accumulation the target is
+    still updated once per step. The step of the last update is the persisted buffer ``updated_at``, so that a resumed
+    run neither repeats nor misses an update.
 
     Attributes:
-        momentum: momentum of the last update; None before the first, and for kinds that never move.
+        momentum: momentum of the last update; None before the first, and for kinds that are never updated.
     """
 
     def __init__(
@@ -113,21 +113,20 @@ class Target(nn.Module):
         return self
 
     def before_forward(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
-        """Called before each target forward. Moves a target of this timing with the momentum of ``step``.
+        """Update a target of this timing with the momentum of ``step``. Called before each target forward.
 
         Args:
             step: number of optimiser steps taken.
             horizon: length of the run; a constant momentum needs none.
 
         Returns:
-            Whether the target moved.
+            Whether the target was updated.
         """
         return self.timing == "before_forward" and self._move(online, step, step, horizon)
 
     def after_step(self, online: nn.Module, step: int, horizon: Horizon | None = None) -> bool:
-        """Called after each optimiser step, which ``step`` includes. Moves a target of this timing with the momentum of
-        the step just taken, number ``step - 1``, as DINO indexes its schedule.
-        """
+        """Update a target of this timing with the momentum of the last step, number ``step - 1``, as DINO indexes its
+        schedule. Called after each optimiser step, which ``step`` includes."""
         return self.timing == "after_step" and self._move(online, step, step - 1, horizon)
 
     def _move(self, online: nn.Module, step: int, index: int, horizon: Horizon | None) -> bool:
@@ -157,7 +156,7 @@ def build_target(
     Args:
         online: the online branch, with parameters and buffers only in its children.
         kind: ``"ema"`` (MoCo, BYOL, PixPro, DINO), ``"stop_gradient"`` (SimSiam, SwAV), or ``"frozen"``: a copy in
-            evaluation mode that never moves, into which the weights of a teacher are loaded.
+            evaluation mode that is never updated, into which the weights of a teacher are loaded.
         momentum: momentum of the moving average: a number, or the config of a schedule
             (:func:`densessl.schedules.build_schedule`).
         timing: ``"before_forward"``, as in MoCo and PixPro, or ``"after_step"``, as in BYOL and DINO.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.cli.options import tell_errors_in_a_line
+from densessl.data.sources import remedies
 from densessl.files import require_picture
 from densessl.insight.checkpoints import load_backbones, load_images
 from densessl.insight.knn import labelled_images, leave_one_out_knn, pooled_features
@@ -37,7 +38,8 @@ def look_matching(args: argparse.Namespace) -> None:
 
 def look_spread(args: argparse.Namespace) -> None:
     trained, random, pixels = load_backbones(args.checkpoint, args.device)
-    images = load_images(args.folder, args.images, args.size)
+    with remedies(source="Give a folder of images as FOLDER"):
+        images = load_images(args.folder, args.images, args.size)
     mean, std = (images.new_tensor(pixels[name]).view(3, 1, 1) for name in ("mean", "std"))
     images = ((images - mean) / std).to(args.device)
     columns = {
@@ -51,7 +53,8 @@ def look_spread(args: argparse.Namespace) -> None:
 
 def look_knn(args: argparse.Namespace) -> None:
     trained, random, pixels = load_backbones(args.checkpoint, args.device)
-    paths, labels, names = labelled_images(args.folder)
+    with remedies(source="Give a folder with a subfolder of images for each class as FOLDER"):
+        paths, labels, names = labelled_images(args.folder)
     columns = {}
     for name, model in (("checkpoint", trained), ("random init", random)):
         levels = pooled_features(model, paths, args.size, **pixels)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.cli.options import Options, tell_errors_in_a_line
+from densessl.data.sources import remedies
 from densessl.errors import SettingError
 from densessl.regions.build import build
 from densessl.regions.check import check
@@ -15,6 +16,7 @@ from densessl.regions.report import format_statistics, statistics
 from densessl.regions.select import PRESETS
 from densessl.registry import REGION_GENERATORS
 
+SOURCE = "a folder of images, a list file or a COCO json"
 GENERATORS = {
     "fast": "FastSelectiveSearch",
     "diverse": "DiverseSelectiveSearch",
@@ -51,17 +53,18 @@ def generator_config(name: str, options: dict, max_side: int | None = None) -> d
 
 def run_build(args: argparse.Namespace) -> None:
     generator = generator_config(args.generator, args.generator_options, args.max_side)
-    store = build(
-        args.data,
-        args.out,
-        generator,
-        per_image=args.per_image or None,
-        draws=args.draws,
-        workers=args.workers,
-        seed=args.seed,
-        root=args.root,
-        select=PRESETS[args.select],
-    )
+    with remedies(source=f"Give {SOURCE} as DATA", root="Name that folder with --root FOLDER"):
+        store = build(
+            args.data,
+            args.out,
+            generator,
+            per_image=args.per_image or None,
+            draws=args.draws,
+            workers=args.workers,
+            seed=args.seed,
+            root=args.root,
+            select=PRESETS[args.select],
+        )
     unreadable = store.manifest["about"]["unreadable"]
     print(format_statistics(statistics(store), [f"{path}: {reason}" for path, reason in unreadable.items()]))
 
@@ -69,11 +72,13 @@ def run_build(args: argparse.Namespace) -> None:
 def run_check(args: argparse.Namespace) -> None:
     if args.picture and not args.data:
         raise SettingError("--picture needs --data, the images to draw on")
-    print(check(args.out, args.coco, args.data, args.picture))
+    with remedies(source=f"Give {SOURCE} with --data"):
+        print(check(args.out, args.coco, args.data, args.picture))
 
 
 def run_import(args: argparse.Namespace) -> None:
-    print(import_regions(args.source, args.out, args.format, args.data, args.top))
+    with remedies(source=f"Give {SOURCE} with --data"):
+        print(import_regions(args.source, args.out, args.format, args.data, args.top))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from densessl.cli.guard import add_debug, guarded
 from densessl.cli.options import Options
+from densessl.data.sources import remedies
 from densessl.insight.checkpoints import usable_device
 from densessl.insight.clustering import match, scores
 from densessl.insight.segmentation import count_pixels, load_model, read_mapping
@@ -57,16 +58,17 @@ def _segment(args: argparse.Namespace) -> None:
         dist.init_process_group("nccl" if args.device == "cuda" else "gloo")
     model, objective, size = load_model(args.config, args.checkpoint, args.cfg_options)
     mapping = read_mapping(args.mapping) if args.mapping else None
-    counts, labelled = count_pixels(
-        model.to(usable_device(args.device)),
-        objective,
-        args.images,
-        args.labels,
-        size if args.size is None else args.size,
-        args.ignore,
-        mapping,
-        args.batch_size,
-    )
+    with remedies(source="Give a folder of images, a list file or a COCO json with --images"):
+        counts, labelled = count_pixels(
+            model.to(usable_device(args.device)),
+            objective,
+            args.images,
+            args.labels,
+            size if args.size is None else args.size,
+            args.ignore,
+            mapping,
+            args.batch_size,
+        )
     classes = match(counts)
     quality = scores(counts, classes.to(counts.device))
     if not dist.is_initialized() or dist.get_rank() == 0:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from mmengine.config import Config, DictAction
 from densessl.comparison.cells import CHECKPOINTS, RUN, Cell, CompareError
 from densessl.comparison.results import read_run, read_step_seconds
 from densessl.configs import is_pretraining, load_config
-from densessl.errors import SettingError
+from densessl.errors import FileMissing, SettingError
 from densessl.files import sha256
 from densessl.finetune.config.annotations import labels_digest
 from densessl.finetune.config.data_files import check_data, leaves, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels
 from densessl.overrides import apply_options
 from densessl.weights.detector.export import LOADERS
+from densessl.weights.io.torch_files import existing
 from densessl.weights.read import NONE
 from densessl.wording import nearest
 
@@ -81,10 +82,13 @@ def check(grid: Grid) -> None:
     """Check a grid before anything runs. Raises a CompareError that lists everything that is wrong."""
     wrong = []
     for name, file in grid.inits.items():
-        if not re.fullmatch(r"[\w.+-]+", name):
-            wrong.append(f"--init {name}=…: expected a name of letters, digits and . + - _")
+        if not is_name(name):
+            wrong.append(f"--init {name!s:.40}=…: expected a name of up to 100 letters, digits and . + - _")
         if file is not None and name not in grid.hashes:
-            wrong += missing(f"--init {name}", file, Path.is_file)
+            try:
+                existing(file)
+            except FileMissing as error:
+                wrong.append(f"--init {name}: {error}")
     if not grid.inits:
         wrong.append("--init: expected NAME=FILE at least once, found none")
     for name, values in (("seeds", grid.seeds), ("labels", grid.labels)):
@@ -102,16 +106,22 @@ def check(grid: Grid) -> None:
     if grid.steps is not None and grid.minutes is not None:
         wrong.append(f"--steps {grid.steps} --minutes {grid.minutes:g}: expected one of them")
     if grid.data_root is not None:
-        wrong += missing("--data-root", grid.data_root, Path.is_dir)
+        wrong += missing_folder("--data-root", Path(grid.data_root))
     if wrong:
         raise CompareError("\n".join(wrong))
 
 
-def missing(what: str, path: str, there: Callable[[Path], bool]) -> list[str]:
-    """Return a line with the nearest name if ``there(path)`` is false; otherwise nothing."""
-    path = Path(path)
-    if there(path):
+def is_name(name: Any) -> bool:
+    """Whether a start may have this name, which is part of file names."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,100}", name) is not None
+
+
+def missing_folder(what: str, path: Path) -> list[str]:
+    """Return a line with the nearest name if there is no such folder; otherwise nothing."""
+    if path.is_dir():
         return []
+    if path.exists():
+        return [f"{what}: {path} is a file, expected a folder"]
     folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
     near = nearest(path.name, sorted(os.listdir(folder)), 1, 0.0)
     return [f"{what}: nothing at {path}; nearest in {folder} is {near[0] if near else 'none'}"]

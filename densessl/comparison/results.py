@@ -130,11 +130,12 @@ def label(key: str) -> str:
 
 
 def choose_metrics(found: Collection[str], wanted: Sequence[str] = ()) -> list[str]:
-    """Which metrics are shown: those asked for, by their keys or names in tables; by default those of :data:`METRICS`
-    that there are, or else all; COCO's AP where no run found anything.
+    """Choose the metrics to show: those in ``wanted``, given by their keys or names in tables.
+
+    By default, they are those of :data:`METRICS` that were measured, or else all; COCO's AP if no run found anything.
 
     Raises:
-        CompareError: One that is asked for is not there.
+        CompareError: One of ``wanted`` was not measured.
     """
     keys = {label(key): key for key in found} | {key: key for key in found}
     for name in wanted:

@@ -16,9 +16,9 @@ class SampleRegions(NamedTuple):
 
     Attributes:
         boxes: (B, 4) float64, (x0, y0, x1, y1) in source pixels.
-        levels: (B,) int64, how many groupings deep each is; 1 where the generator groups nothing.
-        draws: name to (B, count) numbers, uniform in [0, 1) unless whoever made them says otherwise.
-        patches: (B, h, w, 3) uint8, what each shows, where asked for.
+        levels: (B,) int64, depth of each region in the hierarchy of groupings; 1 where the generator groups nothing.
+        draws: name to (B, count) random numbers, uniform in [0, 1) unless their source documents another distribution.
+        patches: (B, h, w, 3) uint8, the pixels of each region; None unless the data set cuts patches.
     """
 
     boxes: np.ndarray
@@ -28,14 +28,14 @@ class SampleRegions(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a worker makes of one image.
+    """The views of one image, as a worker hands them to the collate.
 
     Attributes:
         views: V arrays (h_v, w_v, 3) uint8.
         geometry: V triples (matrix (2, 3) float64, view (width, height), source (width, height)).
-        draws: V dicts, name to numbers of any fixed shape: what ops on the device need.
+        draws: V dicts, name to random numbers of a fixed shape, for the ops that run on the device.
         key: (epoch, index).
-        regions: of the image, where the data set has a source of them.
+        regions: the image's regions; None if the data set has no source of regions.
     """
 
     views: list[np.ndarray]
@@ -46,16 +46,17 @@ class Sample(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """M regions of the N images of a batch, those of an image next to each other.
+    """M regions of the N images of a batch, grouped by image.
 
     Attributes:
-        boxes: V tensors (M, 4), (x0, y0, x1, y1) in pixels of the view, clipped to it.
+        boxes: V tensors (M, 4), (x0, y0, x1, y1) in pixels of the view, clipped to the view.
         kept: V tensors (M,), share of the region's area that lies inside the view.
         source: (M, 4) in source pixels.
         levels: (M,) int64.
-        owner: (M,) int64, ascending: the batch row each belongs to. Rows without regions are left out.
-        draws: name to (M, count) numbers. They move to the device with the rest.
-        patches: (M, 3, h, w) uint8, what each region shows, where asked for; normalised floats after the preprocessor.
+        owner: (M,) int64, ascending: the batch row of each region's image. An image without regions does not appear.
+        draws: name to (M, count) random numbers; unlike ``Batch.draws``, they move to the device.
+        patches: (M, 3, h, w) uint8, the pixels of each region; normalised floats after the preprocessor. None unless
+            the data set cuts patches.
     """
 
     boxes: list[Tensor]
@@ -77,7 +78,7 @@ class Regions(NamedTuple):
         )
 
     def index(self, chosen: Tensor) -> "Regions":
-        """The regions that a mask (M,) or ascending indices choose."""
+        """The regions selected by a mask (M,) or by ascending indices."""
         return self.map(lambda tensor: tensor[chosen])
 
 
@@ -88,10 +89,10 @@ class Batch(NamedTuple):
         views: V tensors (N, 3, h_v, w_v): uint8 from the loader, normalised floats after the preprocessor; stored
             channels-last.
         geometry: V ViewGeometry.
-        draws: V dicts, name to (N, …) tensors. They stay on the CPU, where ops decide which rows they touch.
+        draws: V dicts, name to (N, …) tensors. They stay on the CPU, where the ops decide which rows they change.
         keys: (N, 2) int64, (epoch, index) of each image.
-        regions: of the images, where the data set has a source of them.
-        derived: views an objective made after preprocessing (:class:`densessl.objectives.base.DerivedView`).
+        regions: the images' regions; None if the data set has no source of regions.
+        derived: views that objectives made after preprocessing (:class:`densessl.objectives.base.DerivedView`).
     """
 
     views: list[Tensor]
@@ -102,7 +103,7 @@ class Batch(NamedTuple):
     derived: dict[str, tuple] | None = None
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Views, geometry, keys and regions moved to ``device`` without blocking; draws left where they are."""
+        """Move views, geometry, keys and regions to ``device`` without blocking. Draws stay on the CPU."""
         return self._replace(
             views=[view.to(device, non_blocking=True) for view in self.views],
             geometry=[ViewGeometry(*(f.to(device, non_blocking=True) for f in item)) for item in self.geometry],
@@ -113,11 +114,11 @@ class Batch(NamedTuple):
 
 @FUNCTIONS.register_module()
 def collate_views(samples: Sequence[Sample]) -> Batch:
-    """Stack samples, in the worker. Views of unequal sizes are padded with zeros, on the right and below."""
+    """Stack samples into a batch, in the worker. Views of unequal sizes are zero-padded on the right and below."""
     views, geometry, draws, keys, regions = zip(*samples)
     placed = [ViewGeometry.stack(column) for column in zip(*geometry)]
     return Batch(
-        # Rows of (h, w, 3) stacked are channels-last memory; the permuted tensor is (N, 3, h, w).
+        # Stacked (h, w, 3) images are channels-last in memory; the permuted tensor is (N, 3, h, w).
         [torch.from_numpy(stack_padded(column)).permute(0, 3, 1, 2) for column in zip(*views)],
         placed,
         [
@@ -130,7 +131,7 @@ def collate_views(samples: Sequence[Sample]) -> Batch:
 
 
 def stack_padded(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images (h, w, 3) of any sizes as one array (N, max h, max w, 3), zeros right of and below each."""
+    """Stack (h, w, 3) images of any sizes into (N, max h, max w, 3), zero-padded on the right and below."""
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     if all(image.shape[:2] == (height, width) for image in images):
         return np.stack(images)
@@ -141,7 +142,7 @@ def stack_padded(images: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def pack_regions(samples: Sequence[SampleRegions], geometry: Sequence[ViewGeometry]) -> Regions:
-    """Regions of N images, mapped into their V views."""
+    """Concatenate the regions of N images and map their boxes into the V views."""
     boxes, levels, draws, patches = zip(*samples)
     counts = torch.tensor([len(item) for item in boxes])
     owner = torch.repeat_interleave(torch.arange(len(boxes)), counts)

@@ -33,10 +33,14 @@ RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", pat
 
 
 def keyed(key: tuple[int, int]) -> tuple[int, int]:
-    """The key (epoch, index) of a sample. Raises SettingError where a sampler of another kind asks for an index."""
+    """Check that a sample's key is (epoch, index), as KeySampler yields it.
+
+    Raises:
+        SettingError: the key is a bare index, from a sampler of another type.
+    """
     if not isinstance(key, tuple):
         raise SettingError(
-            "train_dataloader.sampler: unlabelled images are asked for by (epoch, index), expected type='KeySampler'"
+            "train_dataloader.sampler: unlabelled images need keys (epoch, index), expected type='KeySampler'"
         )
     return key
 
@@ -48,11 +52,11 @@ class ImageDataset(Dataset):
         source: the folder, list file or json; see :func:`densessl.data.sources.list_images`.
         root: folder that relative paths of a list or json are resolved against.
         resample: "fast" or "pil" (bit-exact Pillow, slower); see :func:`densessl.data.placed.resize`.
-        seed: of all draws; the sampler sets it to the seed of the run.
-        limit: use the first so many images only.
+        seed: seed of all draws; the sampler replaces it by the seed of the run.
+        limit: use only the first ``limit`` images.
     """
 
-    metainfo: dict = {}  # MMEngine asks for it; nothing is known about unlabelled images
+    metainfo: dict = {}  # MMEngine reads this attribute; unlabelled images have no meta information
 
     def __init__(
         self,
@@ -75,7 +79,7 @@ class ImageDataset(Dataset):
         return length if self.limit is None else min(length, self.limit)
 
     def path(self, index: int) -> Path:
-        """Where image ``index`` is."""
+        """Path of image ``index``."""
         return Path(self.images.root, self.images.paths[index])
 
 
@@ -86,8 +90,9 @@ class UnlabelledImages(ImageDataset):
     Args:
         source, root, resample, seed, limit: see :class:`ImageDataset`.
         views: view configs (:class:`densessl.data.views.ViewSpec`).
-        photometric_on: "device" ships plain crops and lets the model's preprocessor apply the drawn numbers; "worker"
-            applies them here, in float, and ships the rounded result. Same ops, same numbers.
+        photometric_on: where the photometric ops run. "device": the worker ships plain crops, and the model's
+            preprocessor applies the ops to the batch. "worker": the data set applies them in float and ships the result
+            rounded to uint8. Both apply the same ops with the same draws.
         scaled_decode: decode JPEGs at reduced scale when every drawn crop has at least twice the view's resolution.
         regions: config of a source of regions (:class:`densessl.regions.RegionSource`), such as
             ``dict(type="RegionStore", path="regions/")``.
@@ -113,13 +118,14 @@ class UnlabelledImages(ImageDataset):
         self.scaled_decode = scaled_decode and resample == "fast"
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):
-            raise SettingError("a view asks for regions (views.regions), the data set has none: give dataset.regions")
+            raise SettingError("a view asks for regions (views.regions), but dataset.regions is not set: set it")
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of key (epoch, index).
 
         Raises:
-            densessl.data.decode.UnreadableImage: naming the file.
+            densessl.data.decode.UnreadableImage: the image cannot be decoded; the message names the file.
+            SettingError: ``key`` is a bare index.
         """
         epoch, index = keyed(key)
         handle = open_image(self.path(index))
@@ -157,7 +163,7 @@ class UnlabelledImages(ImageDataset):
 
 
 def _apply(photometric: Photometric, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Photometric ops on one (h, w, 3) uint8 image, rounded back to uint8."""
+    """Apply photometric ops to one (h, w, 3) uint8 image and round the result to uint8."""
     batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     batch = photometric(batch, torch.from_numpy(draws)[None])
     return (batch[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

@@ -1,16 +1,17 @@
-"""Image files to upright RGB arrays, strictly: a damaged file raises, it never yields a partly grey image.
+"""Decode image files into upright RGB arrays. A damaged file raises an error; it never yields a partly grey image.
 
-An image is opened first, which costs its header only, and decoded when its crops are drawn: they tell at what reduced
-scale a JPEG may be decoded.
+Opening an image parses only its header. Its pixels are decoded once its crops are drawn, because the crops determine
+at what reduced scale a JPEG may be decoded.
 
     encoded = open_image(path)
     crops = [draw_crop(rng, encoded.source_size, spec) for spec in specs]
     placed = encoded.decode(decode_denominator(crops, specs))
 
-JPEG (also MPO), PNG, WebP, TIFF and BMP are read, of animations and multi-page files the first picture. The EXIF
-orientation is applied. Colours are those of ``PIL.Image.convert("RGB")``: alpha and palette transparency are dropped,
-not composited over a background, as by torchvision and by OpenCV, through which MMDetection will see such files; grey
-is repeated; CMYK is converted without a colour profile. 16-bit samples keep their upper eight bits.
+The formats are JPEG (including MPO), PNG, WebP, TIFF and BMP; of an animation or a multi-page file, the first picture
+is read. The EXIF orientation is applied. Colours are those of ``PIL.Image.convert("RGB")``: grey is repeated, CMYK is
+converted without a colour profile, and alpha and palette transparency are dropped rather than composited over a
+background, as in torchvision and in OpenCV, with which MMDetection reads images. 16-bit samples keep their upper eight
+bits.
 """
 
 import io
@@ -47,9 +48,9 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class UnreadableImage(DensesslError, ValueError):
-    """A file that is not a whole image of a format read here. The message names the file and the reason.
+    """A file is missing, damaged, or not an image of a supported format. The message names the file and the reason.
 
-    ``path`` is the file; it is empty when torch's DataLoader rebuilt the exception from the text of a worker's.
+    ``path`` is the file. It is empty if torch's DataLoader rebuilt the exception from the text of a worker's error.
     """
 
     def __init__(self, message: str, path: str = ""):
@@ -61,7 +62,7 @@ class UnreadableImage(DensesslError, ValueError):
 
 
 class EncodedImage:
-    """An image whose size is known and whose pixels are not decoded yet (JPEG; other formats are, at once).
+    """An image whose size is known. A JPEG's pixels are not decoded yet; other formats are decoded at once.
 
     Attributes:
         path: the file.
@@ -85,10 +86,10 @@ class EncodedImage:
         self.source_size = self._stored_size[::-1] if swapped else self._stored_size
 
     def decode(self, denominator: int = 1) -> Placed:
-        """Decode the pixels, of a JPEG at 1/denominator of its width and height, which is quicker.
+        """Decode the pixels. A JPEG can be decoded at 1/denominator of its width and height, which is faster.
 
-        Other formats, and JPEGs with fewer than ``denominator`` rows or columns, decode at a larger scale:
-        ``Placed.to_source`` always tells the true one.
+        Other formats, and JPEGs with fewer than ``denominator`` rows or columns, are decoded at a larger scale;
+        ``Placed.to_source`` holds the actual scale.
 
         Args:
             denominator: 1, 2, 4 or 8.
@@ -97,10 +98,10 @@ class EncodedImage:
             The (h, w, 3) uint8 pixels, read-only, and their exact map to the source.
 
         Raises:
-            UnreadableImage: the pixels are cut short or damaged, or of a kind that has no 8-bit RGB meaning.
-            ValueError: ``denominator`` is none of the four.
+            UnreadableImage: the pixel data are truncated or damaged, or have no 8-bit RGB meaning.
+            SettingError: ``denominator`` is none of the four.
         """
-        if self._decoded is None or self._decoded[0] != denominator:  # what made regions of it needs it again
+        if self._decoded is None or self._decoded[0] != denominator:  # kept: a region generator decodes it too
             self._decoded = denominator, self._decode(denominator)
         return self._decoded[1]
 
@@ -134,8 +135,8 @@ def open_image(path: str | os.PathLike) -> EncodedImage:
     """Read a file and its header.
 
     Raises:
-        UnreadableImage: missing, empty, cut short, no image, or an image so large that Pillow takes it for a
-            decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` sets the limit).
+        UnreadableImage: the file is missing, empty, truncated or not an image, or the image is so large that Pillow
+            takes it for a decompression bomb (``PIL.Image.MAX_IMAGE_PIXELS`` sets the limit).
     """
     return EncodedImage(path)
 
@@ -152,36 +153,39 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         kinds = ", ".join(FORMATS)
         raise ValueError(f"none of {kinds}, or with a damaged header; it begins with {data[:16]!r}") from error
     if not isinstance(image, JpegImageFile):
-        # Nothing is gained by waiting, and Pillow knows the upright size of a TIFF, which it turns itself, only now.
+        # Only JPEGs gain from late decoding. Pillow rotates TIFFs itself, and learns their upright size only here.
         image.load()
     return image
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """EXIF orientation 1..8; a missing, unreadable or impossible one is 1, as in viewers."""
+    """EXIF orientation 1..8; a missing, unreadable or invalid one counts as 1, as in image viewers."""
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # Pillow's EXIF parser raises what it stumbles on; the pixels are good all the same.
+    except Exception:  # Pillow's EXIF parser raises errors of many types; the pixels may still be intact.
         return 1
     return orientation if orientation in _UPRIGHT else 1
 
 
 def _reduce(image: JpegImageFile, denominator: int) -> int:
-    """Set Pillow's scaled decoding; returns the denominator it took."""
+    """Set Pillow's scaled decoding, and return the denominator that Pillow chose."""
     width, height = image.size
-    # Pillow picks the strongest reduction that keeps both sides at least as long as asked for. With the sides rounded
-    # down, that is ``denominator`` unless a side is shorter than it.
+    # Pillow picks the strongest reduction that keeps both sides at least as long as requested. With the requested sides
+    # rounded down, that is ``denominator`` unless a side has fewer pixels than ``denominator``.
     _, box = image.draft(None, (max(1, width // denominator), max(1, height // denominator)))
     return round(width / box[2])
 
 
-# Markers that a segment follows, or that end the image; the others (stuffed zeros, restarts, fill bytes) are scan data.
+# Markers that start a segment or end the image. The others (stuffed zeros, restarts, fill bytes) belong to scan data.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 
 
 def _has_end(jpeg: bytes) -> bool:
-    """Whether the image data are ended by an EOI marker. Without one libjpeg has run out of data, which Pillow sees, or
-    has taken the zeros that fill up an interrupted download for grey blocks, which Pillow does not see."""
+    """Whether the JPEG has an end-of-image (EOI) marker.
+
+    Without one, either libjpeg runs out of data, which Pillow reports, or it decodes the zeros that fill up an
+    interrupted download as grey blocks, which Pillow does not report.
+    """
     if jpeg.endswith(b"\xff\xd9"):
         return True
     position = 2
@@ -195,7 +199,7 @@ def _has_end(jpeg: bytes) -> bool:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    # Pillow below 11 opens 16-bit grey PNG as "I", which elsewhere means 32 bits without a known white.
+    # Pillow before 11 opens 16-bit grey PNGs in mode "I", which in other formats means 32 bits of unknown white level.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return _grey8(image).convert("RGB")
     if image.mode in ("I", "F"):
@@ -205,22 +209,22 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey8(image: Image.Image) -> Image.Image:
-    """The upper eight bits of 16-bit grey, of 12-bit grey in TIFF too."""
+    """Reduce 16-bit grey, or the 12-bit grey of a TIFF, to its upper eight bits."""
     tags = getattr(image, "tag_v2", {})
     grey = np.asarray(image) >> (tags.get(_TIFF_BITS, (16,))[0] - 8)
-    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples of this kind, but not these
+    if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts white-is-zero samples of 8 bits only
         grey = 255 - grey
     return Image.fromarray(grey.astype(np.uint8))
 
 
 @contextmanager
 def _unreadable(path: str) -> Iterator[None]:
-    """Pillow, strict and quiet; whatever it raises becomes UnreadableImage."""
+    """Run Pillow strictly and without warnings, and turn any error it raises into UnreadableImage."""
     try:
         with _strict_pillow():
             yield
     except MemoryError:
-        raise  # says nothing about the file
+        raise  # not the file's fault
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, EOFError and others
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UnreadableImage(f"{path}: {reason or type(error).__name__}", path) from error
@@ -233,8 +237,10 @@ _before: tuple[bool, warnings.catch_warnings]
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Pillow with ``LOAD_TRUNCATED_IMAGES`` off, whoever set it, and without warnings; both are global, so the first
-    thread in changes them and the last one out puts them back."""
+    """Turn off Pillow's ``LOAD_TRUNCATED_IMAGES`` and its warnings.
+
+    Both settings are global, so the first thread to enter changes them and the last one to leave restores them.
+    """
     global _threads_inside, _before
     with _lock:
         if _threads_inside == 0:

@@ -1,7 +1,7 @@
-"""Pictures to try things on without any data: drawn, all different, and the same each time.
+"""Synthetic pictures for ``--demo`` runs, which need no data. They all differ, and every run draws the same ones.
 
-They have what a pretraining looks at in photos: textures of many scales, soft shading, and things with edges that are
-lit from one side and cover each other.
+They imitate the cues that pretraining finds in photos: textures of many scales, soft shading, and objects with sharp
+edges that are lit from one side and occlude each other.
 """
 
 from pathlib import Path
@@ -13,17 +13,17 @@ from densessl.data.rng import keyed_rng
 
 COUNT = 30
 SIZE = (400, 300)  # width, height
-THINGS = (5, 12)  # in a picture, both ends included
+THINGS = (5, 12)  # fewest and most objects in a picture
 
 # Angles of the corners of an ellipse, a box and a triangle.
 OUTLINES = (np.linspace(0, 2 * np.pi, 40), np.array([0.6, 2.5, 3.8, 5.7]), np.array([0.5, 2.6, 4.7]))
 
 
 def write_demo_photos(folder: Path) -> Path:
-    """Write the pictures as JPEG.
+    """Write the ``COUNT`` pictures as JPEG files.
 
     Args:
-        folder: made if missing; pictures already there are kept.
+        folder: created if it does not exist; pictures that already exist are kept.
 
     Returns:
         ``folder``.
@@ -37,7 +37,7 @@ def write_demo_photos(folder: Path) -> Path:
 
 
 def draw_scene(rng: np.random.Generator) -> np.ndarray:
-    """A picture, (H, W, 3) uint8: sky and ground, each with a texture, and things in front of them."""
+    """Draw a picture, (H, W, 3) uint8: textured sky and ground with objects in front."""
     width, height = SIZE
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     light = np.linspace(1.25, 0.65, width, dtype=np.float32)[:, None]
@@ -49,20 +49,20 @@ def draw_scene(rng: np.random.Generator) -> np.ndarray:
     for _ in range(rng.integers(*THINGS, endpoint=True)):
         (left, top, right, bottom), cover = _shape(rng)
         box = np.s_[top:bottom, left:right]
-        texture = 25 * rough[::-1][box]  # not that of the ground behind it
+        texture = 25 * rough[::-1][box]  # upside down, so that it differs from the ground behind the object
         thing = (_colour(rng) + _pattern(rng, cover.shape[:2]) * (_colour(rng) - 128)) * light[left:right] + texture
         pixels[box] += cover * (thing - pixels[box])
-    pixels += rng.normal(0, 3, pixels.shape)  # noise of a sensor
+    pixels += rng.normal(0, 3, pixels.shape)  # sensor noise
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    """(3,) float32 from 30 to 225."""
+    """A random colour, (3,) float32 from 30 to 225."""
     return rng.uniform(30, 225, 3).astype(np.float32)
 
 
 def _clouds(rng: np.random.Generator, octaves: int) -> np.ndarray:
-    """(H, W, 1) float32 around 0: noise of ``octaves`` scales from the whole picture down, finer ones weaker."""
+    """Noise around 0, (H, W, 1) float32: ``octaves`` scales from the whole picture down, finer ones weaker."""
     total = np.zeros(SIZE[::-1], np.float32)
     for octave in range(octaves):
         grid = rng.normal(0, 0.5 * 0.75**octave, (3 * 2**octave, 4 * 2**octave)).astype(np.float32)
@@ -71,8 +71,12 @@ def _clouds(rng: np.random.Generator, octaves: int) -> np.ndarray:
 
 
 def _shape(rng: np.random.Generator) -> tuple[tuple[int, int, int, int], np.ndarray]:
-    """A turned ellipse, box or triangle: left, top, right and bottom of a rectangle around it, and how much of each
-    pixel in there it covers, (h, w, 1) float32 from 0 to 1."""
+    """Draw a rotated ellipse, box or triangle.
+
+    Returns:
+        its bounding box (left, top, right, bottom), and the share that it covers of each pixel in the box,
+        (h, w, 1) float32 from 0 to 1.
+    """
     angles = OUTLINES[int(rng.integers(len(OUTLINES)))] + rng.uniform(0, 2 * np.pi)
     radii = SIZE[1] * rng.uniform(0.08, 0.3) * np.array([1, rng.uniform(0.5, 1)])
     corners = rng.uniform((0, 0.2 * SIZE[1]), SIZE) + np.stack([np.cos(angles), np.sin(angles)], 1) * radii
@@ -86,7 +90,7 @@ def _shape(rng: np.random.Generator) -> tuple[tuple[int, int, int, int], np.ndar
 
 
 def _pattern(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 1) float32 from -1 to 1: nothing, stripes or checks."""
+    """A random pattern, (h, w, 1) float32 from -1 to 1: none (all zeros), stripes or checks."""
     y, x = np.ogrid[: size[0], : size[1]]
     angle, period = rng.uniform(0, np.pi), rng.uniform(8, 40)
     sine, cosine = (2 * np.pi / period * np.array([np.sin(angle), np.cos(angle)])).astype(np.float32)

@@ -20,31 +20,31 @@ from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import DATASETS, REGIONS
 
-TOUCHES = 1e-6  # pixels of the view up to which a region that ends where the view begins counts as outside
+TOUCHES = 1e-6  # pixels: a region whose part inside the view is no wider than this only touches the view
 
 
 @DATASETS.register_module()
 class RegionImages(ImageDataset):
-    """Whole images, the regions that are left in them, and what each region shows as a patch of its own: one view.
+    """Whole images as one view each, with the regions that lie in the view and a patch of pixels for each region.
 
-    Patches are cut from the image as it is in the file, before it is flipped, resized or cropped: a patch shows all of
-    its region even where the view does not (DETReg's and UP-DETR's codes).
+    Patches are cut from the image in the file, before it is flipped, resized or cropped, so a patch shows the whole of
+    its region even where the view does not (released codes of DETReg and UP-DETR).
 
     Args:
-        source, root, resample, seed, limit: as of :class:`densessl.data.dataset.UnlabelledImages`.
+        source, root, resample, seed, limit: see :class:`densessl.data.dataset.ImageDataset`.
         view: arguments of :class:`densessl.data.whole.WholeSpec`.
         regions: config of a source of regions.
-        patch: side of a patch in pixels; None makes none.
-        photometric: configs of ops of :mod:`densessl.augment` that the preprocessor applies to patches, drawn here.
-        at_least: regions that an image must have, before and after it is cut. One with fewer is replaced by another,
-            drawn from (seed, epoch, index): the same in every run.
-        tries: of replacement.
-        min_side: pixels of the view that both sides of a region must exceed; 0, as in the released codes, leaves out
-            what is outside only.
+        patch: side of a patch in pixels; None cuts no patches.
+        photometric: configs of ops of :mod:`densessl.augment`. They are drawn here, and the preprocessor applies them
+            to the patches.
+        at_least: regions that an image must have, before and after cropping. An image with fewer is replaced by another
+            one drawn from (seed, epoch, index), so every run draws the same.
+        tries: most replacements for one image.
+        min_side: least width and height of a region in the view, in pixels, exclusive; 0, as in the released codes,
+            removes only regions outside the view.
 
     Raises:
-        TypeError: ``view`` has a key that is not known.
-        ValueError: a value is not possible.
+        SettingError: ``view`` has an unknown key, or a value is impossible.
     """
 
     def __init__(
@@ -70,12 +70,13 @@ class RegionImages(ImageDataset):
         self.at_least, self.tries, self.min_side = at_least, tries, min_side
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of key (epoch, index), or of the first image in its place that has regions enough; ``Sample.key``
-        tells which.
+        """The sample of key (epoch, index), or of its replacement if the image has too few regions.
+
+        ``Sample.key`` is the key of the image that was used.
 
         Raises:
-            densessl.data.decode.UnreadableImage: naming the file.
-            ValueError: none of ``tries`` images has.
+            densessl.data.decode.UnreadableImage: an image cannot be decoded; the message names the file.
+            SettingError: ``tries`` images in a row have too few regions, or ``key`` is a bare index.
         """
         epoch, index = keyed(key)
         others = keyed_rng(self.seed, "replace", epoch, index)
@@ -105,7 +106,7 @@ class RegionImages(ImageDataset):
         return Sample([view.image], [geometry], [{}], (epoch, index), regions)
 
     def _inside(self, geometry: tuple, boxes: np.ndarray) -> np.ndarray:
-        """Which boxes are wider and higher than ``min_side`` in the view."""
+        """Indices of the boxes (B, 4) that are wider and higher than ``min_side`` in the view."""
         mapped, _ = boxes_to_view(ViewGeometry.stack([geometry]), torch.from_numpy(boxes)[None])
         sides = (mapped[0, :, 2:] - mapped[0, :, :2]).numpy()
         return np.flatnonzero((sides > max(self.min_side, TOUCHES)).all(1))
@@ -113,11 +114,11 @@ class RegionImages(ImageDataset):
     def _regions(
         self, image: Placed, proposed: SampleRegions, rows: np.ndarray, rng: np.random.Generator
     ) -> SampleRegions:
-        """Those of the proposed regions, with their patches."""
+        """The proposed regions in ``rows``, with their patches."""
         draws = {name: value[rows] for name, value in proposed.draws.items()}
         boxes, patches = proposed.boxes[rows], None
         if self.patch:
-            # Of all that were proposed: the numbers of one do not depend on which others are left.
+            # Drawn for all proposed regions, so that a region's numbers do not depend on which others were removed.
             numbers = [self.photometric.draw(rng) for _ in proposed.boxes]
             draws["photometric"] = np.array(numbers, np.float32).reshape(len(numbers), self.photometric.width)[rows]
             patches = cut_patches(image, boxes, self.patch, self.resample)
@@ -125,12 +126,12 @@ class RegionImages(ImageDataset):
 
 
 def cut_patches(image: Placed, boxes: np.ndarray, side: int, backend: str = "fast") -> np.ndarray:
-    """What each box shows, squeezed to a square whatever its aspect.
+    """Crop each box and resize it to a square, ignoring its aspect ratio.
 
     Args:
-        boxes: (B, 4) in pixels of the image, inside it. Edges are rounded half to even, as Pillow's crop does; what is
-            thinner than a pixel then becomes a pixel.
-        side: of a patch.
+        boxes: (B, 4) in pixels of the image, inside the image. Edges are rounded half to even, as in Pillow's crop;
+            boxes thinner than one pixel become one pixel wide.
+        side: side of a patch in pixels.
         backend: see :func:`densessl.data.placed.resize`.
 
     Returns:
@@ -141,7 +142,7 @@ def cut_patches(image: Placed, boxes: np.ndarray, side: int, backend: str = "fas
     high = np.clip(np.rint(boxes[:, 2:]).astype(np.int64), low + 1, limit)
     windows = np.concatenate([low, high - low], 1).tolist()
     patches = np.empty((len(boxes), side, side, 3), np.uint8)
-    if backend == "fast":  # as resize() does it, without a copy of each box and of each patch
+    if backend == "fast":  # the same as resize(), without copying each box and each patch
         pixels = torch.from_numpy(image.image.copy())[None].permute(0, 3, 1, 2)
         for patch, (left, top, width, height) in zip(torch.from_numpy(patches).permute(0, 3, 1, 2), windows):
             window = pixels[..., top : top + height, left : left + width]

@@ -1,6 +1,6 @@
-"""Which cells of a view a masked forward does not see.
+"""Draw the masks of masked forwards.
 
-Masks are drawn from a numpy generator as bools (h, w) over the patches of a view, True where a patch is hidden.
+A mask is a bool array (h, w) over the cells of a view, the backbone's patches; True hides the cell.
 """
 
 import math
@@ -14,12 +14,12 @@ from densessl.constraints import Config, Count, Range
 from densessl.errors import SettingError
 from densessl.wording import choose
 
-# Tries for a block that fits, before the rest is hidden cell by cell.
+# Tries to find a block that fits, before the remaining cells are hidden one by one.
 ATTEMPTS = 10
 
 
 def draw_random(rng: np.random.Generator, grid: tuple[int, int], hidden: Count) -> np.ndarray:
-    """Hide ``hidden`` of h x w cells, each set of so many as likely as another (MAE).
+    """Hide ``hidden`` of h x w cells, drawn uniformly without replacement (MAE).
 
     Args:
         grid: (h, w).
@@ -39,20 +39,20 @@ def draw_blocks(
     min_aspect: Annotated[float, Range(0, 1, above=True)] = 0.3,
     exactly: bool = True,
 ) -> np.ndarray:
-    """Hide overlapping rectangles of random area, aspect and place until ``hidden`` cells are (BEiT, algorithm 1, as in
-    the released codes of BEiT and SIM).
+    """Hide rectangles of random area, aspect and position, which may overlap, until ``hidden`` cells are hidden (BEiT,
+    algorithm 1, as in the released codes of BEiT and SIM).
 
-    A rectangle that would hide nothing new, or too much, or span the grid, is drawn again; after ten in vain, single
-    cells make up the rest. Cells at the border are hidden less often: of 118 of 14 x 14, .08 of the time in a
-    corner, .94 in the centre.
+    A rectangle that would hide no new cell or too many, or that is as wide or as high as the grid, is drawn again.
+    After ten failed tries, single cells make up the rest. Cells near the border are hidden less often: with 118 of
+    14 x 14 cells hidden, a corner cell is hidden with probability 0.08 and a central cell with 0.94.
 
     Args:
         grid: (h, w).
         hidden: number of cells that the masked branch does not see.
-        min_block: cells of the smallest block; once fewer are left to hide, blocks may be as small as what is left.
-        max_block: cells that a block may add; None for all that are left.
-        min_aspect: blocks have an aspect from this to its inverse, log-uniform.
-        exactly: False leaves the single cells out, and the count below ``hidden`` (BEiT).
+        min_block: least cells of a block; once fewer are left to hide, a block may be as small as that number.
+        max_block: most cells that a block may add; None for all that are left to hide.
+        min_aspect: a block's aspect ratio is log-uniform from ``min_aspect`` to its inverse.
+        exactly: False hides no single cells, so fewer than ``hidden`` cells may be hidden (BEiT).
     """
     mask = np.zeros(grid, bool)
     left = hidden
@@ -67,10 +67,10 @@ def draw_blocks(
 
 
 def add_block(rng: np.random.Generator, mask: np.ndarray, smallest: int, budget: int, min_aspect: float) -> int:
-    """Hide one rectangle in place, of ``smallest`` to ``budget`` cells but for rounding, at most ``budget`` new ones.
+    """Hide one rectangle, in place: about ``smallest`` to ``budget`` cells, of which at most ``budget`` are new.
 
     Returns:
-        how many are new; 0 if ten tries found no such rectangle.
+        the number of newly hidden cells; 0 if ten tries found no such rectangle.
     """
     height, width = mask.shape
     for _ in range(ATTEMPTS):
@@ -89,14 +89,14 @@ def add_block(rng: np.random.Generator, mask: np.ndarray, smallest: int, budget:
 
 
 def _between(rng: np.random.Generator, one: float, other: float) -> float:
-    """Uniform between two bounds in either order; ``Generator.uniform`` wants the lower one first."""
+    """Draw uniformly between two bounds in either order; ``Generator.uniform`` requires the lower one first."""
     return one + (other - one) * rng.random()
 
 
 def draw_keep(
     rng: np.random.Generator, draw: Callable[..., np.ndarray], grid: tuple[int, int], **options
 ) -> np.ndarray:
-    """What a mask leaves: indices (L,) int64 of the cells, ascending, row-major."""
+    """Draw a mask and return its visible cells: row-major indices (L,) int64, ascending."""
     return np.flatnonzero(~draw(rng, grid, **options)).astype(np.int64)
 
 
@@ -104,10 +104,10 @@ KINDS = {"random": draw_random, "blocks": draw_blocks}
 
 
 class MaskKeys(TypedDict):
-    """What every mask says besides.
+    """Keys of every mask config, in addition to those of its type.
 
     Attributes:
-        patch_size: side of a cell in pixels, the backbone's.
+        patch_size: side of a cell in pixels, equal to the backbone's patch size.
     """
 
     patch_size: Count
@@ -117,7 +117,7 @@ MaskConfig = Annotated[Mapping, Config(KINDS, given=("rng", "grid", "exactly"), 
 
 
 def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Generator], np.ndarray]:
-    """The visible cells, see :func:`draw_keep`, as a function of a generator.
+    """Build the function that draws the visible cells of a view from a generator; see :func:`draw_keep`.
 
     Args:
         config: ``dict(type="random", patch_size=16, hidden=147)`` or ``dict(type="blocks", patch_size=16, hidden=118,
@@ -125,7 +125,8 @@ def build_mask(config: Mapping, size: tuple[int, int]) -> Callable[[np.random.Ge
         size: (width, height) of the view in pixels.
 
     Raises:
-        ValueError: an unknown type or key, a missing one, a size that patches do not tile, or a number that cannot be.
+        SettingError: the type or a key is unknown, a key is missing, the patches do not tile the view, or a number is
+            out of range.
     """
     options = dict(config)
     kind = options.pop("type", None)

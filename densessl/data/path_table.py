@@ -1,7 +1,7 @@
-"""Millions of relative paths that cost a DataLoader worker nothing.
+"""A table of millions of relative paths that takes no memory in DataLoader workers.
 
-A Python list of strings is copied into a spawned worker, and page by page into a forked one, since reading a string
-writes its reference count. The table lies in a file instead; its pages are in the page cache once, for all processes.
+A Python list of strings is copied into a spawned worker, and page by page into a forked one, because reading a string
+writes its reference count. The table is kept in a file instead; all processes share its pages in the page cache.
 """
 
 import os
@@ -15,15 +15,15 @@ from collections.abc import Iterable, Sequence
 class PathTable(Sequence):
     """An immutable sequence of strings in a temporary file: their UTF-8 bytes, then ``len + 1`` int64 offsets.
 
-    Entries are read with ``os.pread``, in 2 microseconds. A memory map would take 1, but the pages that a lone worker
-    has touched, in time all of them, count as its private memory.
+    Reading an entry with ``os.pread`` takes 2 microseconds. A memory map would take 1, but the pages that a worker has
+    touched, in time all of them, would count as its private memory.
 
-    It pickles as the name of its file. The process that built it removes the file when the table is collected or at
-    exit; forked and spawned copies do not. A copy must be unpickled before that, and works ever after.
+    The table pickles as the name of its file. The process that built it removes the file when the table is collected or
+    at exit; forked and spawned copies never do. A copy must be unpickled before the removal, and works from then on.
 
     Args:
-        paths: read once; no more than one of its strings is held at a time. Bytes that are not UTF-8 (old file
-            names) survive as surrogate escapes, as in ``os.listdir``.
+        paths: the strings, iterated once and held one at a time. Bytes that are not UTF-8 (old file names) survive as
+            surrogate escapes, as in ``os.listdir``.
     """
 
     def __init__(self, paths: Iterable[str] = ()):

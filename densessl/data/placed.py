@@ -1,7 +1,7 @@
-"""Geometric operations on an image that carry along where its pixels come from.
+"""Geometric operations on an image that keep track of where its pixels come from.
 
-Each takes a :class:`Placed` and returns a new one whose map is exact for what was done to the pixels, rounding
-included. Nothing else in the data path remembers a crop.
+Each takes a :class:`Placed` and returns a new one whose map describes exactly what was done to the pixels, including
+rounding. No other part of the data path stores crop coordinates.
 """
 
 from typing import Literal, NamedTuple
@@ -19,11 +19,11 @@ _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUB
 
 
 class Placed(NamedTuple):
-    """An image and where it lies.
+    """An image and its affine map to the source image.
 
     Attributes:
         image: (h, w, 3) uint8, upright RGB.
-        to_source: (2, 3) float64, pixel of this image to pixel of the source.
+        to_source: (2, 3) float64, maps pixel coordinates of this image to those of the source.
         source_size: (width, height) of the source: the upright file at full resolution.
     """
 
@@ -37,15 +37,15 @@ class Placed(NamedTuple):
         return self.image.shape[1], self.image.shape[0]
 
     def moved(self, image: np.ndarray, step: np.ndarray) -> "Placed":
-        """The result of an operation with pixels ``image`` and map ``step`` (new pixel to old pixel)."""
+        """The result of an operation that made ``image``; ``step`` (2, 3) maps its pixels to those of this image."""
         return Placed(image, affine.compose(self.to_source, step), self.source_size)
 
 
 def crop(placed: Placed, left: int, top: int, width: int, height: int) -> Placed:
-    """Cut out a box inside the image, in its pixels.
+    """Cut out a box, given in pixels of the image.
 
     Raises:
-        ValueError: when the box leaves the image; :func:`pad` first.
+        ValueError: the box is not inside the image; call :func:`pad` first.
     """
     if left < 0 or top < 0 or width < 1 or height < 1 or left + width > placed.size[0] or top + height > placed.size[1]:
         raise ValueError(f"crop box {(left, top, width, height)} is not inside an image of {placed.size}")
@@ -53,7 +53,7 @@ def crop(placed: Placed, left: int, top: int, width: int, height: int) -> Placed
 
 
 def pad(placed: Placed, left: int, top: int, right: int, bottom: int, fill: int | tuple[int, int, int] = 0) -> Placed:
-    """Add a border of constant colour."""
+    """Add a border of constant colour; the widths are in pixels."""
     width, height = placed.size
     image = np.empty((top + height + bottom, left + width + right, 3), np.uint8)
     image[:] = fill
@@ -64,18 +64,21 @@ def pad(placed: Placed, left: int, top: int, right: int, bottom: int, fill: int 
 def resize(
     placed: Placed, size: tuple[int, int], interpolation: Interpolation = "bilinear", backend: str = "fast"
 ) -> Placed:
-    """Antialiased resampling to ``size`` = (width, height).
+    """Resize to ``size`` = (width, height) with antialiasing.
 
     Args:
-        backend: ``"pil"`` is Pillow's filter bit for bit; ``"fast"`` is torch's vectorised uint8 filter, the same
-            kernel in another fixed-point arithmetic: within 1/255 of Pillow's for bilinear and 2/255 for bicubic, and
-            0.03/255 on average (tests/data_path/test_placed.py), at about 8 times the speed.
+        backend: ``"pil"`` equals Pillow bit for bit. ``"fast"`` is torch's vectorised uint8 filter, about 8 times as
+            fast: the same kernel in another fixed-point arithmetic, within 1/255 of Pillow for bilinear and 2/255 for
+            bicubic, and 0.03/255 on average (tests/data_path/test_placed.py).
+
+    Raises:
+        SettingError: ``backend`` is unknown.
     """
     if choose("resample backend", backend, ("fast", "pil")) == "pil":
         image = np.asarray(Image.fromarray(np.ascontiguousarray(placed.image)).resize(size, _PIL[interpolation]))
     else:
-        pixels = torch.from_numpy(_writeable(placed.image))  # the vectorised kernel wants dense channels-last rows
-        # Permuted after the new dimension, not before: else torch takes it for channels-first and transposes twice.
+        pixels = torch.from_numpy(_writeable(placed.image))  # the vectorised kernel needs dense channels-last rows
+        # Permuted after the batch dimension is added; otherwise torch assumes channels-first and transposes twice.
         output = F.interpolate(
             pixels[None].permute(0, 3, 1, 2), size[::-1], mode=interpolation, align_corners=False, antialias=True
         )
@@ -84,14 +87,14 @@ def resize(
 
 
 def central_square(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, top, width, height) of the largest central square of an image of (width, height)."""
+    """(left, top, width, height) of the largest central square of an image of ``size`` = (width, height)."""
     side = min(size)
     return (size[0] - side) // 2, (size[1] - side) // 2, side, side
 
 
 def hflip(placed: Placed) -> Placed:
     """Mirror left-right."""
-    # Copied by torch: NumPy takes 20 times as long over rows of three bytes in reverse, now or when views are stacked.
+    # Copied by torch: NumPy takes 20 times as long to reverse rows of three bytes, here or when views are stacked.
     pixels = torch.from_numpy(_writeable(placed.image)).flip(1)
     return placed.moved(pixels.numpy(), affine.hflip(placed.size[0]))
 
@@ -104,14 +107,14 @@ def vflip(placed: Placed) -> Placed:
 def warp(
     placed: Placed, step: np.ndarray, size: tuple[int, int], fill: tuple[int, int, int] = (124, 116, 104)
 ) -> Placed:
-    """Resample bilinearly through any affine map, without antialiasing: for maps that do not shrink.
+    """Resample bilinearly through an affine map, without antialiasing; meant for maps that do not shrink the image.
 
     Args:
-        step: (2, 3) new pixel to pixel of ``placed``.
+        step: (2, 3), maps pixels of the result to pixels of ``placed``.
         size: (width, height) of the result.
-        fill: colour of what lies outside; the ImageNet mean by default, which normalises to about zero.
+        fill: colour outside ``placed``. The default is the ImageNet mean, which normalises to about zero.
     """
-    # Not Pillow's transform, which cuts the interpolated value off instead of rounding it.
+    # Not Pillow's transform, which truncates interpolated values instead of rounding them.
     width, height = size
     centres = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1) + 0.5
     grid = torch.from_numpy(2 * affine.apply(step, centres) / np.array(placed.size) - 1)[None].float()
@@ -122,10 +125,10 @@ def warp(
 
 
 def rotate(placed: Placed, degrees: float) -> Placed:
-    """Turn counter-clockwise about the centre, keeping the size."""
+    """Rotate counter-clockwise about the centre, keeping the size."""
     return warp(placed, affine.rotate(degrees, placed.size), placed.size)
 
 
 def _writeable(image: np.ndarray) -> np.ndarray:
-    """The image, or a copy of one that is a window of a larger array or read-only, which torch does not take."""
+    """The image if it is contiguous and writeable, as torch requires, otherwise a copy."""
     return image if image.flags.c_contiguous and image.flags.writeable else image.copy()

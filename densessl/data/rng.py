@@ -1,7 +1,7 @@
-"""Random numbers as a function of what they are for.
+"""Random generators keyed by what their numbers are for.
 
 Every draw of the data path comes from a generator keyed by (seed, epoch, index, view, purpose). Worker count, world
-size, prefetching, resuming and replaying a single sample therefore change nothing.
+size, prefetching, resuming and replaying a single sample therefore do not change any draw.
 """
 
 import zlib
@@ -12,11 +12,11 @@ _LIMIT = 2**64
 
 
 def keyed_rng(seed: int, purpose: str, *position: int) -> np.random.Generator:
-    """A generator for one purpose at one position.
+    """The random generator for one purpose at one position.
 
-    Philox is a function of (key, counter): seed and purpose form the key, the position the upper three words of the
-    counter, so streams of different positions never overlap (each may yield 2**64 blocks) and nothing is hashed but
-    the purpose's name.
+    Philox is a function of (key, counter). Seed and purpose form the key, and the position forms the upper three words
+    of the counter, so streams of different positions never overlap (each may yield 2**64 blocks). Only the purpose's
+    name is hashed.
 
     Args:
         seed: seed of the run.

@@ -11,16 +11,17 @@ from densessl.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class KeySampler(Sampler):
-    """Yields (epoch, index), shuffled per epoch, dealt to the ranks in turns.
+    """Yields keys (epoch, index), shuffled per epoch and dealt to the ranks in turns.
 
-    The order is a function of (seed, epoch). Rank r of R takes positions r, r + R, …, so batch t of all ranks put
-    together holds the same images as batch t of one process with R times the batch size. What does not divide by R is
-    left out, as ``drop_last`` leaves out what does not divide by the batch.
+    The order is a function of (seed, epoch). Rank r of R takes positions r, r + R, …, so batch t of all ranks together
+    holds the same images as batch t of one process with R times the batch size. The last images that do not fill a
+    round of R are dropped, as ``drop_last`` drops those that do not fill a batch.
 
     Args:
-        dataset: if it has ``set_seed``, it is given the seed of the run, so that one seed governs all draws.
-        seed: of the run.
-        shuffle: in random order, else in order of index.
+        dataset: the data set. If it has ``set_seed``, the sampler passes it the seed, so that one seed governs all
+            draws.
+        seed: seed of the run; None is 0.
+        shuffle: draw a random order for each epoch; False keeps the order of the indices.
     """
 
     def __init__(self, dataset: Dataset, seed: int | None = None, shuffle: bool = True):
@@ -43,5 +44,5 @@ class KeySampler(Sampler):
         return self.length // self.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by MMEngine's DistSamplerSeedHook before each epoch, in the main process."""
+        """Set the epoch; MMEngine's DistSamplerSeedHook calls this before each epoch, in the main process."""
         self.epoch = epoch

@@ -1,10 +1,11 @@
-"""Where the images of a data set are: a folder, a list file or a COCO json becomes a root and a table of paths."""
+"""Find the images of a data set: turn a folder, a list file or a COCO json into a root and a table of paths."""
 
 import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,34 @@ from densessl.wording import nearest
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LIST_EXTENSIONS = (".txt", ".lst")
-_CHECKED = 8  # entries of a list or json that must exist; asking for millions would take minutes on a network disk
+_CHECKED = 8  # entries of a list or json that must exist; checking millions would take minutes on a network disk
 
 
 class DataNotFound(FileMissing):
-    """No data set, or none of its images, where the configuration says. The message says where it was looked for."""
+    """The data set does not exist, or none of its images does. The message says which places were tried.
+
+    Attributes:
+        argument: the argument of :func:`list_images` to change, ``"source"`` or ``"root"``; None for neither.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+@contextmanager
+def remedies(**by_argument: str) -> Iterator[None]:
+    """End the message of a DataNotFound with what the user can do: each command has options of its own.
+
+    Args:
+        by_argument: a sentence for each argument of :func:`list_images`.
+    """
+    try:
+        yield
+    except DataNotFound as error:
+        if error.argument not in by_argument:
+            raise
+        raise type(error)(f"{error}. {by_argument[error.argument]}") from error
 
 
 class ImageList(NamedTuple):
@@ -26,8 +50,9 @@ class ImageList(NamedTuple):
 
     Attributes:
         root: absolute folder.
-        paths: of the images, relative to ``root``, separated by "/". (An absolute path in a list file stays so.)
-        others: files of a folder that were passed over, counted by suffix, the most frequent first.
+        paths: paths of the images relative to ``root``, with "/" as separator. (Absolute paths of a list file stay
+            absolute.)
+        others: number of files of a folder that are no images, by suffix, the most frequent first.
     """
 
     root: str
@@ -41,20 +66,21 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
     Args:
         source: one of
 
-            - a folder: all images in it and below it, by extension (any case), in the order of their sorted paths.
-              Links to folders are followed, each folder is read once; hidden files and folders are left out;
-            - a list file (.txt, .lst): a path a line, as listed; blank lines and those beginning with "#" are skipped;
-            - a COCO json: ``images[].file_name``, as listed.
+            - a folder: all images in it and below it, recognised by their extension (any case), sorted by path. Links
+              to folders are followed, but each folder is read once; hidden files and folders are skipped;
+            - a list file (.txt, .lst): one path per line, in the listed order; blank lines and lines beginning with "#"
+              are skipped;
+            - a COCO json: ``images[].file_name``, in the listed order.
 
-            Where it does not exist itself, it is looked for under ``root``.
+            A source that does not exist is looked for under ``root``.
         root: folder that the entries of a list file or json are relative to. Default for a list file: its own folder.
             For ``D/annotations/instances_train2017.json``: the first of ``train2017``, ``images/train2017``, the folder
             itself and ``images``, in ``D/annotations`` and then in ``D``, that holds the first images.
-        most: list the first so many only, and look no further.
+        most: list only the first ``most`` images, and stop reading there.
 
     Raises:
         DataNotFound: there is no ``source``; it names no image; or one of its first eight entries is not a file.
-        SettingError: ``source`` is a file of another kind, or its contents are not those of its kind.
+        SettingError: ``source`` is a file of another kind, or its contents do not fit its kind.
     """
     place = _locate(source, root)
     if place.is_dir():
@@ -86,14 +112,11 @@ def _locate(source: str | os.PathLike, root: str | os.PathLike | None) -> Path:
         if place.exists():
             return place
     places = " or ".join(dict.fromkeys(map(str, tried)))
-    raise DataNotFound(
-        f"no data set at {places}{_near(tried[0])}. Say where the images are with --data-root DIR, or try without "
-        "data: --demo makes its own."
-    )
+    raise DataNotFound(f"no data set at {places}{_near(tried[0])}", "source")
 
 
 def _near(place: Path) -> str:
-    """What there is instead of a missing place, as far down as its path exists."""
+    """The names most like the first missing part of a path, in the deepest folder of the path that exists."""
     missing = place
     while not missing.parent.is_dir():
         missing = missing.parent
@@ -102,7 +125,7 @@ def _near(place: Path) -> str:
 
 
 def _folder(folder: Path, most: int | None) -> tuple[PathTable, dict[str, int]]:
-    """The paths of the images in a folder, and the other files counted by suffix."""
+    """The paths of the images in a folder, and the number of its other files by suffix."""
     others: Counter[str] = Counter()
     paths = PathTable(itertools.islice(_walk(str(folder), "", set(), others), most))
     if not paths:
@@ -115,7 +138,7 @@ def _folder(folder: Path, most: int | None) -> tuple[PathTable, dict[str, int]]:
 
 
 def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
-    """Paths of images under ``folder``, sorted as whole strings; counts the extensions of other files."""
+    """Yield the paths of images under ``folder``, sorted as whole strings; count other files by extension."""
     status = os.stat(folder)
     if (status.st_dev, status.st_ino) in seen:
         return
@@ -154,7 +177,7 @@ def _coco_roots(place: Path) -> list[Path]:
 
 
 def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
-    """The first of ``roots`` under which the first entries are files, absolute."""
+    """Absolute path of the first of ``roots`` under which all entries in ``first`` are files."""
     lacking = {root: [path for path in first if not (root / path).is_file()] for root in roots}
     best = min(roots, key=lambda root: len(lacking[root]))
     if not lacking[best]:
@@ -162,6 +185,7 @@ def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
     others = ", ".join(os.path.abspath(root) for root in roots if root != best)
     also = f"; its first images are not all under {others} either" if others else ""
     raise DataNotFound(
-        f"{place} names {lacking[best][0]!r}, which is not a file under {os.path.abspath(best)}{also}. "
-        "Give `root`, the folder that its paths are relative to."
+        f"{place} names {lacking[best][0]!r}, which is not a file under {os.path.abspath(best)}, the folder that its "
+        f"paths are relative to{also}",
+        "root",
     )

@@ -1,7 +1,7 @@
-"""Views of an image: what is drawn, and how the drawn views are cut out.
+"""Draw the random views of an image, and cut the drawn views out of it.
 
-Drawing and doing are apart: :func:`draw_crop` needs the size of the image only, so crops are known before the file
-is decoded, and what was done can be replayed.
+The two steps are separate. :func:`draw_crop` needs only the size of the image, so crops are known before the file is
+decoded, and a drawn view can be replayed.
 """
 
 import math
@@ -21,12 +21,12 @@ from densessl.wording import choose
 
 
 class ShownRegions(TypedDict):
-    """What a crop has to show of an image's regions, see :func:`draw_crop_of_regions`.
+    """How much of an image's regions a crop must show; see :func:`draw_crop_of_regions`.
 
     Attributes:
-        kept: share of its area that a region has to keep to count, exclusive.
-        at_least: regions that have to count.
-        tries: crops drawn at most.
+        kept: a region counts as shown if more than this share of its area is inside the crop.
+        at_least: least number of regions that the crop must show.
+        tries: most crops that are drawn.
     """
 
     kept: Share
@@ -36,27 +36,28 @@ class ShownRegions(TypedDict):
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """One kind of view, as written in a config.
+    """One kind of view: an entry of ``views`` in a config.
 
     Attributes:
         size: side of the square view in pixels, or (width, height).
-        scale: range of the crop's size, see ``sampling``; 1 is all there is.
-        ratio: range of its aspect ratio, drawn log-uniformly.
-        hflip, vflip: probability of mirroring left-right, and upside down.
-        rotate: range of the angle in degrees, counter-clockwise; (0, 0) turns nothing.
-        within: what crops are drawn in: "image", or "centre", its largest central square.
-        sampling: what is uniform in ``scale``: "area", the crop's share of the area, as in torchvision, or "side", that
-            share's root, for a square the share of its side (DenseSiam).
+        scale: range of the crop's size as a share of the image; see ``sampling``.
+        ratio: range of the crop's aspect ratio, width over height, drawn log-uniformly.
+        hflip, vflip: probability of mirroring left-right and top-bottom.
+        rotate: range of the rotation in degrees, counter-clockwise; (0, 0) does not rotate.
+        within: area that crops are drawn from: "image", or "centre", the image's largest central square.
+        sampling: quantity drawn uniformly from ``scale``: "area", the crop's share of the area, as in torchvision, or
+            "side", the square root of that share: for square crops of square images, the share of the side (DenseSiam).
         interpolation: "bilinear" or "bicubic", antialiased.
         photometric: configs of the ops of :mod:`densessl.augment`, in order.
-        uniforms: further random numbers of the view that an objective asks for, counts by name: each sample carries so
-            many, uniform in [0, 1), in ``batch.draws[view][name]``.
-        mask: which patches a masked forward does not see: ``dict(type="blocks", patch_size=16, hidden=118)``, or
-            "random"; see :func:`densessl.data.masks.build_mask`. The others are in ``batch.draws[view]["keep"]``.
-        regions: what a crop has to show of the image's regions (CCOP): ``dict(kept=0.6, at_least=1, tries=10)`` draws
-            up to ten crops until one keeps more than 0.6 of the area of at least one region; see
+        uniforms: random numbers that an objective needs, as counts by name. Each sample carries that many numbers,
+            uniform in [0, 1), in ``batch.draws[view][name]``.
+        mask: config of the mask of a masked forward, ``dict(type="blocks", patch_size=16, hidden=118)`` or
+            ``type="random"``; see :func:`densessl.data.masks.build_mask`. The indices of the visible cells are in
+            ``batch.draws[view]["keep"]``.
+        regions: how much of the image's regions the crop must show (CCOP): ``dict(kept=0.6, at_least=1, tries=10)``
+            draws up to ten crops until one keeps more than 0.6 of the area of at least one region; see
             :func:`draw_crop_of_regions`.
-        repeat: how many views of this kind an image gives (local crops of multi-crop recipes).
+        repeat: number of views of this kind per image (local crops of multi-crop recipes).
     """
 
     size: Count | tuple[Count, Count] = 224
@@ -80,7 +81,7 @@ class ViewSpec:
         if self.regions is not None and set(self.regions) != {"kept", "at_least", "tries"}:
             raise SettingError(f"views: regions has keys {sorted(self.regions)}, expected kept, at_least and tries")
         if self.mask is not None:
-            build_mask(self.mask, self.width_height)  # a wrong one is told here
+            build_mask(self.mask, self.width_height)  # raises SettingError now instead of in a worker
 
     @property
     def width_height(self) -> tuple[int, int]:
@@ -91,11 +92,11 @@ ViewConfig = Annotated[dict, Config(ViewSpec, trial=True)]  # an entry of `views
 
 
 def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
-    """The specs of all views of an image, ``repeat`` written out.
+    """The specs of all views of an image: each entry as often as its ``repeat`` says.
 
     Raises:
-        TypeError: when a config has a key that no view knows; the message names the known ones.
-        ValueError: when uniforms are named like the draws of the photometric ops or of the mask.
+        SettingError: a config has an unknown key (the message names the known ones), or ``uniforms`` has the name of
+            the photometric ops' or the mask's draws.
     """
     known = ViewSpec.__dataclass_fields__
     specs = []
@@ -113,7 +114,7 @@ def expand_views(views: Sequence[dict | ViewSpec]) -> list[ViewSpec]:
 
 
 class CropDraw(NamedTuple):
-    """A drawn view: a box in source pixels, and what is done to it after resizing."""
+    """A drawn view: a box in source pixels, and the flips and the rotation in degrees that follow the resize."""
 
     left: int
     top: int
@@ -125,8 +126,10 @@ class CropDraw(NamedTuple):
 
 
 def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: ViewSpec) -> CropDraw:
-    """Draw a random resized crop by torchvision's algorithm: ten tries for a box of the drawn area and aspect that
-    fits, else the largest central box of admissible aspect (fact sheet of the dense methods, section 0.3).
+    """Draw a random resized crop by the algorithm of torchvision's ``RandomResizedCrop.get_params``.
+
+    Up to ten times, it draws an area and an aspect ratio, and takes the box if it fits into the image. Otherwise it
+    takes the largest central box whose aspect ratio is in the range.
 
     Args:
         source_size: (width, height).
@@ -157,11 +160,11 @@ def draw_crop(rng: np.random.Generator, source_size: tuple[int, int], spec: View
 def draw_crop_of_regions(
     rng: np.random.Generator, source_size: tuple[int, int], spec: ViewSpec, boxes: np.ndarray
 ) -> CropDraw:
-    """Draw crops until one shows enough of the image's regions, and return the one that :func:`choose_try` takes.
+    """Draw crops until one shows enough of the image's regions, and return the one that :func:`choose_try` chooses.
 
     Args:
         source_size: (width, height).
-        spec: with its ``regions``.
+        spec: the kind of view; its ``regions`` must be set.
         boxes: (B, 4) in source pixels.
     """
     kept, at_least, tries = (spec.regions[key] for key in ("kept", "at_least", "tries"))
@@ -173,21 +176,22 @@ def draw_crop_of_regions(
 
 
 def kept_in_crop(boxes: np.ndarray, crop: CropDraw) -> np.ndarray:
-    """Share of the area of boxes (B, 4) inside a crop, (B,)."""
+    """Share of each box's area that is inside a crop: (B,), of boxes (B, 4) in source pixels."""
     corner, extent = np.array([crop.left, crop.top]), np.array([crop.width, crop.height])
     low, high = np.maximum(boxes[:, :2], corner), np.minimum(boxes[:, 2:], corner + extent)
     return (high - low).clip(min=0).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
 def choose_try(counts: Sequence[int], regions: int, at_least: int, tries: int) -> int | None:
-    """Which of the tries so far a view takes, None for none yet.
+    """Index of the try that becomes the view, or None if another crop must be drawn.
 
-    The last one if it keeps ``at_least`` regions, or all there are; after ``tries`` of them, the latest of those that
-    keep most. (CCOP's released code; fact sheet of the dense methods, section 5.4.)
+    The last try is chosen if it keeps ``at_least`` regions, or all regions of an image that has fewer. After ``tries``
+    tries, the one that keeps most regions is chosen, the latest of several (CCOP's released code,
+    contrastive_boxes.py).
 
     Args:
-        counts: regions kept by each try.
-        regions: of the image.
+        counts: number of regions that each try keeps.
+        regions: number of regions of the image.
     """
     if counts and counts[-1] >= min(at_least, regions):
         return len(counts) - 1
@@ -197,7 +201,7 @@ def choose_try(counts: Sequence[int], regions: int, at_least: int, tries: int) -
 
 
 def decode_denominator(draws: Sequence[CropDraw], specs: Sequence[ViewSpec]) -> int:
-    """Largest JPEG reduction 1, 2, 4 or 8 at which no view would have to be enlarged from its crop."""
+    """Largest JPEG reduction of 1, 2, 4 and 8 at which no crop must be enlarged to the size of its view."""
     shrink = min(
         min(draw.width / spec.width_height[0], draw.height / spec.width_height[1]) for draw, spec in zip(draws, specs)
     )
@@ -205,10 +209,10 @@ def decode_denominator(draws: Sequence[CropDraw], specs: Sequence[ViewSpec]) -> 
 
 
 def cut_view(image: Placed, draw: CropDraw, spec: ViewSpec, resample: str = "fast") -> Placed:
-    """Crop, resize, flip and turn, in this order.
+    """Crop, resize, flip and rotate, in this order.
 
-    The box is given in source pixels; on an image decoded at reduced scale it is rounded to whole decoded pixels, and
-    the returned map is that of the rounded box.
+    The box is given in source pixels. On an image decoded at reduced scale, it is rounded to whole decoded pixels, and
+    the returned map describes the rounded box.
     """
     denominator = image.to_source[0, 0]
     if denominator != 1:

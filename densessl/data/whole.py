@@ -1,4 +1,4 @@
-"""Whole images as detectors see them: flipped, resized by their short side, sometimes cropped in between."""
+"""Augment whole images for training detectors: flip, sometimes crop, and resize by the short side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ class Flip(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """To (width, height)."""
+    """Resize to (width, height) pixels."""
 
     width: int
     height: int
 
 
 class Crop(NamedTuple):
-    """A box in the pixels of the image as it is by then."""
+    """Cut out a box, in pixels of the image at this step."""
 
     left: int
     top: int
@@ -34,15 +34,16 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class WholeSpec:
-    """How a detector's training image is made (DETR's recipe; fact sheet of the detectors, section 3.3).
+    """Geometric augmentation of a detector's training image (DETR's recipe at DETReg's sizes; DETReg's released code,
+    datasets/selfdet.py). All lengths are in pixels.
 
     Attributes:
-        short: sides that the short side is resized to, one drawn.
-        longest: what the long side may have at most.
-        hflip: probability.
-        crop: probability that the image is first resized to one of ``crop_short`` and a box cut out whose sides are
-            drawn from ``crop_sides`` (and the image's own, where it is smaller).
-        crop_short: sides that the short side is resized to before the crop, one drawn.
+        short: lengths of the short side after the resize, of which one is drawn.
+        longest: most pixels of the long side.
+        hflip: probability of mirroring left-right.
+        crop: probability of a crop before the resize: the image is resized to one of ``crop_short``, and a box is cut
+            out whose sides are drawn from ``crop_sides``, or are the image's where it is smaller.
+        crop_short: lengths of the short side before the crop, of which one is drawn.
         crop_sides: least and most pixels of a side of the crop.
         interpolation: "bilinear" or "bicubic", antialiased.
     """
@@ -68,7 +69,7 @@ class WholeSpec:
 
     @classmethod
     def parse(cls, view: Mapping) -> "WholeSpec":
-        """Of the ``view`` of a config. Raises TypeError: it has keys that are not known; the message names those."""
+        """Build the spec from a config's ``view``. Raises SettingError: a key is unknown, or a value impossible."""
         unknown, known = sorted(set(view) - set(cls.__dataclass_fields__)), sorted(cls.__dataclass_fields__)
         if unknown:
             raise SettingError(f"view has unknown keys {unknown}; known are {known}")
@@ -79,20 +80,22 @@ WholeConfig = Annotated[dict, Config(WholeSpec, trial=True)]  # the `view` of a 
 
 
 def by_short_side(size: tuple[int, int], short: int, longest: int | None) -> tuple[int, int]:
-    """(width, height) of an image of ``size`` resized so that its short side is ``short``, or as much less as
-    ``longest`` demands of the other one. Rounded as DETR's code does."""
+    """(width, height) after resizing the short side to ``short``, or to less if the long side would exceed ``longest``.
+
+    Rounds as DETR's released code does.
+    """
     low, high = min(size), max(size)
     if longest is not None and high / low * short > longest:
         short = round(longest * low / high)
     width, height = size
     if low == short:
         return size
-    short = max(1, short)  # of an image hundreds of times as long as high
+    short = max(1, short)  # an image hundreds of times as wide as high would round to 0
     return (short, int(short * height / width)) if width < height else (int(short * width / height), short)
 
 
 def draw_whole(rng: np.random.Generator, size: tuple[int, int], spec: WholeSpec) -> list[Flip | Resize | Crop]:
-    """What is done to an image of ``size`` = (width, height), in this order."""
+    """Draw the operations on an image of ``size`` = (width, height), in the order in which they are applied."""
     steps: list[Flip | Resize | Crop] = [Flip()] if rng.random() < spec.hflip else []
     if rng.random() < spec.crop:
         size = by_short_side(size, int(rng.choice(spec.crop_short)), None)
@@ -110,7 +113,7 @@ def cut_whole(
     interpolation: P.Interpolation = "bilinear",
     backend: str = "fast",
 ) -> Placed:
-    """Do what was drawn."""
+    """Apply the drawn operations in order."""
     for step in steps:
         if isinstance(step, Flip):
             image = P.hflip(image)

@@ -15,10 +15,12 @@ from densessl.registry import PRETEXTS
 
 @PRETEXTS.register_module()
 class DETReg(Pretext):
-    """Adds to the detector's losses on class-agnostic regions: at the last decoder layer, the query matched to a region
-    regresses the teacher's embedding of the region's patch (paper, section 3). As in the released code, the loss is the
-    mean absolute error over all pairs and channels. The mean is over the pairs of all ranks; the released code averages
-    on each rank, which weighs ranks equally whatever their numbers of regions. Images may have any number of regions.
+    """Adds an embedding loss to the detector's losses on class-agnostic regions: at the last decoder layer, the query
+    matched to a region regresses the teacher's embedding of the region's patch (paper, section 3).
+
+    As in the released code, the loss is the mean absolute error over all pairs and channels. Here the mean is over the
+    pairs of all ranks; the released code averages on each rank, so all ranks weigh the same however many regions they
+    have. Images may have any number of regions.
 
     The teacher runs in the precision of the run; its mean over the patch and the loss are computed in fp32.
 
@@ -26,9 +28,9 @@ class DETReg(Pretext):
 
     Args:
         teacher: config of the backbone that embeds patches, see :class:`densessl.detectors.teacher.Teacher`.
-        weight: of the embedding loss.
+        weight: weight of the embedding loss.
         teacher_checkpoint: file of the teacher's weights; None for those that the detector's backbone starts from.
-        allow_random_teacher: go on with a teacher without weights, as a test of the machinery.
+        allow_random_teacher: allow a teacher with random weights, to test the setup.
     """
 
     def __init__(
@@ -66,11 +68,11 @@ class DETReg(Pretext):
 
 
 def embedding_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of pairs (P, E) over all ranks; zero, with zero gradient, where there are none."""
+    """Mean absolute error of pairs (P, E) over all ranks; zero, with zero gradient, if there are none."""
     errors = (predicted - target).abs().mean(1)
     return valid_mean(errors, torch.ones_like(errors, dtype=torch.bool))
 
 
 def mean_or_zero(values: Tensor) -> Tensor:
-    """Mean of all values; 0 where there are none."""
+    """Mean of all values; 0 if there are none."""
     return values.sum() / max(1, values.numel())

@@ -1,4 +1,4 @@
-"""DINO with weights of the shapes of the official code and of MMDetection 3.3, on any distribution of MMDetection."""
+"""DINO whose weights have the shapes of the official code and MMDetection 3.3, for any distribution of MMDetection."""
 
 from mmdet.models.detectors import DINO
 from mmdet.models.layers.transformer.utils import MLP
@@ -12,8 +12,8 @@ class DINO33(DINO):
     """MMDetection's DINO with ``decoder.ref_point_head.layers.0`` of shape (C, 2C), as in the official code and in
     MMDetection 3.3.
 
-    onedl-mmdetection 3.5.1 encodes each coordinate of a reference box by C features instead of C/2, so the layer is
-    (C, 4C) there, and weights of one do not fit the other. This class is the same on both. To use it, set
+    onedl-mmdetection 3.5.1 encodes each coordinate of a reference box by C features instead of C/2, so its layer has
+    the shape (C, 4C), and neither loads the other's weights. This class is the same on both. To use it, set
     ``model = dict(type="densessl.DINO33")`` in a config that imports ``densessl.detectors``, or
     ``options={"type": "densessl.DINO33"}`` in a pretraining.
     """

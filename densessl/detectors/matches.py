@@ -23,8 +23,11 @@ class Match(NamedTuple):
 
 
 class RecordingAssigner:
-    """Wraps an assigner and records its results in the order of the calls. MMDetection's heads call it for the images
-    of each decoder layer in turn, the last layer last, and only then for the proposals of the encoder."""
+    """Wraps an assigner and records its results in the order of the calls.
+
+    MMDetection's heads call the assigner for the images of each decoder layer in turn, the last layer last, and only
+    then for the proposals of the encoder.
+    """
 
     def __init__(self, assigner: Any):
         self.assigner = assigner
@@ -57,17 +60,17 @@ def per_region(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Divide the losses of the decoder by the number of regions, as in the codes of DETR and Deformable DETR.
 
-    MMDetection divides by the number of matched regions, which is smaller where an image has more regions than the
-    detector has queries. A softmax classification loss is a mean over queries in both.
+    MMDetection divides by the number of matched regions, which is smaller if an image has more regions than the
+    detector has queries. A softmax classification loss is not changed: both average it over queries.
 
     Args:
         losses: losses of the head.
-        last: matches of the last layer, by image; the other layers have as many.
+        last: matches of the last layer, by image; all layers have the same number of matches.
         regions: number of regions of the batch on this rank.
         softmax: whether the classification loss is a softmax cross entropy.
 
     Returns:
-        The losses, and the share of the regions on all ranks that are matched to a query: 1 where there are none.
+        The losses, and the share of the regions on all ranks that are matched to a query; 1 if there are no regions.
     """
     like = next(iter(losses.values()))
     counts = like.new_tensor([float(sum(len(match.queries) for match in last)), float(regions)])

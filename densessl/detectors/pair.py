@@ -1,8 +1,8 @@
 """Pair DETR (Iranmanesh et al., arXiv 2210.16476): a box is a pair of points that two decoders find.
 
-A supervised detector. There is no released code, and the temperature, weight and projector of the paper are not known:
-this is a reconstruction on MMDetection's Conditional DETR. It keeps the keys of Conditional DETR, so that the files of
-one load into the other, and adds ``decoder_tl.*`` and ``bbox_head.{tl_reg_ffn,tl_fc_reg,con_proj}.*``.
+It is a supervised detector. There is no released code, and the paper does not give its temperature, weight and
+projector, so this is a reconstruction on MMDetection's Conditional DETR. It keeps the keys of Conditional DETR, so that
+each loads the other's files, and adds ``decoder_tl.*`` and ``bbox_head.{tl_reg_ffn,tl_fc_reg,con_proj}.*``.
 """
 
 import copy
@@ -24,9 +24,8 @@ from densessl.registry import MODELS
 class PairDETR(ConditionalDETR):
     """Conditional DETR with a second decoder on the same queries, which finds the top left corner of each object.
 
-    Both decoders see the same memory and the same learnt queries; query i of one and query i of the other stand for the
-    same object. Classes and boxes come from the first decoder; the second is trained beside it and does not run in
-    evaluation.
+    Both decoders see the same memory and the same learnt queries; query i of both stands for the same object. The first
+    decoder predicts classes and boxes. The second only adds losses in training, and does not run in evaluation.
     """
 
     def _init_layers(self) -> None:
@@ -85,7 +84,7 @@ class PairDETRHead(ConditionalDETRHead):
         corner_states: Tensor | None = None,
         corner_references: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of Conditional DETR; where corners are given, also ``loss_corner`` and ``loss_pair`` of every layer.
+        """Losses of Conditional DETR and, if corners are given, ``loss_corner`` and ``loss_pair`` of every layer.
 
         Args:
             hidden_states, corner_states: (layers, N, Q, C) from the two decoders.
@@ -122,7 +121,7 @@ class PairDETRHead(ConditionalDETRHead):
         corner_states: Tensor | None = None,
         corner_references: Tensor | None = None,
     ) -> list:
-        """As in Conditional DETR: corners are not used."""
+        """Predict boxes as in Conditional DETR, without the corners."""
         return super().predict(hidden_states, references, batch_data_samples, rescale)
 
 

@@ -117,7 +117,7 @@ class DetectorPretraining(CountingModel):
         pretext. Returns a line for the log.
 
         Raises:
-            densessl.errors.LoadError: the file has another network; nothing was loaded then.
+            densessl.errors.LoadError: the file's network differs; nothing is loaded then.
         """
         self.loaded = True
         if resumed:
@@ -141,7 +141,7 @@ class DetectorPretraining(CountingModel):
         self.pretext.begin()
 
     def describe(self) -> dict[str, Any]:
-        """What an export has to know: the stock config and the changes to it; plain data."""
+        """The facts that an export needs, as plain data: the stock config and the changes to it."""
         pixels = dict(mean=list(self.data_preprocessor.mean), std=list(self.data_preprocessor.std), channel_order="RGB")
         return dict(
             detector=self.stock,
@@ -172,12 +172,12 @@ class DetectorPretraining(CountingModel):
 
 
 def trains(module: nn.Module) -> bool:
-    """Whether any parameter of the module is trained."""
+    """Whether any parameter of the module requires a gradient."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _full(value: Any) -> Any:
-    """Tensors of lower precision than fp32 in fp32, also inside lists and tuples."""
+    """Convert tensors of lower precision to fp32, also inside lists and tuples."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(torch.promote_types(value.dtype, torch.float32))
     return type(value)(map(_full, value)) if isinstance(value, list | tuple) else value

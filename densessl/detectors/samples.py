@@ -1,4 +1,4 @@
-"""Batches as MMDetection's data samples."""
+"""Convert batches to MMDetection's data samples."""
 
 import torch
 from mmdet.structures import DetDataSample

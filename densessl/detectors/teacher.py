@@ -1,4 +1,4 @@
-"""The frozen network that embeds what a region shows."""
+"""The frozen network that embeds the patches of regions."""
 
 import logging
 from typing import Any
@@ -13,8 +13,7 @@ from densessl.weights.load import load_backbone
 
 
 class Teacher:
-    """A backbone in evaluation mode and without gradients. It is outside the module tree, so checkpoints do not hold
-    it.
+    """A backbone in evaluation mode and without gradients. It is not a submodule, so checkpoints do not contain it.
 
     Args:
         backbone: config of the backbone, whose first output is pooled over the patch. DETReg's released code uses
@@ -32,7 +31,7 @@ class Teacher:
             self.load(checkpoint)
 
     def load(self, checkpoint: str, branch: str | None = None) -> str:
-        """Load the backbone of a file, unless weights were loaded before. Returns a line for the log."""
+        """Load the backbone of a file, unless the teacher has weights already. Returns a line for the log."""
         if self.loaded:
             return f"the teacher keeps {self.checkpoint}"
         report = load_backbone(self.network, checkpoint, branch=branch)

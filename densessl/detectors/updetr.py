@@ -25,16 +25,17 @@ OF_QUERIES = ("query", "query_pos", "reference_points")
 
 @PRETEXTS.register_module()
 class UPDETR(Pretext):
-    """Each of the M patches of an image is added to a group of queries; self-attention of the decoder is masked between
-    groups. At every layer, the query matched to the region of a patch also reconstructs the features of the patch.
+    """Adds each of an image's M patches to a group of queries, and masks the decoder's self-attention between groups.
 
-    The detector's assigner matches queries and regions regardless of the groups (paper, section 3.2, and code). The
-    target is detached; in the released code it is not, which is the same while the backbone is frozen.
+    At every layer, the query matched to the region of a patch also reconstructs the features of the patch.
+
+    The detector's assigner matches queries and regions regardless of the groups (paper, section 3.2, and released
+    code). The target is detached; the released code does not detach it, which is equivalent for a frozen backbone.
 
     Figure: ``own_patch``, the share of matched queries of the last layer that are matched to the region of their patch.
 
     Args:
-        drop: probability that a query of an image goes without its patch.
+        drop: probability that a query of an image does not get its patch.
         shuffle: permute the assignment of learnt queries to patches at every step (off in the released recipe).
         reconstruct: weight of the reconstruction loss; 0 leaves it out.
     """
@@ -110,7 +111,7 @@ def with_patches(
         entry: name of the argument to which patches are added.
         vectors: (N, M, C), vectors of the patches of each image.
         groups: (Q,), the patch of the query at each position.
-        keep: (N, Q), zero where a query goes without its patch; None where all keep it.
+        keep: (N, Q), zero for queries that do not get their patch; None if all do.
         order: (Q,), the learnt query at each position; None for the given order.
     """
     changed = dict(queries) if order is None else {name: value[:, order] for name, value in queries.items()}
@@ -122,9 +123,9 @@ def with_patches(
 def query_groups(queries: int, patches: int) -> Tensor:
     """The patch of each query, (queries,) int64: consecutive groups of queries, of sizes as equal as possible.
 
-    If there are more patches than queries, some patches go to no query. Every query belongs to its group, even where
-    groups have fewer queries than there are groups: in that case the mask of the released code (updetr.py, line 51)
-    leaves queries that see nothing, not even themselves, and whose outputs are not finite.
+    If there are more patches than queries, some patches get no query. Every query belongs to a group, even if groups
+    have fewer queries than there are groups. In that case the mask of the released code (updetr.py, line 51) lets some
+    queries attend to nothing, not even themselves, so their outputs are not finite.
     """
     return torch.arange(queries) * patches // queries
 
@@ -148,8 +149,8 @@ def patches_an_image(owner: Tensor, images: int) -> int:
 def self_attention_masked(decoder: nn.Module, blocked: Tensor) -> Iterator[None]:
     """During one forward pass, mask the self-attention of all decoder layers by ``blocked`` (Q, Q).
 
-    The mask is handed to the attention modules directly: MMDetection's decoders pass it on under different names, and
-    some drop it silently.
+    The mask is passed to the attention modules directly, because MMDetection's decoders pass it on under different
+    names, and some drop it silently.
     """
 
     def give(module: nn.Module, args: tuple, options: dict) -> tuple[tuple, dict]:

@@ -1,4 +1,4 @@
-"""Leaves at the end of a run what a detector can load."""
+"""The hook that exports the pretrained weights at the end of a run, in a form that a detector can load."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,16 +16,18 @@ from densessl.weights.state import bare_model
 
 @HOOKS.register_module()
 class ExportHook(Hook):
-    """Keeps in every checkpoint what an export has to know about a branch, and exports its backbone after training,
-    with neck and head where it has them; of a pretraining of whole detectors the detector, and a config for it.
+    """Exports the pretrained weights after training, and stores in every checkpoint the facts that an export needs.
+
+    It exports one branch's backbone, with its neck and head if it has them. Pretraining of whole detectors exports the
+    detector instead, with a config that fine-tunes it.
 
     Args:
-        filename: in the work dir; by default ``backbone.pth`` or ``detector.pth``.
+        filename: name of the export in the work dir; by default ``backbone.pth`` or ``detector.pth``.
         to: format of a backbone, see :func:`densessl.weights.export.export_backbone`.
-        branch: "online" or "target".
+        branch: branch whose backbone is exported, "online" or "target".
 
     Attributes:
-        written: the file, once it has been written.
+        written: path of the export; None before it is written.
     """
 
     priority = "VERY_LOW"
@@ -52,18 +54,20 @@ class ExportHook(Hook):
             return
         model = self._model(runner)
         described = model.describe()
-        content = dict(state_dict=model.state_dict(), meta=dict(densessl=described, step=model.step))
         if "detector" in described:
             out = Path(runner.work_dir, self.filename or "detector.pth")
             if described["detector"] is None:
-                runner.logger.warning("ExportHook: no config to fine-tune by, since model.detector is no config's name")
+                runner.logger.warning(
+                    "ExportHook: the detector is not exported: model.detector is not the name of a config, so no "
+                    "config for fine-tuning can be written"
+                )
                 return
             self.written = out
-            report = export_detector(content, out, described["detector"])  # named by this run, so not only stock ones
+            report = export_detector(model, out, described["detector"])  # named by the run: any config is allowed
             runner.logger.info(f"detector exported, with a config that fine-tunes it: {report.source}: {report}")
             return
         out = Path(runner.work_dir, self.filename or "backbone.pth")
-        export_backbone(content, out, self.to, self.branch)
+        export_backbone(model, out, self.to, self.branch)
         self.written = out
         written = ["backbone", *parts_in(out)]
         runner.logger.info(f"{self.branch} {', '.join(written)} exported for {self.to}: {out}")

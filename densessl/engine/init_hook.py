@@ -1,4 +1,4 @@
-"""Starts a pretraining from a backbone that was trained before."""
+"""The hook that initialises pretraining with a backbone trained before."""
 
 from typing import Literal
 
@@ -10,23 +10,24 @@ from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
 
 
-@HOOKS.register_module(name=["InitHook", "InitBackboneHook"])  # the second is its name in older configs
+@HOOKS.register_module(name=["InitHook", "InitBackboneHook"])  # older configs use the second name
 class InitHook(Hook):
-    """Loads the backbone of a file into the model before the first step, by its ``init_backbone``.
+    """Loads a backbone from a file into the model before the first step, by the model's ``init_backbone``.
 
-    ``densessl train --init FILE`` tells it the file. A resumed run keeps what it resumed, and loads what no checkpoint
-    holds (the teacher of DETReg).
+    ``densessl train --init FILE`` sets the file. A resumed run keeps its resumed weights, and loads only what no
+    checkpoint holds (DETReg's teacher).
 
     Args:
-        checkpoint: anything :func:`densessl.weights.load.load_backbone` understands: an export, a checkpoint of another
-            run, torchvision's weights. It must fill the whole backbone. None leaves the model as it is.
-        branch: "online", "target", or None for the one that the method's paper transfers.
+        checkpoint: a file that :func:`densessl.weights.load.load_backbone` reads: an export, a checkpoint of another
+            run, or torchvision's weights. It must fill the whole backbone. None loads nothing.
+        branch: branch to read from a checkpoint of a run: "online", "target", or None for the one that the method's
+            paper transfers.
 
     Raises:
-        densessl.errors.LoadError: the file has another network; nothing was loaded then.
+        densessl.errors.LoadError: the file's network differs; the model is unchanged then.
     """
 
-    # And the first of these in default_hooks: whatever else looks at the weights before training sees the loaded ones.
+    # default_hooks also lists it first, so every other hook that reads weights before training sees the loaded ones.
     priority = "HIGHEST"
 
     def __init__(self, checkpoint: str | None = None, branch: Literal["online", "target"] | None = None):

@@ -1,7 +1,7 @@
-"""LARS in the three forms published recipes train with, and the parameter groups it needs.
+"""LARS in the three forms that published recipes use, and the parameter groups it needs.
 
-LARS (You et al., arXiv 1708.03888) scales the gradient of every tensor to the size of the tensor itself. Most recipes
-leave out biases and norm parameters: one-dimensional tensors are too small for their norm to mean much.
+LARS (You et al., arXiv 1708.03888) scales the gradient of every tensor to the norm of the tensor itself. Most recipes
+exclude biases and norm parameters: one-dimensional tensors are too small for their norm to be meaningful.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from densessl.errors import SettingError
 from densessl.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from densessl.wording import choose, nearest
 
-# The forms of LARS, and the eps that each has in its code.
+# The forms of LARS, and the eps of each form's released code.
 FORMS = {"lars": 1e-8, "larc": 1e-8, "openselfsup": 0.0}
 
 
@@ -31,20 +31,21 @@ def lars_gradient(
     eps: float | None = None,
     form: str = "lars",
 ) -> Tensor:
-    """The gradient LARS hands to momentum SGD: ``d * ratio`` with ``d = g + weight_decay * p``.
+    """The scaled gradient that LARS passes to momentum SGD: ``d * ratio`` with ``d = g + weight_decay * p``.
 
-    - ``"lars"``: ``ratio = trust_coefficient * |p| / (|d| + eps)``, and 1 where ``p`` or ``d`` is all zeros, so that a
+    - ``"lars"``: ``ratio = trust_coefficient * |p| / (|d| + eps)``, or 1 if ``p`` or ``d`` is all zeros, so that a
       zero-initialised tensor can leave zero.
-    - ``"larc"``: ``ratio = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)``; where ``p`` or ``g`` is all
-      zeros the result is ``g``, not decayed.
-    - ``"openselfsup"``: the ratio of "larc", and no exception: a tensor of zeros stays zero.
+    - ``"larc"``: ``ratio = trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)``. If ``p`` or ``g`` is all
+      zeros, the result is ``g`` without weight decay.
+    - ``"openselfsup"``: the ratio of "larc" without that exception: a tensor of zeros stays zero.
 
-    Norms are over the whole tensor.
+    Norms are L2 norms over the whole tensor.
 
     Args:
         param: p, any shape.
         grad: g, same shape; not modified.
-        eps: None takes that of the form's code.
+        eps: added to the denominator of the ratio; None uses the value of the form's released code (``FORMS``).
+        form: one of the three.
 
     Returns:
         A new tensor, same shape and dtype.
@@ -60,7 +61,7 @@ def _lars_gradients(
     eps: float | None,
     form: str,
 ) -> list[Tensor]:
-    """:func:`lars_gradient` of many tensors of one device, without a host sync."""
+    """Apply :func:`lars_gradient` to many tensors on one device, without a host sync."""
     eps = FORMS[form] if eps is None else eps
     decayed = torch._foreach_add(grads, params, alpha=weight_decay)
     param_norms = torch.stack(torch._foreach_norm(params))
@@ -71,7 +72,7 @@ def _lars_gradients(
     if form == "lars":
         scales = torch.where(nonzero, ratios, 1.0)
     elif form == "larc":
-        # Of the decayed gradient: nothing where g is zero, and where p is, all of it, which then is g.
+        # d = g + decay * p. If g is zero, scale 0 gives g; if p is zero, d is g, and the scale is 1.
         scales = torch.where(nonzero, ratios, (grad_norms > 0).to(ratios.dtype))
     else:
         scales = torch.where(sizes > 0, ratios, 0.0)
@@ -87,26 +88,29 @@ class LARS(Optimizer):
 
     - ``"lars"``: PixPro, and with ``eps=0`` DeepMind's BYOL. ``b <- momentum * b + scaled gradient``,
       ``p <- p - lr * b``.
-    - ``"larc"``: apex' LARC with ``clip=False`` (SwAV, SimSiam's linear evaluation). The same with another scale. These
-      recipes exclude no parameter: ``exclude=()`` in :func:`split_parameters`.
-    - ``"openselfsup"``: OpenSelfSup's LARS (TWIST). LARC's scale, and ``b <- momentum * b + lr * scaled gradient``,
-      ``p <- p - b``: velocity keeps the learning rate it was gained at. At a constant one that makes no difference.
+    - ``"larc"``: apex' LARC with ``clip=False`` (SwAV, SimSiam's linear evaluation): the same update with LARC's scale.
+      These recipes exclude no parameter: ``exclude=()`` in :func:`split_parameters`.
+    - ``"openselfsup"``: OpenSelfSup's LARS (TWIST): LARC's scale, and ``b <- momentum * b + lr * scaled gradient``,
+      ``p <- p - b``. A gradient in the buffer keeps the learning rate of its step. With a constant learning rate, this
+      equals "larc".
 
     Every option can be set per parameter group. A group with ``trust=False`` still gets its ``weight_decay`` but is not
-    scaled; parameters whose gradient is None are left alone. ``p.grad`` is not modified.
+    scaled. Parameters whose gradient is None are unchanged. ``p.grad`` is not modified.
 
     Args:
-        params: tensors or groups, see :func:`split_parameters`.
+        params: tensors or parameter groups; see :func:`split_parameters`.
         lr: learning rate (PixPro: 1.0 * batch / 256).
-        momentum: of the buffer.
-        weight_decay: added to the gradient before it is scaled.
-        trust_coefficient: size of one update at lr 1, relative to the size of the tensor.
-        eps: added to the denominator of the scale; None takes that of the form's code: 1e-8, for "openselfsup" 0.
-        trust: whether to scale.
-        form: one of the three.
+        momentum: momentum of the buffer.
+        weight_decay: weight decay, added to the gradient before it is scaled.
+        trust_coefficient: norm of one update at lr 1, relative to the norm of the tensor.
+        eps: added to the denominator of the scale; None uses the value of the form's released code: 1e-8, or 0 for
+            "openselfsup".
+        trust: whether to scale the gradients.
+        form: form of LARS, one of the three.
 
     Raises:
-        ValueError: an option is negative, a form does not exist, or a parameter group names no tensor.
+        SettingError: an option is negative, or ``form`` is unknown.
+        ValueError: a parameter group has no tensor.
         RuntimeError: a gradient is sparse.
     """
 
@@ -140,7 +144,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """One update. Returns what ``closure``, which re-evaluates the loss, returned."""
+        """Update the parameters once. ``closure``, if given, re-evaluates the loss, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -154,7 +158,7 @@ class LARS(Optimizer):
     def _update(self, params: list[Tensor], group: dict) -> None:
         grads = [param.grad for param in params]
         if any(grad.is_sparse for grad in grads):
-            raise RuntimeError("LARS does not take sparse gradients; build the embedding with sparse=False")
+            raise RuntimeError("LARS does not support sparse gradients; build the embedding with sparse=False")
         lr, decay = group["lr"], group["weight_decay"]
         if group["trust"]:
             updates = _lars_gradients(params, grads, decay, group["trust_coefficient"], group["eps"], group["form"])
@@ -190,17 +194,17 @@ def split_parameters(
     lr_mult: dict[str, NonNegative] | None = None,
     constant_lr: Sequence[str] = (),
 ) -> list[dict]:
-    """The trainable parameters of ``model`` in as few optimiser groups as the options allow, in the model's order.
+    """Split the trainable parameters of ``model`` into as few optimiser groups as the options allow, in model order.
 
     Args:
-        weight_decay: of the parameters that are not excluded; None leaves it to the optimiser.
-        exclude: rules for parameters without weight decay and LARS scaling. ``'1d'``: biases, norm parameters and
-            anything else of at most one dimension (PixPro, BYOL); ``'bias'``: named bias; ``'norm'``: owned by a norm
-            layer.
-        no_decay: shell patterns of full parameter names excluded as well, e.g. ``'*.pos_embed'``.
-        lr_mult: factor of the learning rate by prefix of the name, a shell pattern: ``'*.sampling_offsets'``; the
-            longest that fits counts.
-        constant_lr: prefixes of names, likewise, whose learning rate stays at the schedule's base, e.g.
+        weight_decay: weight decay of the parameters that are not excluded; None uses the optimiser's.
+        exclude: rules that exclude parameters from weight decay and LARS scaling. ``'1d'``: biases, norm parameters and
+            all others of at most one dimension (PixPro, BYOL); ``'bias'``: parameters named bias; ``'norm'``:
+            parameters of norm layers.
+        no_decay: shell patterns of full names of further parameters to exclude, e.g. ``'*.pos_embed'``.
+        lr_mult: factors of the learning rate by prefix of the parameter name. Prefixes are shell patterns, e.g.
+            ``'*.sampling_offsets'``; the longest one that matches applies.
+        constant_lr: prefixes, also shell patterns, of parameters whose learning rate stays at the schedule's base, e.g.
             ``'objectives.simsiam.predictor'`` (SimSiam's ``fix_pred_lr``).
 
     Returns:
@@ -208,7 +212,8 @@ def split_parameters(
         ``lr_scale`` and ``lr_constant`` by :class:`densessl.engine.lr_hook.LRHook`.
 
     Raises:
-        ValueError: nothing is trainable; a rule does not exist; a pattern or prefix fits no trainable parameter.
+        SettingError: no parameter is trainable, a rule is unknown, or a pattern or prefix matches no trainable
+            parameter.
     """
     lr_mult = dict(lr_mult or {})
     unknown = [rule for rule in exclude if rule not in EXCLUSIONS]
@@ -247,7 +252,7 @@ def split_parameters(
 
 
 def _starts(name: str, prefix: str) -> bool:
-    """Whether the dotted ``name`` lies at or under ``prefix``; ``backbone.layer1`` is not under ``backbone.layer``."""
+    """Whether the dotted ``name`` is ``prefix`` or below it; ``backbone.layer1`` is not below ``backbone.layer``."""
     return fnmatchcase(name, prefix) or fnmatchcase(name, prefix.rstrip(".") + ".*")
 
 
@@ -262,10 +267,11 @@ FUSED = ("Adam", "AdamW")
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DenseOptimWrapperConstructor:
-    """Builds optimiser and wrapper on the groups of :func:`split_parameters`, for LARS, SGD, AdamW or any other.
+    """Builds the optimiser, on the groups of :func:`split_parameters`, and its wrapper.
 
-    Adam and AdamW are PyTorch's fused ones unless ``optimizer`` says ``fused=False`` or ``foreach``: one pass over the
-    weights instead of a dozen, a seventh of the time on a CPU.
+    It works with any optimiser. Adam and AdamW use PyTorch's fused implementation unless ``optimizer`` sets
+    ``fused=False`` or ``foreach``: it passes over the weights once instead of a dozen times, and takes a seventh of the
+    time on a CPU.
 
     Args:
         optim_wrapper_cfg: ``optimizer`` (with ``lr``) and the arguments of the wrapper, whose ``type`` defaults to
@@ -273,11 +279,11 @@ class DenseOptimWrapperConstructor:
         paramwise_cfg: ``exclude``, ``no_decay``, ``lr_mult`` and ``constant_lr`` of :func:`split_parameters`.
 
     Raises:
-        ValueError: an unknown key of ``paramwise_cfg``; ``optimizer`` or its ``lr`` is missing.
+        SettingError: ``paramwise_cfg`` has an unknown key, or ``optimizer``, its ``type`` or its ``lr`` is missing.
     """
 
     KEYS = ("exclude", "no_decay", "lr_mult", "constant_lr")
-    WRAPPER = "densessl.DenseOptimWrapper"  # of a config that names none
+    WRAPPER = "densessl.DenseOptimWrapper"  # default type of the wrapper
 
     def __init__(
         self,

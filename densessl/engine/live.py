@@ -1,4 +1,4 @@
-"""A line at the bottom of the terminal that is rewritten while log lines scroll by above it."""
+"""A line at the bottom of the terminal that is rewritten in place while log lines scroll above it."""
 
 import logging
 import math
@@ -15,7 +15,7 @@ from rich.text import Text
 
 
 class _AboveLive:
-    """A stream whose lines a rich console prints above its live line, neither wrapped nor stripped of colour."""
+    """A stream whose lines a rich console prints above its live line, unwrapped and with their colours."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -32,10 +32,11 @@ def _for_files_only(record: logging.LogRecord) -> bool:
 
 
 class LiveLine:
-    """The last line of the terminal, rewritten in place. Log lines written meanwhile scroll by above it.
+    """The last line of the terminal, rewritten in place while log lines scroll above it.
 
-    Logging handlers keep the stream they were made with, so those of standard output and error are pointed at the
-    console while the line lives and get their streams back when it ends. Nothing happens where stdout is no terminal.
+    Logging handlers keep the stream they were created with, so the handlers of standard output and standard error are
+    redirected to the console while the line is shown, and get their streams back when it ends. If stdout is not a
+    terminal, all methods do nothing.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class LiveLine:
         return self._live is not None
 
     def start(self) -> None:
-        """Begin, unless begun."""
+        """Show the line, unless it is shown already."""
         if self.active or not sys.stdout.isatty() or (console := Console()).is_dumb_terminal:
             return
         streams = (sys.stdout, sys.stderr)
@@ -62,7 +63,7 @@ class LiveLine:
         self._live.start()
 
     def show(self, done: float, text: str) -> None:
-        """Rewrite the line: a bar, filled to ``done`` (0 to 1), and a text. At most ten times a second."""
+        """Rewrite the line, at most ten times a second: a bar filled to ``done`` (0 to 1), and a text."""
         if self.active and time.monotonic() - self._shown > 0.1:
             self._shown = time.monotonic()
             line = Table.grid(padding=(0, 1))
@@ -70,7 +71,7 @@ class LiveLine:
             self._live.update(line, refresh=True)
 
     def stop(self) -> None:
-        """End, leaving the line as it was last shown, and give the handlers their streams back."""
+        """End the line as it was last shown, and give the handlers their streams back."""
         if self.active:
             self._live.stop()
             self._live = None

@@ -1,6 +1,6 @@
-"""The two hooks that tie a run to the model's step counter: learning rate, and the counter itself.
+"""The hooks of the step counter: :class:`StepHook` advances it, and :class:`LRHook` sets the learning rate by it.
 
-Both run before every other hook, so that whatever is logged, saved or measured in an iteration sees their result.
+Both run before all other hooks, so that everything logged, saved or measured in an iteration sees their result.
 """
 
 import math
@@ -23,7 +23,7 @@ from densessl.wording import suggestion
 
 
 def horizon_of(runner: Runner) -> Horizon:
-    """The length of the run ``runner`` is set up for; its train loop and optimiser wrapper must be built."""
+    """The length of the run in steps, epochs and images. The train loop and optimiser wrapper must be built already."""
     loader, loop = runner.train_dataloader, runner.train_loop
     accumulation = runner.optim_wrapper._accumulative_counts
     batch = loader.batch_size if loader.batch_size is not None else loader.batch_sampler.batch_size
@@ -38,14 +38,14 @@ def horizon_of(runner: Runner) -> Horizon:
 
 
 def set_learning_rates(groups: Iterable[dict], lr: float, base: float) -> None:
-    """Set the learning rate of parameter groups: ``lr * lr_scale``, and ``base * lr_scale`` where ``lr_constant``."""
+    """Set the learning rate of each group to ``lr * lr_scale``, or to ``base * lr_scale`` if it has ``lr_constant``."""
     for group in groups:
         group["lr"] = (base if group.get("lr_constant") else lr) * group.get("lr_scale", 1.0)
 
 
 RULES = {"linear": lambda ratio: ratio, "sqrt": math.sqrt, "none": lambda ratio: 1.0}
 
-# Schedules a learning rate can have, and the key of each that is the rate.
+# Schedules that a learning rate can have, and the key of each that holds the rate.
 RATE_KEYS = {"constant": "value", "warmup_cosine": "base", "warmup_multistep": "base"}
 ShapeConfig = Annotated[
     dict,
@@ -58,13 +58,13 @@ ShapeConfig = Annotated[
 
 
 def with_rate(shape: dict, rate: float) -> dict:
-    """The config of a schedule of the shape ``shape`` whose peak is ``rate``.
+    """The config of a schedule with shape ``shape`` and peak ``rate``.
 
     Args:
-        shape: config of :func:`densessl.schedules.build_schedule` without its rate, ``base`` or ``value``.
+        shape: config of :func:`densessl.schedules.build_schedule` without its rate, which is ``base`` or ``value``.
 
     Raises:
-        SettingError: a schedule of another type; one that has a rate of its own.
+        SettingError: the type is not one of ``RATE_KEYS``, or ``shape`` contains a rate.
     """
     kind = shape.get("type")
     if kind not in RATE_KEYS:
@@ -84,22 +84,21 @@ def with_rate(shape: dict, rate: float) -> dict:
 class LRHook(Hook):
     """Sets the learning rate of every parameter group to ``schedule(model.step, horizon) * group['lr_scale']``.
 
-    The rate itself is the optimiser's, ``optim_wrapper.optimizer.lr``, as the config has it: what the parameter groups
-    of a checkpoint hold is the rate of one step. ``model.step`` counts optimiser steps: all iterations accumulated into
-    one step see one learning rate. Groups with ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at
-    the optimiser's rate, warm-up or not.
+    The peak rate is the config's ``optim_wrapper.optimizer.lr``; it is not read from a checkpoint, whose parameter
+    groups hold the rate of one step. ``model.step`` counts optimiser steps, so all iterations accumulated into one step
+    use the same learning rate. Groups with ``lr_constant`` (:func:`densessl.engine.lars.split_parameters`) stay at the
+    peak rate, even during warm-up.
 
     Args:
-        schedule: shape of the schedule: config of :func:`densessl.schedules.build_schedule` without the rate, that is
+        schedule: shape of the schedule: a config of :func:`densessl.schedules.build_schedule` without the rate, that is
             "warmup_cosine" or "warmup_multistep" without ``base``, or "constant" without ``value``.
-        reference_batch: images an optimiser step of the published recipe takes. Where a run takes another number, the
-            rate is scaled by ``rule``, and the log says so; the schedule's ``final`` is not. None leaves it alone.
-        rule: "linear" (in the ratio of batches: Goyal et al., 2017), "sqrt" (often better for adaptive optimisers), or
-            "none".
+        reference_batch: images per optimiser step in the published recipe. If a run uses another number, the peak rate
+            is scaled by ``rule``, and the log says so; the schedule's ``final`` is not scaled. None never scales.
+        rule: how the rate scales with the batch: "linear" (Goyal et al., 2017), "sqrt" (often better for adaptive
+            optimisers), or "none".
 
     Raises:
-        SettingError: a schedule with a rate of its own, or of a type that scales none; an optimiser without a rate.
-        ValueError: an unknown rule, a wrong schedule.
+        SettingError: ``schedule`` is invalid or contains a rate, ``rule`` is unknown, or the optimiser has no rate.
     """
 
     priority = "HIGHEST"
@@ -112,7 +111,7 @@ class LRHook(Hook):
     ):
         if rule not in RULES:
             raise SettingError(f"LRHook rule={rule!r}: expected one of {sorted(RULES)}")
-        build_schedule(with_rate(schedule, 1.0))  # a wrong config is told before anything is set up
+        build_schedule(with_rate(schedule, 1.0))  # refuses an invalid config before anything is set up
         self.shape = dict(schedule)
         self.reference_batch = reference_batch
         self.rule = rule
@@ -124,7 +123,7 @@ class LRHook(Hook):
         self.schedule = build_schedule(with_rate(self.shape, self.base))
 
     def _scaled(self, rate: float, runner: Runner) -> float:
-        """``rate`` for the images a step of this run."""
+        """``rate`` scaled to this run's number of images per step."""
         batch = self.horizon.global_batch
         if not self.reference_batch or batch == self.reference_batch or self.rule == "none":
             return rate
@@ -141,7 +140,7 @@ class LRHook(Hook):
 
 
 def configured_rate(runner: Runner) -> float:
-    """The learning rate the optimiser was built with. Its groups have another one after a resume."""
+    """The learning rate that the optimiser was built with. (After a resume, its groups hold the rate of one step.)"""
     optimizer = runner.optim_wrapper.optimizer
     if "lr" not in optimizer.defaults:
         raise SettingError(
@@ -152,17 +151,17 @@ def configured_rate(runner: Runner) -> float:
 
 @HOOKS.register_module()
 class StepHook(Hook):
-    """Tells the model the length of the run and every optimiser step, and makes its random numbers repeatable.
+    """Passes the length of the run and each optimiser step to the model, and makes its random numbers repeatable.
 
-    ``model.begin(horizon, seed)`` is called before training and ``model.advance()`` after each iteration in which the
-    optimiser was stepped. (An fp16 step that the loss scaler skipped counts: skipping is a matter of a rank's luck
-    with overflow, and schedules must agree.)
+    It calls ``model.begin(horizon, seed)`` before training, and ``model.advance()`` after each iteration that ends with
+    an optimiser step. (An fp16 step that the loss scaler skips counts as well: overflow differs between ranks, and
+    their schedules must agree.)
 
     Args:
         reseed: seed PyTorch's default generators, of the CPU and of the current CUDA device, from (seed, step,
             accumulated iteration, rank) before each iteration, and before each epoch, when a loader draws the seed of
-            its workers. Dropout then depends on the position in the run and not on its history, and resuming is
-            exact. The generators of ``random`` and ``numpy`` are left alone: nothing in this library draws from them.
+            its workers. Dropout then depends only on the position in the run, and resuming is exact. The generators of
+            ``random`` and ``numpy`` are not seeded: nothing in this library draws from them.
     """
 
     priority = "HIGHEST"
@@ -186,7 +185,7 @@ class StepHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        # The wrapper counted this iteration during the backward pass; its answer still is the one it acted on.
+        # The wrapper counted this iteration in backward(), so should_update() still answers for this iteration.
         if runner.optim_wrapper.should_update():
             self.model.advance()
 

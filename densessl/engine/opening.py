@@ -1,4 +1,4 @@
-"""The first lines of a log: what a run is about to do, in the units that its user thinks in."""
+"""The first lines of a log, which sum up the run: its images, steps, learning rate and work dir."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,10 @@ from densessl.engine.lr_hook import LRHook
 
 
 def opening_lines(runner: Runner) -> Iterator[str]:
-    """Images, steps, learning rate and where results go, of a run whose training is set up. What the loader or the
-    optimiser does not tell is left out."""
+    """Yield lines on the images, steps, learning rate and work dir of a run whose training is set up.
+
+    Facts that the loader or the optimiser does not have are left out.
+    """
     loader, dataset = runner.train_dataloader, runner.train_dataloader.dataset
     images = getattr(dataset, "images", None)
     line = f"images: {len(dataset):,}"

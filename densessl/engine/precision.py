@@ -1,4 +1,4 @@
-"""The optimiser wrapper: MMEngine's, with mixed precision that also runs on CPUs."""
+"""The optimiser wrapper: MMEngine's OptimWrapper plus mixed precision, which also runs on CPUs."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Instruction set extensions of the first core, as Linux names them on x86 (flags) and ARM (Features)."""
+    """Instruction set extensions of the first core, as Linux lists them on x86 (flags) and ARM (Features)."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")
@@ -43,10 +43,10 @@ def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """The precision of the forward pass on ``device``: ``'bf16'``, ``'fp16'`` or ``'fp32'``.
 
-    ``'auto'`` is bf16 where the device has it, else fp32; never fp16, whose overflows need watching.
+    ``'auto'`` is bf16 if the device computes it in hardware, else fp32. It is never fp16, which can overflow.
 
     Raises:
-        ValueError: an unknown precision, or fp16 on a device other than CUDA.
+        SettingError: ``precision`` is unknown, or is fp16 on a device other than CUDA.
     """
     choose("precision", precision, PRECISIONS)
     if precision == "fp16" and device.type != "cuda":
@@ -61,12 +61,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @torch.no_grad()
 def clip_each_grad_(params: Sequence[Tensor], max_norm: float) -> None:
-    """Shorten the gradient of every parameter on its own to a norm of ``max_norm``, in place and without a host sync.
+    """Clip the gradient of each parameter separately to the norm ``max_norm``, in place and without a host sync.
 
-    ``g <- g * min(1, max_norm / (|g| + 1e-6))``, as in the codes of DINO and SCFS.
+    ``g <- g * min(1, max_norm / (|g| + 1e-6))``, as in the released codes of DINO and SCFS.
 
     Args:
-        params: at least one, all with a gradient.
+        params: parameters, at least one; all must have a gradient.
     """
     grads = [param.grad for param in params]
     factors = torch._foreach_norm(grads)
@@ -82,12 +82,12 @@ CLIP_TYPES = tuple(CLIPS)
 
 
 class ClipRules(TypedDict, total=False):
-    """What PyTorch's functions take, more exactly than they say.
+    """Stricter types for the arguments of the clipping functions than their signatures have.
 
     Attributes:
-        max_norm: largest norm of the gradient, of all parameters together or of each.
-        norm_type: the p of the norm.
-        clip_value: largest size of a gradient's entry.
+        max_norm: largest norm of the gradient, of all parameters together or of each one.
+        norm_type: the p of the p-norm.
+        clip_value: largest absolute value of a gradient's entry.
     """
 
     max_norm: Positive
@@ -97,22 +97,24 @@ class ClipRules(TypedDict, total=False):
 
 @OPTIM_WRAPPERS.register_module()
 class DenseOptimWrapper(OptimWrapper):
-    """Forward passes under autocast, updates in float32. Accumulation and clipping are MMEngine's.
+    """Runs forward passes under autocast and updates in float32. Accumulation and clipping are MMEngine's.
 
-    Autocast's cache of converted weights is off. A step of this library runs every weight on several views, some of
-    them without gradients. With the cache, the gradients of the views are summed in the low precision before they are
-    converted back; without it each is converted first and the sum is float32's.
+    Autocast's cache of converted weights is off. A step of this library uses every weight for several views, some of
+    them without gradients. With the cache, the gradients of the views would be summed in low precision before they are
+    converted back. Without it, each gradient is converted first, and the sum is computed in float32.
 
     Args:
-        optimizer: its first parameter tells the device.
-        precision: ``'auto'``, ``'bf16'``, ``'fp16'`` or ``'fp32'``; see :func:`resolve_precision`.
+        optimizer: the optimiser; its first parameter determines the device.
+        precision: precision of the forward pass: ``'auto'``, ``'bf16'``, ``'fp16'`` or ``'fp32'``; see
+            :func:`resolve_precision`.
         loss_scale: arguments of ``torch.amp.GradScaler`` for fp16.
         accumulative_counts: iterations accumulated into one step.
         clip_grad: arguments of ``torch.nn.utils.clip_grad_norm_``, of ``clip_grad_value_`` with ``type="value"``, or
             of :func:`clip_each_grad_` with ``type="per_parameter"``. Gradients are unscaled before they are clipped.
 
     Raises:
-        ValueError: an unknown precision or type of ``clip_grad``, or "per_parameter" without just a ``max_norm``.
+        SettingError: ``precision`` or the type of ``clip_grad`` is unknown, or "per_parameter" has arguments other than
+            ``max_norm``.
     """
 
     def __init__(
@@ -167,15 +169,14 @@ class DenseOptimWrapper(OptimWrapper):
         return state if self.scaler is None else dict(state, loss_scaler=self.scaler.state_dict())
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Restore optimiser and loss scaler. A run may change its precision on the way; a new scaler then starts
-        afresh."""
+        """Restore optimiser and loss scaler. If the checkpoint was trained in another precision, the scaler is new."""
         state_dict = dict(state_dict)
         scaler_state = state_dict.pop("loss_scaler", None)
         if self.scaler is not None and scaler_state:
             self.scaler.load_state_dict(scaler_state)
         elif self.scaler is not None or scaler_state:
             print_log(
-                f"The checkpoint was not trained in {self.precision}; the loss scale is not taken over.",
+                f"The checkpoint was not trained in {self.precision}; its loss scale is not restored.",
                 logger="current",
                 level=logging.WARNING,
             )

@@ -1,4 +1,4 @@
-"""What a training run tells its user: one live line on a terminal, plain lines in files, scalars to the visualizer."""
+"""Progress of training: a live line on a terminal, plain lines in log files, and scalars for the visualizer."""
 
 import functools
 import math
@@ -23,8 +23,11 @@ from densessl.wording import duration
 
 
 def batch_size_of(data_batch: Any) -> int:
-    """Images in one batch of this process: of ours (``views[0]`` is (N, 3, H, W)), of MMEngine's (``inputs``, or the
-    first of a tuple). 0 for anything else: the rate is then not told."""
+    """Number of images in one batch of this process; 0 if the batch is of an unknown type.
+
+    A batch of this library has ``views[0]`` (N, 3, H, W). A batch of MMEngine has ``inputs``, or is a tuple whose first
+    entry holds them.
+    """
     if hasattr(data_batch, "views"):
         return len(data_batch.views[0])
     try:
@@ -34,14 +37,14 @@ def batch_size_of(data_batch: Any) -> int:
 
 
 class Means:
-    """Means of scalar figures, kept on the device they come from until they are read."""
+    """Running means of scalars, kept on their device until they are read."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Any] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, figures: Mapping[str, Any]) -> None:
-        """Add one value of each figure. A figure may be missing at times; what is no scalar is ignored."""
+        """Add one value of each figure. Calls may lack some figures; values other than scalars are ignored."""
         for name, value in figures.items():
             if isinstance(value, torch.Tensor) and value.numel() == 1:
                 value = value.detach().reshape(())
@@ -52,15 +55,15 @@ class Means:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:
-        """The means so far; waits for the device."""
+        """The means so far; synchronises with the device."""
         return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
 
 
 class StepTimer:
-    """Seconds spent in iterations, and between them in waiting for a batch.
+    """Measures the seconds spent in iterations, and between iterations in waiting for a batch.
 
-    On CUDA the marks are events of the stream: the host runs ahead of the device, so what its clock calls waiting for
-    the loader may pass while the device is busy. What is measured is the time the device had nothing to do.
+    On CUDA it records events on the stream. The host runs ahead of the device, so the host may wait for the loader
+    while the device is still busy; the events measure only the time in which the device is idle.
     """
 
     def __init__(self, cuda: bool):
@@ -76,12 +79,12 @@ class StepTimer:
         return event
 
     def reset(self) -> None:
-        """Forget what was measured."""
+        """Discard all measurements."""
         self._waits: list[tuple] = []
         self._steps: list[tuple] = []
 
     def pause(self) -> None:
-        """What passes until the next batch is not waiting: the start of workers, a validation."""
+        """Do not count the time until the next batch as waiting: workers start, or a validation runs."""
         self._last = None
 
     def batch_arrived(self) -> None:
@@ -96,7 +99,7 @@ class StepTimer:
         self._last = now
 
     def read(self) -> tuple[float, float]:
-        """(seconds waited, seconds in all) since the last reset; waits for the device."""
+        """(seconds spent waiting, seconds in total) since the last reset; synchronises with the device."""
         if self._cuda and self._steps:
             self._steps[-1][1].synchronize()
         waited, stepped = self._seconds(self._waits), self._seconds(self._steps)
@@ -114,27 +117,35 @@ class StepTimer:
 
 
 def figures_text(figures: Mapping[str, float]) -> str:
-    """``loss 2.314  loss_dense 1.201``: the loss first, four significant digits. Figures of a detector's
-    decoder layers but the last, which MMDetection calls ``d0.loss_cls``, are left to the files."""
+    """Format figures as ``loss 2.314  loss_dense 1.201``: the loss first, with four significant digits.
+
+    Losses of a detector's earlier decoder layers, which MMDetection names ``d0.loss_cls``, are left out; metrics.jsonl
+    has them.
+    """
     names = sorted(figures, key=lambda name: name != "loss")
     return "  ".join(f"{name} {figures[name]:.4g}" for name in names if not re.search(r"\bd\d+\.", name))
 
 
 def loader_advice(share: float, num_workers: int) -> str:
-    """What to do when ``share`` of the time went into waiting for batches, with this many workers a process."""
+    """Advice for a run that spent ``share`` of its time waiting for batches.
+
+    Args:
+        share: 0 to 1.
+        num_workers: workers of each process.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size()))
     state = (
-        f"The data loader is the bottleneck: {share:.0%} of this epoch's time went into waiting for batches. "
+        f"The data loader is the bottleneck: {share:.0%} of this epoch's time was spent waiting for batches. "
         f"train_dataloader.num_workers is {num_workers} in each of {processes} process(es) here, on {cores} cores: "
     )
     if num_workers * processes < cores:
         return state + f"raise it, up to {cores // processes}."
-    return state + "all are in use; store smaller images, ask for fewer or smaller views, or take more cores."
+    return state + "all cores are in use; store smaller images, use fewer or smaller views, or give the run more cores."
 
 
 def global_step(runner, finished_iterations: int) -> int:
-    """The step scalars are written under: the model's ``step`` (optimiser steps) where it counts them."""
+    """The step that scalars are logged under: the model's ``step`` (optimiser steps), or else finished iterations."""
     model = bare_model(runner.model)
     step = getattr(model, "step", None)
     return step if isinstance(step, int) else finished_iterations
@@ -142,9 +153,11 @@ def global_step(runner, finished_iterations: int) -> int:
 
 @HOOKS.register_module()
 class AsyncRuntimeInfoHook(RuntimeInfoHook):
-    """RuntimeInfoHook that leaves the model's figures alone: the stock one copies each of them from the device to the
-    message hub at every iteration, which makes the host wait for every step. ProgressHook does not read them there.
-    Use it as ``default_hooks.runtime_info`` with ProgressHook; not with LoggerHook, which does."""
+    """MMEngine's RuntimeInfoHook without the copy of the model's figures to the message hub.
+
+    The stock hook copies each figure from the device in every iteration, so the host waits for every step. Use this one
+    as ``default_hooks.runtime_info`` with ProgressHook, which does not need the copies; LoggerHook does.
+    """
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         pass
@@ -152,21 +165,24 @@ class AsyncRuntimeInfoHook(RuntimeInfoHook):
 
 @HOOKS.register_module()
 class ProgressHook(LoggerHook):
-    """Tells how training goes: where, how well, how fast, and what it waits for.
+    """Logs the position, losses, speed and data wait of training.
 
-    It subclasses LoggerHook, and takes its place as ``default_hooks.logger``, because validation, testing, ``out_dir``
-    and the closing of the visualizer are to stay what stock configs expect; only the training side is its own. It
-    runs last in every iteration, so that what other hooks spend is not taken for waiting.
+    It replaces LoggerHook as ``default_hooks.logger``. It is a subclass, so that validation, testing, ``out_dir`` and
+    closing the visualizer work as stock configs expect; only the logging of training differs. It runs last in every
+    iteration, so that the time of other hooks does not count as waiting.
 
-    Written to ``runner.visualizer`` every ``interval`` iterations, as means over these iterations on this rank, under
-    the model's ``step`` (optimiser steps; finished iterations for a model without): every scalar the model returned,
-    ``lr`` (the largest of the parameter groups that follow the schedule), ``images_per_second`` over all processes,
-    ``step_time`` and the ``data_wait`` in it in seconds, ``memory_mib``. Validation metrics have the same axis.
+    Every ``interval`` iterations it writes to ``runner.visualizer``, as means over these iterations on this rank: every
+    scalar that the model returned, ``lr`` (the largest of the parameter groups that follow the schedule),
+    ``images_per_second`` over all processes, ``step_time`` and ``data_wait``, the part of it spent waiting, in seconds,
+    and ``memory_mib``. They are logged under the model's ``step`` (optimiser steps), or under finished iterations if
+    the model has none; so are validation metrics.
 
     Args:
         interval: iterations between two written lines. The first and the last iteration are always written.
-        refresh: seconds between two readings of the figures for the live line. Reading waits for the device.
-        data_wait_alarm: share of an epoch's time above which the loader is called the bottleneck, once a run.
+        refresh: seconds between two readings of the figures for the live line; each reading synchronises with the
+            device.
+        data_wait_alarm: share of an epoch's time spent waiting for batches above which the log reports, once per run,
+            that the loader is the bottleneck.
         logger_hook: further arguments of LoggerHook.
     """
 
@@ -182,12 +198,12 @@ class ProgressHook(LoggerHook):
 
     def before_run(self, runner) -> None:
         super().before_run(runner)
-        if isinstance(runner._train_loop, BaseLoop):  # built by now in a training run, and only there
-            # No hook hears of an exception or of Ctrl-C, and both must find the terminal as it was.
+        if isinstance(runner._train_loop, BaseLoop):  # only a training run has built its loop by now
+            # No hook is called on an exception or Ctrl-C, and the terminal must be restored in both cases.
             runner._train_loop.run = self._ending_the_line(runner._train_loop.run)
 
     def after_run(self, runner) -> None:
-        self._live.stop()  # of a run that was stepped through
+        self._live.stop()  # Runner.steps() does not call the wrapped run()
         super().after_run(runner)
 
     def _ending_the_line(self, run: Callable) -> Callable:
@@ -204,7 +220,7 @@ class ProgressHook(LoggerHook):
         self._cuda = next(runner.model.parameters()).is_cuda
         self._timer = StepTimer(self._cuda)
         self._figures: dict[str, float] = {}
-        self._first: tuple[int, float] | None = None  # iterations finished, and when, at the first one of this run
+        self._first: tuple[int, float] | None = None  # finished iterations and time after this run's first iteration
         self._alarmed = False
         self._reset()
         for line in opening_lines(runner):
@@ -216,7 +232,7 @@ class ProgressHook(LoggerHook):
 
     def before_train_epoch(self, runner) -> None:
         self._timer.pause()
-        # Less what the running interval has from the epoch before: it is added when the interval is written.
+        # Minus the current interval's time in the previous epoch, which is added when the interval is written.
         self._epoch_wait, self._epoch_time = (-seconds for seconds in self._timer.read())
 
     def before_val(self, runner) -> None:
@@ -226,8 +242,8 @@ class ProgressHook(LoggerHook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         if is_main_process():
-            # What was set for this iteration: a scheduler may have moved on when it is over.
-            # MMEngine's wrapper adds its own `base_lr`, which says nothing where no group scales it.
+            # Read now, since a scheduler may change the rates before the iteration ends. `base_lr`, which MMEngine's
+            # wrapper adds, carries no information if no group scales it.
             rates = runner.optim_wrapper.get_lr().items()
             self._lr = {name: _of_moving(runner, values) for name, values in rates if values and name != "base_lr"}
             self._live.start()
@@ -266,7 +282,7 @@ class ProgressHook(LoggerHook):
     def after_val_epoch(self, runner, metrics=None) -> None:
         tag, text = runner.log_processor.get_log_after_epoch(runner, len(runner.val_dataloader), "val")
         runner.logger.info(text)
-        # Asking for runner.iter where nothing trains would build the training loop.
+        # Reading runner.iter in a run without training would build the training loop.
         step = global_step(runner, runner.iter if isinstance(runner._train_loop, BaseLoop) else 0)
         runner.visualizer.add_scalars(tag, step=step, file_path=self.json_log_path)
 
@@ -281,7 +297,7 @@ class ProgressHook(LoggerHook):
         return figures
 
     def _text(self, runner) -> str:
-        """The line: position, figures, speed, time left."""
+        """The log line: position, figures, speed and remaining time."""
         done, figures = runner.iter + 1, dict(self._figures)
         place = f"iter {done}/{runner.max_iters}"
         if runner.max_epochs > 1:
@@ -291,7 +307,7 @@ class ProgressHook(LoggerHook):
         first, since = self._first
         pace = (time.monotonic() - since) / (done - first) if done > first else math.nan
         parts = [place, figures_text(figures)]
-        if rate > 0:  # not where the size of a batch is unknown
+        if rate > 0:  # NaN if the batch size is unknown
             parts.append(f"{rate:.4g} img/s")
         if step > 0:
             parts.append(f"data wait {wait / step:.0%} ({wait:.3f} s)")
@@ -299,7 +315,7 @@ class ProgressHook(LoggerHook):
 
 
 def _of_moving(runner, rates: list[float]) -> float:
-    """The largest rate, leaving out groups whose rate is held constant (``lr_constant``), unless all are."""
+    """The largest rate among groups that follow the schedule, or among all if every group has ``lr_constant``."""
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     groups = optimizer.param_groups if optimizer is not None and len(optimizer.param_groups) == len(rates) else []
     return max([rate for rate, group in zip(rates, groups) if not group.get("lr_constant")] or rates)

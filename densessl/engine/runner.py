@@ -1,8 +1,8 @@
-"""MMEngine's runner with checkpoints that cannot carry code.
+"""MMEngine's runner with checkpoints that cannot execute code.
 
-The stock runner falls back to unpickling when a checkpoint does not load safely, and executes the config text inside
-the checkpoint it resumes. This one reads and writes through :mod:`densessl.weights.io.checkpoints` and stores no
-config; in all else it is the stock runner, and runs stock configs (``runner_type = 'densessl.DenseRunner'``).
+The stock runner unpickles a checkpoint that does not load safely, and executes the config text inside the checkpoint
+that it resumes. This runner reads and writes through :mod:`densessl.weights.io.checkpoints` and stores no config.
+Otherwise it behaves like the stock runner, and it runs stock configs (``runner_type = 'densessl.DenseRunner'``).
 """
 
 import copy
@@ -22,14 +22,14 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from densessl.engine.quiet import silence
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
+from densessl.quiet import silence
 from densessl.registry import RUNNERS
-from densessl.sizes import few_images
+from densessl.sizes import SETTLED, few_images
 from densessl.version import __version__
 from densessl.weights.io.checkpoints import (
-    find_latest_checkpoint,
+    checkpoint_to_resume,
     load_weights,
     read_checkpoint,
     rename,
@@ -38,7 +38,7 @@ from densessl.weights.io.checkpoints import (
 )
 from densessl.weights.state import load_into
 
-# Facts about the process, not the run: the resuming process knows its own.
+# Facts about the process rather than the run; the resuming process has its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
 
 _RUNS = itertools.count(1)  # of this process
@@ -48,8 +48,8 @@ _RUNS = itertools.count(1)  # of this process
 class DenseRunner(Runner):
     """MMEngine's ``Runner``; its arguments are unchanged, but ``resume`` may also be ``'auto'``.
 
-    ``resume=True``: go on from ``load_from``, or without it from the latest checkpoint of the work folder, if any.
-    ``resume='auto'``: go on from the latest checkpoint of the work folder; if there is none, start from the weights of
+    ``resume=True`` resumes ``load_from`` or, if that is None, the latest checkpoint of the work dir, if any.
+    ``resume='auto'`` resumes the latest checkpoint of the work dir; if there is none, it starts from the weights of
     ``load_from``, if given. Checkpoints are local files.
     """
 
@@ -57,9 +57,10 @@ class DenseRunner(Runner):
         self._quiet: list[tuple[logging.Handler, int]] = []
         cfg = kwargs.get("cfg")
         cfg = kwargs["cfg"] = copy.copy(cfg) if isinstance(cfg, Config) else Config(dict(cfg or {}))
-        # Else MMEngine has yapf format the config's text four times before the first step: seconds for a detector's.
+        # Otherwise yapf formats the config's text four times before the first step: seconds for a detector's config.
         object.__setattr__(cfg, "_format_python_code", False)
-        # MMEngine keeps loggers and visualizers by this name and the second: two runs built within one shared them.
+        # MMEngine keys loggers and visualizers by this name and the time in seconds: two runs built within one second
+        # would share them.
         name = kwargs.get("experiment_name") or Path(cfg.filename or "run").stem
         kwargs["experiment_name"] = f"{name}_{next(_RUNS)}"
         super().__init__(*args, **kwargs)
@@ -72,10 +73,10 @@ class DenseRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        """As MMEngine's; a loader that gives no batch is refused.
+        """Build the loader as MMEngine does, and refuse one that yields no batch.
 
         Raises:
-            SettingError: there are fewer images than one batch takes.
+            SettingError: the data set has fewer images than one batch.
         """
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         if len(loader) == 0:
@@ -84,8 +85,11 @@ class DenseRunner(Runner):
         return loader
 
     def _log_env(self, env_cfg: dict) -> None:
-        """One line on the console. Environment, config and hooks at length, some hundred lines, go to the log file: the
-        console is kept to warnings until the runner is set up."""
+        """Log one line on the environment to the console, and the full account to the log file.
+
+        Environment, config and hooks take some hundred lines, so the console shows only warnings until the runner is
+        set up.
+        """
         silence(self.logger)
         self.logger.info(
             f"densessl {__version__}, torch {torch.__version__}, {self.world_size} x {get_device()}, seed {self.seed}"
@@ -102,29 +106,26 @@ class DenseRunner(Runner):
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
-        if self._resume and (self._load_from is None or self._resume == "auto"):
-            latest = find_latest_checkpoint(self.work_dir)
-            if latest is not None:
-                self.resume(str(latest))
-                return
-            self.logger.info(f"Nothing to resume in {self.work_dir}.")
-        elif self._resume:
-            self.resume(self._load_from)
+        resumed = checkpoint_to_resume(self._resume, self._load_from, self.work_dir)
+        if resumed is not None:
+            self.resume(str(resumed))
             return
+        if self._resume:
+            self.logger.info(f"Nothing to resume in {self.work_dir}.")
         if self._load_from is not None:
             self.load_checkpoint(self._load_from)
 
     def load_checkpoint(
         self, filename: str, map_location="cpu", strict: bool = False, revise_keys=((r"^module\.", ""),)
     ) -> dict:
-        """Load weights into the model, through :func:`load_weights`, and log what fitted.
+        """Load weights into the model, through :func:`load_weights`, and log which of them were loaded.
 
         Args:
             map_location: accepted for compatibility; tensors are read to the CPU and copied into the model.
-            revise_keys: (pattern, replacement) pairs applied to the names.
+            revise_keys: (pattern, replacement) pairs applied to the names of the weights.
 
         Returns:
-            ``dict(meta={}, state_dict=weights)``, the form hooks expect.
+            ``dict(meta={}, state_dict=weights)``, the form that hooks expect.
         """
         checkpoint = {"meta": {}, "state_dict": rename(load_weights(filename), revise_keys)}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
@@ -140,12 +141,12 @@ class DenseRunner(Runner):
         resume_param_scheduler: bool = True,
         map_location="default",
     ) -> None:
-        """Restore model, optimiser, schedulers, seed and position from a checkpoint this class wrote.
+        """Restore model, optimiser, schedulers, seed and position from a checkpoint that this class wrote.
 
         Raises:
-            UnsafeCheckpointError: the file holds more than data.
-            CheckpointError: the model differs; the file has no optimiser state; this run differs from the one that
-                wrote the file in what one optimiser step or one epoch is.
+            UnsafeCheckpointError: reading the file would execute code.
+            CheckpointError: the model differs, the file has no optimiser state, or this run has another number of
+                images per optimiser step or of iterations per epoch than the run that wrote the file.
         """
         checkpoint = read_checkpoint(filename)
         for key in ("meta", "state_dict"):
@@ -165,7 +166,7 @@ class DenseRunner(Runner):
         seed = meta.get("seed")
         if seed is not None and seed != self._randomness_cfg.get("seed"):
             if self._randomness_cfg.get("seed") is not None:
-                self.logger.warning(f"The seed {seed} of {filename} takes the place of the configured one.")
+                self.logger.warning(f"The seed {seed} of {filename} replaces the configured one.")
             self._randomness_cfg.update(seed=seed)
             self.set_randomness(**self._randomness_cfg)
         self._restore_infos(checkpoint.get("message_hub", {}).get("runtime_info", {}))
@@ -188,11 +189,10 @@ class DenseRunner(Runner):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """Write ``out_dir/filename``, as MMEngine's hooks ask for it.
+        """Write ``out_dir/filename``, with the signature that MMEngine's hooks call.
 
         Raises:
-            ValueError: a file backend is configured; checkpoints go to local disks, where they can be written
-                atomically.
+            SettingError: a file backend is configured; checkpoints are local files, which can be written atomically.
             TypeError: the state of the model or of a hook holds more than tensors and plain data.
         """
         if file_client_args is not None or backend_args is not None:
@@ -200,7 +200,7 @@ class DenseRunner(Runner):
                 "CheckpointHook: file_client_args and backend_args must be None, checkpoints are local files"
             )
         meta = dict(meta or {})
-        # An epoch is counted after its checkpoint is written, an iteration likewise.
+        # MMEngine counts an epoch or an iteration after its checkpoint is written.
         meta.setdefault("epoch", self.epoch + 1 if by_epoch else self.epoch)
         meta.setdefault("iter", self.iter if by_epoch else self.iter + 1)
         meta.update(
@@ -210,7 +210,7 @@ class DenseRunner(Runner):
             densessl_version=__version__,
             mmengine_version=mmengine.__version__,
             torch_version=torch.__version__,
-            run=self._run_facts(),
+            run={**self._run_facts(), SETTLED: self.cfg.get(SETTLED)},
             dataset_meta=getattr(self.train_dataloader.dataset, "metainfo", None),
         )
         hub = self.message_hub
@@ -223,7 +223,7 @@ class DenseRunner(Runner):
         checkpoint = {
             "meta": to_plain(meta, drop=True),
             "state_dict": to_plain(self._bare_model.state_dict(), "state_dict"),
-            # MMEngine's three keys, so that its own runner can read the file. The log history is not kept.
+            # MMEngine's three keys, so that its own runner can read the file. The log history is not stored.
             "message_hub": {"log_scalars": {}, "runtime_info": infos, "resumed_keys": dict.fromkeys(infos, True)},
         }
         if save_optimizer:
@@ -231,7 +231,7 @@ class DenseRunner(Runner):
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = _each(
                 self.param_schedulers,
-                # Functions among the attributes are not state: the resuming scheduler has its own.
+                # Functions among the attributes are dropped, as they are not state: the resuming scheduler has its own.
                 lambda schedulers: [to_plain(scheduler.state_dict(), drop=True) for scheduler in schedulers],
             )
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
@@ -243,7 +243,7 @@ class DenseRunner(Runner):
         return self.model.module if wrapped else self.model
 
     def _run_facts(self) -> dict:
-        """What one optimiser step and one epoch of this run are."""
+        """Images per optimiser step and iterations per epoch of this run, with the factors of the former."""
         loader = self.train_dataloader
         batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         accumulation = getattr(self.optim_wrapper, "_accumulative_counts", 1)
@@ -256,14 +256,17 @@ class DenseRunner(Runner):
         }
 
     def _check_run(self, before: dict, filename: str) -> None:
-        """Raise CheckpointError when positions and schedules of ``before`` mean something else in this run."""
+        """Raise CheckpointError if steps or epochs of the run ``before`` differ in length from this run's."""
         now = self._run_facts()
         before = {**now, **before}
         if before["images_per_step"] != now["images_per_step"]:
+            batch, rest = divmod(before["images_per_step"], now["world_size"] * now["accumulative_counts"])
+            how = (
+                f"Give --batch-size {batch}" if not rest else "Change the number of processes or accumulated iterations"
+            )
             raise CheckpointError(
                 f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
-                f"{_arithmetic(now)}. Set batch_size or accumulative_counts so that the products agree, or start a new "
-                "run from its weights with --init, in another work folder"
+                f"{_arithmetic(now)}. {how}, or start a new run from its weights with --init, in another work folder"
             )
         if before["iters_per_epoch"] != now["iters_per_epoch"]:
             raise CheckpointError(
@@ -274,12 +277,15 @@ class DenseRunner(Runner):
         if before["world_size"] != now["world_size"]:
             self.logger.warning(
                 f"{filename} was trained by {before['world_size']} processes, this run has {now['world_size']}: "
-                "the step is the same, random numbers of single processes (dropout) are not."
+                "the images of each step are the same, but the random numbers of each process (dropout) differ."
             )
 
     def _restore_infos(self, infos: dict) -> None:
-        """Put the saved runtime information back. MMEngine's CheckpointHook deletes files named in it: names outside
-        the folders of this run are dropped, and so are steps that are not numbers."""
+        """Restore the saved runtime information.
+
+        MMEngine's CheckpointHook deletes files that it names, so names outside the folders of this run are dropped, and
+        so are steps that are not numbers.
+        """
         folders = [Path(self.work_dir), *(Path(hook.out_dir) for hook in self._hooks if getattr(hook, "out_dir", None))]
         for key, value in infos.items():
             if key in _OF_THE_PROCESS:
@@ -287,7 +293,7 @@ class DenseRunner(Runner):
             if key.startswith(("best_ckpt", "last_ckpt")):
                 path = Path(str(value)).resolve()
                 if not any(path.is_relative_to(folder.resolve()) for folder in folders) or path.is_dir():
-                    self.logger.warning(f"{key} of the checkpoint lies outside this run and is forgotten: {value}")
+                    self.logger.warning(f"{key} of the checkpoint lies outside this run and is ignored: {value}")
                     continue
             if key == "keep_ckpt_ids" and not all(type(step) is int for step in value):
                 continue
@@ -318,7 +324,7 @@ class DenseRunner(Runner):
 
 
 def _each(schedulers, function):
-    """``function`` of a list of schedulers, or of each list in a dict of them (several optimisers)."""
+    """Apply ``function`` to a list of schedulers, or to each list in a dict of lists (several optimisers)."""
     if isinstance(schedulers, dict):
         return {name: function(entries) for name, entries in schedulers.items()}
     return None if schedulers is None else function(schedulers)

@@ -1,4 +1,4 @@
-"""Training one iteration at a time, for notebooks and for programs that look at a run from outside."""
+"""Train one iteration at a time, for notebooks and for programs that inspect a run between iterations."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,17 +11,17 @@ from densessl.errors import SettingError
 
 
 def steps(runner: Runner) -> Iterator[dict[str, Tensor]]:
-    """Train as ``runner.train()`` does, with all hooks, and stop after every iteration.
+    """Train as ``runner.train()`` does, with all hooks, and yield after every iteration.
 
-    Taken to its end, this leaves what ``train()`` leaves. Broken off, it leaves the model and the checkpoints as they
-    are, closes the logs, and exports nothing.
+    An iterator that runs to its end has the same results as ``train()``. One that is closed early keeps the model and
+    the checkpoints as they are, closes the logs, and exports nothing.
 
     Yields:
-        what the model returned in the iteration: ``"loss"``, and all losses and figures by name. With gradient
+        the outputs of the model in the iteration: ``"loss"``, and all losses and figures by name. With gradient
         accumulation, several iterations make one optimiser step.
 
     Raises:
-        SettingError: the run counts iterations instead of epochs, or has been trained before.
+        SettingError: the run counts iterations instead of epochs, or has trained already.
     """
     loop, last = _ready(runner)
     try:
@@ -41,7 +41,7 @@ def steps(runner: Runner) -> Iterator[dict[str, Tensor]]:
 
 
 class _LastOutputs(Hook):
-    """Keeps what the model returned in the last iteration."""
+    """Keeps the outputs of the model in the last iteration."""
 
     priority = "LOWEST"
     outputs: Any = None
@@ -51,11 +51,11 @@ class _LastOutputs(Hook):
 
 
 class _Ready(Exception):
-    """Raised where the loop would run: ``Runner.train`` has set up all before it, and is left."""
+    """Raised in place of the loop, to leave ``Runner.train`` after its set-up."""
 
 
 def _ready(runner: Runner) -> tuple[EpochBasedTrainLoop, _LastOutputs]:
-    """Have ``runner.train()`` do what it does before its loop runs."""
+    """Run the set-up of ``runner.train()`` without its loop. Returns the loop and a hook with the last outputs."""
     loop = runner.train_loop
     if not isinstance(loop, EpochBasedTrainLoop):
         raise SettingError(
@@ -63,7 +63,7 @@ def _ready(runner: Runner) -> tuple[EpochBasedTrainLoop, _LastOutputs]:
         )
     if runner.iter:
         raise SettingError(
-            f"steps(): this run has trained {runner.iter} iterations already. Keep its iterator to go on "
+            f"steps(): this run has trained {runner.iter} iterations already. Keep its iterator to continue "
             "(steps = runner.steps(); next(steps)), or build another run"
         )
     last = _LastOutputs()
@@ -83,7 +83,7 @@ def _ready(runner: Runner) -> tuple[EpochBasedTrainLoop, _LastOutputs]:
 
 
 def _validate(runner: Runner, loop: EpochBasedTrainLoop) -> None:
-    """Validate where the loop's own ``run`` does after an epoch."""
+    """Validate after an epoch if the loop's own ``run`` would."""
     loop._decide_current_val_interval()
     due = loop.epoch % loop.val_interval == 0 or loop.epoch == loop.max_epochs
     if runner.val_loop is not None and loop.epoch >= loop.val_begin and due:

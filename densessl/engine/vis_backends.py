@@ -1,4 +1,4 @@
-"""Where scalars are written, besides TensorBoard."""
+"""A visualizer backend that writes scalars to a JSON-lines file."""
 
 import json
 import math
@@ -15,8 +15,14 @@ from densessl.registry import VISBACKENDS
 
 
 def to_json(value: Any) -> Any:
-    """A figure as JSON can say it: numbers, strings, and (nested) lists of them. NaN and infinities, which JSON has no
-    word for, become null: readers then keep the column numeric (pandas gives NaN). Raises TypeError for the rest."""
+    """Convert a figure to JSON's types: numbers, strings and (nested) lists of them.
+
+    NaN and infinities, which JSON does not have, become null, so that readers keep the column numeric (pandas reads
+    NaN).
+
+    Raises:
+        TypeError: ``value`` is of any other type.
+    """
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         value = value.tolist()
     if value is None or isinstance(value, str | int):
@@ -30,16 +36,16 @@ def to_json(value: Any) -> Any:
 
 @VISBACKENDS.register_module()
 class JsonlVisBackend(BaseVisBackend):
-    """Appends one JSON object a line: ``{"step": 200, "time": 1718000000.0, "loss": 2.31, ...}``.
+    """Appends one JSON object per line: ``{"step": 200, "time": 1718000000.0, "loss": 2.31, ...}``.
 
-    Every line is flushed as it is written and runs are appended, so one file tells a whole pretraining with its
-    resumes; where a resumed run repeats steps, the later line (larger ``time``) is the one that counts. ``time`` is in
-    seconds since 1970; figures of these two names give way to them. Configs and images are left to other backends.
+    Every line is flushed as it is written, and a resumed run appends to the file, so one file covers a whole
+    pretraining. Where a resumed run repeats steps, the later line (larger ``time``) counts. ``time`` is in seconds
+    since 1970. Figures named ``step`` or ``time`` are dropped. Configs and images are left to other backends.
 
     Args:
-        save_dir: given by the Visualizer; ``<work_dir>/<timestamp>/vis_data`` in a Runner.
-        filename: the file, relative to ``save_dir``. The default takes it out of the folder of this one start of the
-            run, to ``<work_dir>/metrics.jsonl``, where it is found again after a resume.
+        save_dir: folder that the Visualizer passes; ``<work_dir>/<timestamp>/vis_data`` in a Runner.
+        filename: path of the file relative to ``save_dir``. The default is ``<work_dir>/metrics.jsonl``, outside the
+            folder of a single start of the run, so that a resumed run finds it.
     """
 
     def __init__(self, save_dir: str, filename: str = "../../metrics.jsonl"):
@@ -48,7 +54,7 @@ class JsonlVisBackend(BaseVisBackend):
 
     @property
     def path(self) -> Path:
-        # normpath, because `save_dir` itself need not exist for `..` to leave it.
+        # normpath resolves `..` even if `save_dir` does not exist.
         return Path(os.path.normpath(os.path.join(self._save_dir, self._filename)))
 
     def _init_env(self) -> None:
@@ -66,10 +72,10 @@ class JsonlVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs: Any) -> None:
-        """Append one line with all scalars of ``scalar_dict``. ``file_path`` belongs to other backends.
+        """Append one line with all scalars of ``scalar_dict``. Only other backends use ``file_path``.
 
         Raises:
-            TypeError: a value is no number, string or list of them; the message names its key.
+            TypeError: a value is not a number, a string or a list of them; the message names its key.
         """
         line = {"step": int(step), "time": round(time.time(), 3)}
         for name, value in scalar_dict.items():
@@ -80,7 +86,7 @@ class JsonlVisBackend(BaseVisBackend):
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def close(self) -> None:
-        """Close the file. A later write opens it again, at its end."""
+        """Close the file. A later write reopens it and appends."""
         if self._env_initialized:
             self._file.close()
             self._env_initialized = False

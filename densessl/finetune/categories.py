@@ -37,7 +37,7 @@ class NamedCocoDataset(CocoDataset):
     """COCO's format, with the classes of ``metainfo.classes`` in that order; objects of other categories are ignored.
 
     Raises:
-        ValueError: the annotation file lacks one of the classes; the message lists its categories.
+        SettingError: the annotation file lacks one of the classes; the message lists its categories.
     """
 
     COCOAPI = _Named
@@ -50,7 +50,7 @@ class OneClassCocoDataset(CocoDataset):
     ``CocoMetric`` without ``ann_file`` takes the ground truth from the samples' ``instances``, so no file is rewritten.
 
     Raises:
-        ValueError: ``metainfo.classes`` does not have exactly one name.
+        SettingError: ``metainfo.classes`` does not have exactly one name.
     """
 
     COCOAPI = _All

@@ -60,7 +60,7 @@ def prepare_cityscapes(root: str | Path, splits: Sequence[str] = ("train", "val"
 
     Raises:
         DataNotFound: A split has no images, or maps are missing; the message lists them. Nothing was written.
-        ValueError: A map does not hold ids.
+        SettingError: A map does not hold ids.
     """
     root = Path(root)
     names = {split: _images(root, split) for split in splits}
@@ -85,7 +85,7 @@ def instances_of(ids: np.ndarray) -> list[dict[str, Any]]:
     itself, and is a crowd.
 
     Raises:
-        ValueError: the array is no map of integers of more than 8 bits, which instance ids need.
+        SettingError: the array is no map of integers of more than 8 bits, which instance ids need.
     """
     from pycocotools import mask  # of the det extra
 

@@ -36,7 +36,7 @@ class LayerDecayConstructor(DenseOptimWrapperConstructor):
         paramwise_cfg: ``dict(decay_rate=0.7)``, as for ViTDet-B; 1, the default, gives all layers one rate.
 
     Raises:
-        ValueError: ``paramwise_cfg`` has an unknown key, or a rate outside (0, 1]; when called, the model's backbone
+        SettingError: ``paramwise_cfg`` has an unknown key, or a rate outside (0, 1]; when called, the model's backbone
             has no ``layer_of``.
     """
 

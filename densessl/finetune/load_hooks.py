@@ -73,7 +73,8 @@ class LoadBackboneHook(Hook):
 
 @HOOKS.register_module()
 class LoadDetectorHook(Hook):
-    """Load a pretrained detector into a detector before its first step, on every rank; class branches start anew.
+    """Load a pretrained detector into a detector before its first step, on every rank. Class branches keep their random
+    initialisation.
 
     The detector itself stays stock: ``custom_imports = dict(imports=["densessl.compat", "densessl.finetune"])`` and
     ``custom_hooks = [dict(type="densessl.LoadDetectorHook", checkpoint="detector.pth")]``. It runs after MMEngine's own

@@ -84,7 +84,7 @@ class PreciseBNHook(Hook):
         batches: number of batches, of the training batch size, in each process; 200 in detectron2.
 
     Raises:
-        ValueError: ``batches`` is not positive.
+        SettingError: ``batches`` is not positive.
     """
 
     priority = "LOW"  # after the step and averaged weights, before the checkpoint (VERY_LOW)

@@ -17,20 +17,20 @@ INIT = [dict(type="Kaiming", layer="Conv2d"), dict(type="Constant", val=1, layer
 class Res5Head(BaseModule):
     """``roi_head.shared_head``: the last stage of a ResNet on the features of regions, followed by one more norm.
 
-    The norm is that of MoCo's fine-tuning (He et al., CVPR 2020, arXiv 1911.05722, ``Res5ROIHeadsExtraNorm`` of its
-    release), which later papers keep: self-supervised and supervised features have different scales, and with a norm
-    after them one learning rate suits both.
+    The norm is that of MoCo's fine-tuning (He et al., CVPR 2020, arXiv 1911.05722; ``Res5ROIHeadsExtraNorm`` in its
+    released code), which later papers keep. Self-supervised and supervised features have different scales; with a norm
+    after them, one learning rate suits both.
 
-    The keys ``layer4.*`` are the ResNet's own, so that the file of a whole backbone fills them; ``norm.*`` are new.
+    The keys ``layer4.*`` equal the ResNet's, so that the file of a whole backbone fills them; ``norm.*`` are new.
 
     Args:
         depth: depth of the ResNet: 50, 101 or 152 for bottlenecks, 18 or 34 for basic blocks.
         style: ``"pytorch"`` has the stride in the 3x3 convolution, as torchvision and densessl, ``"caffe"`` in the 1x1.
-        norm_cfg: norm of the stage, and of the norm after it.
-        init_cfg: as of any module of MMDetection.
+        norm_cfg: config of the norms in the stage and after it.
+        init_cfg: as for any module of MMDetection.
 
     Raises:
-        ValueError: a depth that ResNets do not have.
+        SettingError: there is no ResNet of this depth.
     """
 
     def __init__(
@@ -53,5 +53,5 @@ class Res5Head(BaseModule):
         self.norm: nn.Module = build_norm_layer(norm_cfg, 512 * block.expansion)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, C, H, W) of N regions to (N, 2C, H / 2, W / 2); C is 1024 of a ResNet-50."""
+        """Turn features (N, C, H, W) of N regions into (N, 2C, H / 2, W / 2); C is 1024 for a ResNet-50."""
         return self.norm(self.layer4(x))

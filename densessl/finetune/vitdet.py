@@ -123,7 +123,7 @@ class ViTDet(BaseModule):
         init_cfg: as for any module of MMDetection.
 
     Raises:
-        ValueError: a block of ``window_block_indexes`` does not exist, or ``pretrain_img_size`` is no multiple of
+        SettingError: a block of ``window_block_indexes`` does not exist, or ``pretrain_img_size`` is no multiple of
             ``patch_size``.
     """
 
@@ -202,7 +202,7 @@ class SimpleFPN(BaseModule):
         init_cfg: as for any module of MMDetection.
 
     Raises:
-        ValueError: an argument is out of its range.
+        SettingError: an argument is out of its range.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where views lie in their source images, and what corresponds to what."""
+"""Geometry of views: where they lie in their source images, and which places of two views correspond."""
 
 from densessl.geometry import affine
 from densessl.geometry.boxes import box_area, clamp_boxes, jitter_boxes, paired_iou, pairwise_iou

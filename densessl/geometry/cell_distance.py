@@ -1,8 +1,8 @@
-"""Which cells of two views show the same place.
+"""Distances between the cells of two views in their source image (PixPro).
 
-PixPro measures distances in *normalised* coordinates: each source axis divided by its own length, with inclusive ends
-(spec: pixel ``j`` lies at ``j / (W - 1)``). Its official record is a box ``[x1, y1, x2, y2]`` per view in which a flip
-swaps the ends. Here the same thing is a *frame*: the (N, 2, 3) affine map of the unit square of a view into those
+PixPro measures distances in *normalised* coordinates: each source axis divided by its length, with inclusive ends
+(pixel ``j`` lies at ``j / (W - 1)``). Its official record is a box ``[x1, y1, x2, y2]`` for each view, in which a flip
+swaps the ends. Here a *frame* takes its place: the (N, 2, 3) affine map from the unit square of a view to these
 coordinates, which also holds for rotated views.
 """
 
@@ -17,9 +17,9 @@ from densessl.geometry.view import ViewGeometry, unit_cells
 def pixpro_frame(geometry: ViewGeometry) -> Tensor:
     """Frame of each view in PixPro's normalised coordinates.
 
-    The official ends are the *centres* of the first and last source pixel of the crop, in pixel indices, over
-    ``W - 1``. Written for any affine view: inset half a source pixel along each view axis, map to the source, shift
-    by half a pixel, divide. Sources one pixel wide, where the official form divides by zero, count as two.
+    The official ends are the *centres* of the first and last source pixel of the crop, in pixel indices, divided by
+    ``W - 1``. For any affine view, that is: inset half a source pixel along each view axis, map to the source, shift by
+    half a pixel, divide. For sources one pixel wide, where the official form divides by zero, ``W - 1`` counts as 1.
 
     Returns:
         (N, 2, 3), unit square of the view to normalised source coordinates.
@@ -33,8 +33,8 @@ def pixpro_frame(geometry: ViewGeometry) -> Tensor:
 
 
 def edge_frame(geometry: ViewGeometry) -> Tensor:
-    """Frame of each view in pixel-edge coordinates normalised by the source size: the form without PixPro's
-    half-pixel convention. (N, 2, 3)."""
+    """Frame (N, 2, 3) of each view in pixel-edge coordinates divided by the source size, without PixPro's half-pixel
+    convention."""
     span = geometry.matrix[:, :, :2] * geometry.view_size[:, None, :]
     return torch.cat([span, geometry.matrix[:, :, 2:]], -1) / geometry.source_size[..., None]
 
@@ -43,12 +43,12 @@ FRAMES: dict[str, Callable[[ViewGeometry], Tensor]] = {"official": pixpro_frame,
 
 
 def frame_to_coords(frame: Tensor) -> Tensor:
-    """The official PixPro record (N, 4) = [x1, y1, x2, y2] of axis-aligned frames; a flipped view has x1 > x2."""
+    """Official PixPro records (N, 4), [x1, y1, x2, y2], of axis-aligned frames; a flipped view has x1 > x2."""
     return torch.cat([frame[:, :, 2], frame[:, :, 2] + frame[:, :, 0] + frame[:, :, 1]], -1)
 
 
 def coords_to_frame(coords: Tensor) -> Tensor:
-    """The frame (N, 2, 3) of official PixPro records (N, 4)."""
+    """Frames (N, 2, 3) of official PixPro records (N, 4)."""
     start, end = coords[:, :2], coords[:, 2:]
     return torch.cat([torch.diag_embed(end - start), start[..., None]], -1)
 
@@ -64,14 +64,15 @@ def frame_cells(frame: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def cell_distances(
     frame_q: Tensor, frame_k: Tensor, grid_q: tuple[int, int], grid_k: tuple[int, int] | None = None
 ) -> Tensor:
-    """Distances of all pairs of cells in units of the larger cell diagonal of the two views (PixPro, section 3.1).
+    """Distances between all pairs of cells, in units of the larger cell diagonal of the two views (PixPro, section
+    3.1).
 
     Args:
         frame_q, frame_k: (N, 2, 3) frames of the two views.
-        grid_q, grid_k: (height, width) of their feature maps; the same one when ``grid_k`` is left out.
+        grid_q, grid_k: (height, width) of their feature maps; ``grid_k`` defaults to ``grid_q``.
 
     Returns:
-        (N, S_q, S_k), at least fp32, without gradient.
+        (N, S_q, S_k), in at least fp32, without gradient.
     """
     with torch.no_grad(), torch.autocast(frame_q.device.type, enabled=False):
         (centre_q, diagonal_q), (centre_k, diagonal_k) = (
@@ -90,8 +91,8 @@ def distance_mask(
     grid_k: tuple[int, int] | None = None,
     threshold: float = 0.7,
 ) -> Tensor:
-    """PixPro's positive pairs: cells closer than ``threshold`` (strictly), (N, S_q, S_k) bool.
+    """PixPro's positive pairs (N, S_q, S_k) bool: cells at distances strictly below ``threshold``.
 
-    0.7 is just under sqrt(1/2), the distance of 4-neighbours of square cells in units of their diagonal.
+    0.7 is slightly less than sqrt(1/2), the distance between adjacent square cells in units of their diagonal.
     """
     return cell_distances(frame_q, frame_k, grid_q, grid_k) < threshold

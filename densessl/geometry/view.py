@@ -1,4 +1,4 @@
-"""ViewGeometry: where every pixel of a view lies in its source image, and all that follows from it.
+"""ViewGeometry: where every pixel of a view lies in its source image, and the maps that follow from it.
 
 Coordinates are pixel-edge (see :mod:`densessl.geometry.affine`): a view of width ``w`` spans ``[0, w]``, points are
 ``(x, y)``. *Source* is the upright image at full resolution.
@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 class ViewGeometry(NamedTuple):
-    """Geometry of one view of each of N images; a NamedTuple of tensors, so that collate, pin_memory and MMEngine's
-    ``cast_data`` carry it. Float64 as the workers make it; never under autocast.
+    """Geometry of one view of each of N images. It is a NamedTuple of tensors, so that collate, pin_memory and
+    MMEngine's ``cast_data`` handle it. Workers compute it in float64, and it must not be computed under autocast.
 
     Attributes:
         matrix: (N, 2, 3) affine map, view pixel to source pixel.
@@ -28,7 +28,7 @@ class ViewGeometry(NamedTuple):
 
     @classmethod
     def stack(cls, items: Sequence[tuple[np.ndarray, tuple, tuple]]) -> "ViewGeometry":
-        """Batch N worker-side triples (matrix (2, 3), view (w, h), source (w, h)) in float64."""
+        """Stack N triples (matrix (2, 3), view (w, h), source (w, h)) of the workers, in float64."""
         matrices, views, sources = zip(*items)
         return cls(
             torch.from_numpy(np.stack(matrices).astype(np.float64)),
@@ -36,21 +36,47 @@ class ViewGeometry(NamedTuple):
             torch.tensor(sources, dtype=torch.float64).reshape(-1, 2),
         )
 
+    @classmethod
+    def from_crops(
+        cls,
+        boxes: Tensor,
+        view_size: tuple[int, int],
+        source_size: tuple[int, int] | Tensor,
+        flipped: Tensor | None = None,
+    ) -> "ViewGeometry":
+        """Geometry of crops that were cut out, resized and mirrored by other code.
+
+        Args:
+            boxes: (N, 4) what was cut out, (x0, y0, x1, y1) in source pixels, ends excluded.
+            view_size: (width, height) that every crop was resized to.
+            source_size: (width, height) of the sources; (N, 2) where they differ.
+            flipped: (N,) bool, which were mirrored left-right after that; None for none.
+        """
+        boxes = boxes.double()
+        views = torch.tensor(view_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)
+        sources = torch.as_tensor(source_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)
+        (x0, y0, x1, y1), (width, height) = boxes.unbind(1), view_size
+        if flipped is not None:
+            x0, x1 = torch.where(flipped, x1, x0), torch.where(flipped, x0, x1)
+        zero = torch.zeros_like(x0)
+        rows = [torch.stack([(x1 - x0) / width, zero, x0], 1), torch.stack([zero, (y1 - y0) / height, y0], 1)]
+        return cls(torch.stack(rows, 1), views, sources)
+
     def index(self, rows: Tensor) -> "ViewGeometry":
         """The geometry of the given batch rows."""
         return ViewGeometry(*(field[rows] for field in self))
 
 
 def to_source(geometry: ViewGeometry, points: Tensor) -> Tensor:
-    """View points (N, P, 2) in view pixels to source pixels, (N, P, 2)."""
+    """Map points (N, P, 2) from view pixels to source pixels."""
     matrix = geometry.matrix
     return points.to(matrix.dtype) @ matrix[:, :, :2].mT + matrix[:, None, :, 2]
 
 
 def to_view(geometry: ViewGeometry, points: Tensor) -> Tensor:
-    """Source points (N, P, 2) in source pixels to view pixels, (N, P, 2)."""
+    """Map points (N, P, 2) from source pixels to view pixels."""
     matrix = geometry.matrix
-    # Closed-form 2x3 inverse: torch.linalg.inv synchronises with a GPU to look at its error flag.
+    # Closed-form 2x3 inverse: torch.linalg.inv waits for a GPU to check its error flag.
     (a, b, tx), (c, d, ty) = matrix[:, 0].unbind(-1), matrix[:, 1].unbind(-1)
     x, y = (points.to(matrix.dtype) - torch.stack([tx, ty], -1)[:, None]).unbind(-1)
     determinant = (a * d - b * c)[:, None]
@@ -59,7 +85,7 @@ def to_view(geometry: ViewGeometry, points: Tensor) -> Tensor:
 
 
 def unit_cells(grid: tuple[int, int], like: Tensor) -> Tensor:
-    """Centres (x, y) of the cells of a (height, width) grid on the unit square: (height*width, 2), row-major."""
+    """Centres (x, y) of the cells of a (height, width) grid on the unit square, (height*width, 2), row-major."""
     height, width = grid
     y = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) / height
     x = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) / width
@@ -67,31 +93,31 @@ def unit_cells(grid: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def cell_centres(geometry: ViewGeometry, grid: tuple[int, int]) -> Tensor:
-    """Source positions of the cells of a feature map.
+    """Positions in the source of the centres of a feature map's cells.
 
     Args:
-        geometry: of N views.
-        grid: (height, width) of the feature map that covers the view.
+        geometry: geometry of N views.
+        grid: (height, width) of the feature map, which covers the view.
 
     Returns:
-        (N, height*width, 2) source pixels, cells row-major.
+        (N, height*width, 2) in source pixels, cells row-major.
     """
     cells = unit_cells(grid, geometry.matrix)
     return to_source(geometry, cells * geometry.view_size[:, None])
 
 
 def source_box(geometry: ViewGeometry) -> Tensor:
-    """Axis-aligned box (x0, y0, x1, y1) around each view in source pixels, (N, 4)."""
+    """Axis-aligned bounding box (N, 4) of each view in source pixels, (x0, y0, x1, y1)."""
     corners = geometry.matrix.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]]) * geometry.view_size[:, None]
     return _around(to_source(geometry, corners))
 
 
 def overlap(first: ViewGeometry, second: ViewGeometry) -> tuple[Tensor, Tensor]:
-    """Intersection of two views in their source.
+    """Overlap of two views in their source.
 
     Returns:
-        box (N, 4) in source pixels, of non-positive width or height where the views do not meet, and its area (N,),
-        0 there. Exact for axis-aligned views; for rotated ones it is the intersection of their bounding boxes.
+        Box (N, 4) in source pixels, of non-positive width or height where the views do not overlap, and its area (N,),
+        0 in that case. Exact for axis-aligned views; for rotated views it is the overlap of their bounding boxes.
     """
     a, b = source_box(first), source_box(second)
     box = torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], -1)
@@ -99,20 +125,21 @@ def overlap(first: ViewGeometry, second: ViewGeometry) -> tuple[Tensor, Tensor]:
 
 
 def sampling_grid(geometry: ViewGeometry, points: Tensor) -> Tensor:
-    """Source points (N, P, 2) as ``grid_sample(align_corners=False)`` coordinates of the view, (N, P, 2) in [-1, 1]
-    inside it. They address any feature map that covers the view."""
+    """Source points (N, P, 2) as coordinates (N, P, 2) for ``grid_sample(align_corners=False)``, in [-1, 1] inside the
+    view. They are valid for any feature map that covers the view."""
     return 2 * to_view(geometry, points) / geometry.view_size[:, None] - 1
 
 
 def boxes_to_view(geometry: ViewGeometry, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes of the source as they appear in each view.
+    """Map boxes from the source to each view.
 
     Args:
+        geometry: geometry of N views.
         boxes: (N, B, 4) as (x0, y0, x1, y1) in source pixels.
 
     Returns:
-        boxes (N, B, 4) in view pixels, clipped to the view, and the kept fraction (N, B): area after clipping over
-        area before, 0 for empty boxes. A rotated view gives the axis-aligned box around the turned corners.
+        Boxes (N, B, 4) in view pixels, clipped to the view, and the share (N, B) of their area that the clipping keeps,
+        0 for empty boxes. In a rotated view, boxes are the bounding boxes of the rotated corners.
     """
     x0, y0, x1, y1 = boxes.to(geometry.matrix.dtype).unbind(-1)
     corners = torch.stack([torch.stack(p, -1) for p in ((x0, y0), (x1, y0), (x0, y1), (x1, y1))], -2)
@@ -121,7 +148,7 @@ def boxes_to_view(geometry: ViewGeometry, boxes: Tensor) -> tuple[Tensor, Tensor
     clipped = torch.cat([whole[..., :2].clamp(min=0), torch.minimum(whole[..., 2:], limit)], -1)
     before = (whole[..., 2:] - whole[..., :2]).prod(-1)
     after = (clipped[..., 2:] - clipped[..., :2]).clamp(min=0).prod(-1)
-    # A box outside the view collapses onto its border instead of turning inside out.
+    # A box outside the view collapses onto its border instead of having negative sides.
     low = torch.minimum(clipped[..., :2], limit)
     clipped = torch.cat([low, torch.maximum(clipped[..., 2:], low)], -1)
     return clipped, torch.where(before > 0, after / before.clamp(min=torch.finfo(before.dtype).tiny), 0 * before)

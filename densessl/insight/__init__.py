@@ -1,4 +1,4 @@
-"""What a pretrained network has learnt, or lost: figures and pictures that need no labels."""
+"""Inspect what a pretrained network has learnt, by figures and pictures, most of which need no labels."""
 
 from densessl.figures import between_image_cosine
 from densessl.insight.matching import MatchingResult, dense_matching

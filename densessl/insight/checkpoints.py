@@ -1,4 +1,4 @@
-"""What a checkpoint is looked at with: its backbone, one with random weights beside it, and images."""
+"""Load what the inspection of a checkpoint needs: its backbone, a randomly initialised one to compare, and images."""
 
 from itertools import islice
 from pathlib import Path
@@ -21,11 +21,15 @@ PREFIX = "online.backbone."
 
 
 def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """The online backbone of a training checkpoint, one of the same config as randomly initialised by seed 0, and
-    ``dict(mean, std)`` of its images.
+    """Load the online backbone of a training checkpoint, and build one of the same config with random weights (seed 0).
+
+    Returns:
+        the trained and the random backbone, in evaluation mode on ``device``, and ``dict(mean, std)``, the
+        normalisation of their images, whose values are from 0 to 255.
 
     Raises:
-        CheckpointError: the file is no checkpoint of a densessl pretraining, or holds another network than it says.
+        CheckpointError: the file is not a checkpoint of a densessl pretraining, or its weights do not fit its config.
+        SettingError: there is no such device.
     """
     device = usable_device(device)
     about = part_configs(read_checkpoint(path).get("meta"))
@@ -45,16 +49,16 @@ def load_backbones(path: str | Path, device: str = "cpu") -> tuple[nn.Module, nn
 
 
 def usable_device(name: str) -> torch.device:
-    """A device by its name. Raises SettingError: there is no such device here."""
+    """The device of a name. Raises SettingError: this machine has no such device."""
     try:
         torch.empty(1, device=name)
         return torch.device(name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingError(f"--device: found {name!r}, which is not here; expected 'cpu' or 'cuda'") from error
+        raise SettingError(f"--device: found {name!r}, which is not available; expected 'cpu' or 'cuda'") from error
 
 
 def load_images(folder: str | Path, count: int, size: int) -> Tensor:
-    """The central squares of the first ``count`` images of a folder, in order, as (N, 3, size, size) of 0 to 255."""
+    """Central squares of the first ``count`` images of a folder, in order: (N, 3, size, size) float, 0 to 255."""
     at_least("--images", count, 2)  # figures compare images
     listed = list_images(folder)
     return torch.cat(list(central_squares([Path(listed.root, name) for name in islice(listed.paths, count)], size)))

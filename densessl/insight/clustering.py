@@ -1,7 +1,7 @@
-"""How well clusters of pixels, found without labels, are the classes of a labelled data set.
+"""Measure how well clusters of pixels, found without labels, agree with the classes of a labelled data set.
 
-Clusters have no names, so first each gets a class, one to one, such that most pixels agree (the Hungarian match of IIC,
-PiCIE and DenseSiam); then the usual figures of segmentation are taken.
+Clusters have no names, so each is first assigned a class, one to one, such that the most pixels agree (the Hungarian
+matching of IIC, PiCIE and DenseSiam). Then the usual segmentation metrics are computed.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from densessl.extras import import_extra
 
 
 def confusion(labels: Tensor, clusters: Tensor, classes: int) -> Tensor:
-    """Counts of pixels by (class, cluster): (classes, classes) int64.
+    """The confusion matrix, (classes, classes) int64: numbers of pixels by (class, cluster).
 
     Args:
-        labels: integers of any shape; those outside 0 to ``classes`` - 1 are not counted, such as 255 or -1.
-        clusters: the same shape, all from 0 to ``classes`` - 1.
+        labels: integers of any shape; those outside 0 to ``classes`` - 1, such as 255 or -1, are not counted.
+        clusters: integers of the same shape, all from 0 to ``classes`` - 1.
 
     Raises:
         ValueError: the shapes differ.
@@ -34,7 +34,7 @@ def confusion(labels: Tensor, clusters: Tensor, classes: int) -> Tensor:
 
 
 def over_ranks(counts: Tensor) -> Tensor:
-    """The sum of a count over all processes; every process has to call."""
+    """Sum a count over all processes; every process must call this."""
     if dist.is_available() and dist.is_initialized():
         counts = counts.clone()
         dist.all_reduce(counts)
@@ -42,10 +42,10 @@ def over_ranks(counts: Tensor) -> Tensor:
 
 
 def match(counts: Tensor) -> Tensor:
-    """The class of each cluster, (K,) int64: of all one-to-one matches, one with the most agreeing pixels.
+    """The class of each cluster, (K,) int64, by the one-to-one matching with the most agreeing pixels.
 
     Args:
-        counts: (K, K) by (class, cluster).
+        counts: (K, K) numbers of pixels by (class, cluster).
 
     Raises:
         MissingPackage: scipy is not installed.
@@ -56,12 +56,12 @@ def match(counts: Tensor) -> Tensor:
 
 
 class Scores(NamedTuple):
-    """All from 0 to 1.
+    """Segmentation metrics, all from 0 to 1.
 
     Attributes:
-        miou: mean of ``iou`` over the classes that have one.
-        accuracy: share of the labelled pixels whose cluster has their class.
-        iou: (K,) intersection over union of each class; NaN of one that no pixel has and no cluster found.
+        miou: mean of ``iou`` over the classes, without NaNs.
+        accuracy: share of the labelled pixels whose cluster is assigned their class.
+        iou: (K,) intersection over union of each class; NaN if the class has neither labelled nor predicted pixels.
     """
 
     miou: float
@@ -70,13 +70,13 @@ class Scores(NamedTuple):
 
 
 def scores(counts: Tensor, classes: Tensor) -> Scores:
-    """Figures of a confusion matrix whose clusters have classes.
+    """Metrics of a confusion matrix, given the class of each cluster.
 
-    As in the official code, a class that is nowhere in the labels, but whose cluster has pixels, counts with 0.
+    As in DenseSiam's released code, a class without labelled pixels whose cluster has pixels has an IoU of 0.
 
     Args:
-        counts: (K, K) by (class, cluster).
-        classes: (K,) the class of each cluster, a permutation: see :func:`match`.
+        counts: (K, K) numbers of pixels by (class, cluster).
+        classes: (K,) the class of each cluster, a permutation; see :func:`match`.
     """
     found = torch.empty_like(counts, dtype=torch.float64)
     found[:, classes] = counts.double()

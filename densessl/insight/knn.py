@@ -1,4 +1,7 @@
-"""Nearest neighbours: do frozen features put images of one class together? No training, no hyper-parameter to tune."""
+"""k-nearest-neighbour accuracy of frozen features: whether images of one class are close together.
+
+It needs no training and no hyper-parameter search.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +19,13 @@ from densessl.wording import at_least
 
 
 def labelled_images(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
-    """Images of a folder of folders, one a class.
+    """List the images of a folder that has one subfolder per class.
 
     Returns:
-        paths, their labels (N,) int64, and the names of the classes.
+        paths of the N images, their labels (N,) int64, and the names of the classes.
 
     Raises:
-        DataNotFound: fewer than two classes.
+        DataNotFound: the folder has fewer than two classes.
     """
     listed = list_images(str(folder))
     paths = [Path(name) for name in listed.paths]
@@ -36,7 +39,7 @@ def labelled_images(folder: str | Path) -> tuple[list[Path], Tensor, list[str]]:
 
 
 def central_squares(paths: list[Path], size: int, batch_size: int = 64) -> Iterator[Tensor]:
-    """The central squares of images, in batches (n, 3, size, size) of 0 to 255."""
+    """Yield the central squares of images, resized to ``size``, in batches (n, 3, size, size) float, 0 to 255."""
     at_least("--size", size, 1)
     for start in range(0, len(paths), batch_size):
         squares = []
@@ -54,13 +57,14 @@ def pooled_features(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> list[Tensor]:
-    """Averages of a backbone's maps over their cells, in evaluation mode.
+    """Average-pool the maps of a backbone in evaluation mode; its mode is restored.
 
     Args:
-        mean, std: normalisation of the images' three channels, of 0 to 255.
+        size: side in pixels of the images' central squares.
+        mean, std: normalisation of the images' three channels, whose values are from 0 to 255.
 
     Returns:
-        (N, C_l) for each of the backbone's levels.
+        (N, C_l) for each level l of the backbone.
     """
     device = next((tensor.device for tensor in backbone.parameters()), torch.device("cpu"))
     training = backbone.training
@@ -76,11 +80,16 @@ def pooled_features(
 
 
 def leave_one_out_knn(features: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07) -> float:
-    """Share of images whose class wins a vote among their ``k`` nearest others, weighted by exp(cosine / T), as DINO
-    weighs them. Every image is asked once, so nothing depends on a split. Chance is the share of the largest class.
+    """Leave-one-out kNN accuracy, 0 to 1: the share of images whose class wins the vote of their ``k`` nearest others.
+
+    Votes are weighted by exp(cosine / temperature), as in DINO. Each image is classified once by all others, so the
+    result does not depend on a split. Always answering the largest class would reach that class's share.
 
     Args:
-        features: (N, C); labels: (N,).
+        features: (N, C).
+        labels: (N,) int64.
+        k: number of neighbours.
+        temperature: softmax temperature of the votes.
     """
     at_least("-k", k, 1)
     vectors = unit(features)

@@ -1,4 +1,4 @@
-"""Pictures of what was measured."""
+"""Pictures of dense matches."""
 
 import colorsys
 
@@ -15,23 +15,23 @@ BACKGROUND = 60  # mean brightness of the images under the points
 
 
 def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, tolerance: float = 16.0) -> Image.Image:
-    """The left image with query points, and the right one with what was found for each.
+    """Draw the left image with query points, and beside it the right image with their matches.
 
-    A query and its match have the same colour, which follows the query's position. In the right image a dot is what was
-    found and a ring the truth; where they are further apart than ``tolerance`` a line leads from one to the other.
+    A query and its match have the same colour, which encodes the query's position. In the right image, a dot marks the
+    match and a ring the true position; a line connects them if they are further apart than ``tolerance``.
 
     Args:
-        points: about how many queries are drawn, on a regular grid.
-        tolerance: in pixels.
+        points: approximate number of queries to draw, on a regular grid.
+        tolerance: in pixels of the original images.
 
     Returns:
-        An RGB image, twice as wide as the pair's, with a caption below.
+        an RGB image, twice as wide as an image of the pair, with a caption below.
     """
     height, width = pair.left.shape[:2]
     shift = width + GAP
     canvas = Image.new("RGB", (shift + pair.right.shape[1], height + CAPTION), "white")
     for image, x in ((pair.left, 0), (pair.right, shift)):
-        # Towards grey, and of one dark mean, so that the colours of the points are read easily.
+        # Desaturate and darken the images, so that the colours of the points stand out.
         faded = 0.65 * image.mean(axis=2, keepdims=True) + 0.35 * image
         faded *= BACKGROUND / max(faded.mean(), 1)
         canvas.paste(Image.fromarray(faded.clip(0, 255).astype(np.uint8)), (x, 0))
@@ -40,7 +40,7 @@ def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, to
 
     at_least("--points", points, 1)
     chosen = _on_a_grid(result.query, result.cell, points)
-    for at in chosen[np.argsort(result.error[chosen])[::-1]]:  # the good ones on top
+    for at in chosen[np.argsort(result.error[chosen])[::-1]]:  # the smallest errors last, on top
         query, truth, found = result.query[at], result.truth[at] + (shift, 0), result.found[at] + (shift, 0)
         colour = _colour(query / (width, height))
         if result.error[at] > tolerance:
@@ -58,14 +58,14 @@ def draw_matches(pair: StereoPair, result: MatchingResult, points: int = 120, to
 
 
 def _on_a_grid(points: np.ndarray, cell: tuple[float, float], count: int) -> np.ndarray:
-    """Indices of about ``count`` of the points (K, 2), which are centres of cells: every n-th of rows and columns."""
+    """Indices of about ``count`` of the points (K, 2), which are cell centres, in every n-th row and column."""
     step = max(1, round((len(points) / count) ** 0.5))
     column, row = np.floor(points / cell).astype(int).T
     return np.flatnonzero((column % step == step // 2) & (row % step == step // 2))
 
 
 def _colour(position: np.ndarray) -> tuple[int, int, int]:
-    """A vivid colour for a position (x, y) in 0 to 1: hue from left to right, paler downwards."""
+    """A vivid colour for a position (x, y), 0 to 1: the hue changes from left to right; colours fade downwards."""
     red, green, blue = colorsys.hsv_to_rgb(0.85 * position[0], 1 - 0.6 * position[1], 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -1,8 +1,8 @@
-"""How well the clusters of a trained DenseSiam segment labelled images.
+"""Measure how well the clusters of a trained DenseSiam segment labelled images.
 
-The protocol is that of the released code, and of PiCIE: the largest central square of image and labels at the size the
-network was trained at (labels by nearest pixel), classes of the online projector enlarged to it, one class a cluster by
-the Hungarian match over all images.
+The protocol is that of the released codes of DenseSiam and PiCIE. The largest central squares of image and labels are
+resized to the network's training size (labels by nearest neighbour), the online projector's logits are upsampled to it,
+and each cluster is assigned one class by Hungarian matching over all images.
 """
 
 import json
@@ -33,11 +33,15 @@ from densessl.wording import at_least
 
 
 def load_model(config: str, checkpoint: str | Path, options: Mapping | None = None) -> tuple[nn.Module, nn.Module, int]:
-    """The model of a config with the weights of a checkpoint, in evaluation mode; its objective that segments; and the
-    side in pixels of its last view.
+    """Build the model of a config, with the weights of a checkpoint.
+
+    Returns:
+        the model in evaluation mode, its first objective that segments (has ``logits``), and the side of its last view
+        in pixels.
 
     Raises:
-        ValueError: no objective of the config segments, or the weights do not fit.
+        SettingError: no objective of the config segments.
+        LoadError: the weights do not fit.
     """
     cfg = load_config(config)
     apply_options(cfg, options or {})
@@ -52,11 +56,11 @@ def load_model(config: str, checkpoint: str | Path, options: Mapping | None = No
 
 
 def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:
-    """The central square of an image, (3, size, size) uint8, and of its labels, (size, size) int64.
+    """Load the central square of an image, (3, size, size) uint8, and of its labels, (size, size) int64.
 
     Raises:
-        FileNotFoundError: there is no label file.
-        ValueError: labels of another size, or with colours.
+        FileMissing: there is no label file.
+        SettingError: the label file has another size than the image, or several channels.
     """
     placed = read_image(image)
     if not label.is_file():
@@ -73,10 +77,10 @@ def load_pair(image: Path, label: Path, size: int) -> tuple[Tensor, Tensor]:
 
 
 def read_mapping(path: str | Path) -> dict[int, int]:
-    """The class of each label, from a JSON file.
+    """Read the class of each label from a JSON file, ``{"label": class, …}``.
 
     Raises:
-        SettingError: the file has something else than whole numbers by whole numbers.
+        SettingError: the file does not map whole numbers to whole numbers.
     """
     try:
         content = json.loads(Path(path).read_bytes())
@@ -90,7 +94,7 @@ def read_mapping(path: str | Path) -> dict[int, int]:
 
 
 def renamed(labels: Tensor, ignore: int, mapping: Mapping[int, int] | None) -> Tensor:
-    """Labels by ``mapping``, -1 for those it does not have and for ``ignore``."""
+    """Map labels to classes; ``ignore`` and labels that ``mapping`` lacks become -1."""
     if mapping is None:
         return torch.where(labels == ignore, -1, labels)
     result = torch.full_like(labels, -1)
@@ -111,14 +115,18 @@ def count_pixels(
     mapping: Mapping[int, int] | None = None,
     batch_size: int = 16,
 ) -> tuple[Tensor, float]:
-    """Pixels by (class, cluster) of all images of all ranks, and the share of the pixels that have a class.
+    """Count the pixels of all images, over all ranks, by class and cluster.
 
     Args:
+        objective: the model's objective that segments; see :func:`load_model`.
         images: folder, list file or COCO json, see :func:`densessl.data.sources.list_images`.
         labels: folder with a PNG for every image, of the same relative name.
-        size: side of the square the network sees and figures are taken at.
-        ignore: label that is no class, like those outside 0 to classes - 1.
-        mapping: class of each label in the files.
+        size: side in pixels of the squares that the network sees and that are compared.
+        ignore: label of unlabelled pixels; labels outside 0 to classes - 1 are ignored too.
+        mapping: class of each label in the files; None if the labels are the classes.
+
+    Returns:
+        (K, K) int64 numbers of pixels by (class, cluster), and the share of all pixels that have a class.
     """
     at_least("--size", size, 1)
     at_least("--batch-size", batch_size, 1)

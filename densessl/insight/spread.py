@@ -1,4 +1,4 @@
-"""Do the features still differ? Figures that fall, or rise, when a pretraining collapses."""
+"""Figures that reveal collapse: how much the features of different images and cells still differ."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from densessl.losses import full_precision
 
 
 def between_image_similarity(maps: Tensor) -> float:
-    """:func:`between_image_cosine` as a number.
+    """:func:`between_image_cosine` of maps (N, C, H, W), as a float.
 
     Raises:
-        ValueError: fewer than two images.
+        SettingError: there are fewer than two images.
     """
     if len(maps) < 2:
         raise SettingError(f"between_image_similarity compares images: got {len(maps)}, expected at least 2")
@@ -22,21 +22,23 @@ def between_image_similarity(maps: Tensor) -> float:
 
 
 def channel_std(vectors: Tensor) -> float:
-    """:func:`channel_spread` as a number."""
+    """:func:`channel_spread` of vectors (M, C), as a float."""
     return float(channel_spread(vectors))
 
 
 def effective_rank(vectors: Tensor) -> float:
-    """exp of the entropy of the singular values of the matrix (M, C), normalised to sum 1: how many directions are in
-    use, from 1 to min(M, C) (Roy & Vetterli, EUSIPCO 2007). Not centred: one vector repeated has rank 1. NaN for a
-    matrix of zeros, which has no directions."""
+    """Effective rank of a matrix (M, C), from 1 to min(M, C): the number of directions in use.
+
+    It is exp(entropy) of the singular values normalised to sum 1 (Roy & Vetterli, EUSIPCO 2007). The vectors are not
+    centred, so one repeated vector has rank 1. A matrix of zeros gives NaN.
+    """
     values = torch.linalg.svdvals(*full_precision(vectors.detach()))
     shares = values / values.sum()
     return float(torch.special.entr(shares).sum().exp())
 
 
 def map_spread(maps: Tensor) -> dict[str, float]:
-    """The three figures of maps (N, C, H, W), by name."""
+    """Between-image similarity, channel deviation and effective rank of maps (N, C, H, W), by name."""
     vectors = cell_vectors(maps)
     return {
         "between_image_similarity": between_image_similarity(maps),
@@ -46,7 +48,7 @@ def map_spread(maps: Tensor) -> dict[str, float]:
 
 
 def chosen_level(maps: Sequence[Tensor], level: int) -> Tensor:
-    """One of a backbone's maps, counted from 0, or from -1 backwards. Raises SettingError: there is none."""
+    """The map at index ``level`` of a backbone's outputs; negative indices count from the end. Raises SettingError."""
     if not -len(maps) <= level < len(maps):
         raise SettingError(f"--level: found {level}, expected 0 to {len(maps) - 1}, or -1 for the last map")
     return maps[level]
@@ -54,13 +56,13 @@ def chosen_level(maps: Sequence[Tensor], level: int) -> Tensor:
 
 @torch.no_grad()
 def backbone_spread(backbone: nn.Module, images: Tensor, level: int = -1, batch_size: int = 16) -> dict[str, float]:
-    """``map_spread`` of one level of a backbone in evaluation mode; its mode is restored.
+    """:func:`map_spread` of one level of a backbone in evaluation mode; its mode is restored.
 
     Args:
-        backbone: gives a tuple of maps (N, C, H, W).
+        backbone: returns a tuple of maps (N, C, H, W).
         images: (N, 3, H, W), normalised, N >= 2, on the backbone's device.
-        level: which of the maps.
-        batch_size: images in one forward.
+        level: index of the map to use.
+        batch_size: number of images per forward pass.
     """
     training = backbone.training
     backbone.eval()

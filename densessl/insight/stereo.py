@@ -1,7 +1,7 @@
-"""A stereo pair whose true correspondences are known, without a download.
+"""A stereo pair with known correspondences, which needs no download.
 
-It is "motorcycle" of Middlebury 2014 (Scharstein et al., GCPR 2014) at a quarter of its size, which scikit-image
-carries inside its package.
+It is "motorcycle" of Middlebury 2014 (Scharstein et al., GCPR 2014) at a quarter of its size, which the scikit-image
+package contains.
 """
 
 from pathlib import Path
@@ -14,23 +14,23 @@ from densessl.extras import import_extra
 
 
 class StereoPair(NamedTuple):
-    """Two rectified images. The pixel of the left one at (x, y) is that of the right one at (x - disparity, y)."""
+    """Two rectified images. The point (x, y) of the left one corresponds to (x - disparity, y) in the right one."""
 
     left: np.ndarray  # (H, W, 3) uint8
     right: np.ndarray  # (H, W, 3) uint8
-    disparity: np.ndarray  # (H, W) float32, in pixels, of the left image; not finite where it is not known
+    disparity: np.ndarray  # (H, W) float32 in pixels, for the left image; not finite if unknown
 
     def true_points(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where points of the left image are in the right one.
+        """Find the points of the right image that correspond to points of the left one.
 
-        The disparity is that of the pixel a point lies in; points are pixel-edge coordinates.
+        The disparity of a point is that of its pixel.
 
         Args:
-            points: (K, 2) as (x, y), inside the left image.
+            points: (K, 2) as (x, y) in pixel-edge coordinates, inside the left image.
 
         Returns:
-            (K, 2) float64 points of the right image, and (K,) bool: disparity known and point inside the right image.
-            Points that are not valid are NaN.
+            (K, 2) float64 points of the right image, NaN if invalid; and (K,) bool, which are valid: the disparity is
+            known, and the point is inside the right image.
         """
         points = np.asarray(points, np.float64)
         column, row = np.floor(points).astype(int).T
@@ -41,7 +41,7 @@ class StereoPair(NamedTuple):
 
 
 def motorcycle() -> StereoPair:
-    """The pair, 741 x 500 pixels, disparities from 7 to 60 pixels, known for 93 % of the pixels.
+    """Load the pair: 741 x 500 pixels, with disparities from 7 to 60 pixels, known for 93 % of the pixels.
 
     Raises:
         MissingPackage: scikit-image is not installed.
@@ -56,10 +56,10 @@ def motorcycle() -> StereoPair:
 
 
 def relit(pair: StereoPair) -> StereoPair:
-    """The pair with the right image in another light: grey, darker (gamma 2.2) and blurred (sigma 2 pixels).
+    """The pair with a changed right image: grey, darker (gamma 2.2) and blurred (sigma 2 pixels).
 
-    In equal light random weights match almost as well as trained ones, because a random convolution tells patches of
-    equal colours apart. What pretraining teaches is to see past such changes.
+    With unchanged images, random weights match almost as well as trained ones, because a random convolution recognises
+    patches of equal colours. Pretraining teaches invariance to such changes.
     """
     grey = Image.fromarray(pair.right).convert("L")
     dark = grey.point([round(255 * (value / 255) ** 2.2) for value in range(256)])

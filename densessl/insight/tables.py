@@ -1,4 +1,4 @@
-"""Figures as a table on the terminal."""
+"""Print figures as a table on the terminal."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from rich.table import Table
 
 
 def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
-    """Figures by name, a column each for what they were measured on."""
+    """Print a table with one column per entry of ``columns``, which maps the names of figures to values."""
     table = Table(title=title, title_justify="left")
     table.add_column()
     for name in columns:

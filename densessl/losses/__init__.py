@@ -1,4 +1,4 @@
-"""Objectives' maths: pure functions on paired tensors, at least in fp32 whatever the autocast."""
+"""The losses of the objectives as pure functions of paired tensors, computed in at least fp32 even under autocast."""
 
 from densessl.losses.contrast import NCE, bank_logsumexp, info_nce, matching_nce, multi_positive_nce
 from densessl.losses.distill import centred_softmax, cross_view_entropy, sinkhorn, soft_cross_entropy

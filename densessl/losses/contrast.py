@@ -1,7 +1,7 @@
 """Contrastive losses: one positive against a bank and local negatives, several positives, weighted targets.
 
-Legend: M queries, C channels, K keys of a bank, m local negatives of a query. Queries and keys are normalised by the
-caller. All functions return a loss *per row*, so that the caller decides what counts and over which ranks.
+Legend: M queries, C channels, K keys of a bank, m local negatives of a query. The caller normalises queries and keys.
+All functions return a loss *per row*, so that the caller decides which rows count and over which ranks to average.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from torch.autograd.function import once_differentiable
 from densessl.losses.distill import soft_cross_entropy
 from densessl.losses.reduce import full_precision
 
-BLOCK_BYTES = 64 * 2**20  # larger gains nothing on a CPU (benchmarks/large_bank.py), 16 MiB and less costs time
+BLOCK_BYTES = 64 * 2**20  # on a CPU: larger is not faster, 16 MiB or less is slower (benchmarks/large_bank.py)
 
 
 class NCE(NamedTuple):
-    """What :func:`info_nce` finds, row by row.
+    """Results of :func:`info_nce`, one per row.
 
     Attributes:
         rows: (M,) losses.
-        hits: (M,) bool, whether the positive is more similar than every negative: InfoNCE's top-1.
+        hits: (M,) bool, whether the positive is more similar than every negative (top-1 accuracy).
     """
 
     rows: Tensor
@@ -29,10 +29,10 @@ class NCE(NamedTuple):
 
 
 class _BankLogSumExp(torch.autograd.Function):
-    """log sum_k exp(q . b_k / T) and max_k of the exponents, block by block of rows.
+    """log sum_k exp(q . b_k / T) and the largest exponent, computed in blocks of rows.
 
-    The gradient, softmax(q B^T / T) B / T, needs nothing from upstream but a factor per row. It is therefore made in
-    the forward pass, while a block of logits exists: nothing of size M x K is kept, and nothing is computed twice.
+    The gradient, softmax(q B^T / T) B / T, needs only one factor per row from upstream. It is therefore computed in the
+    forward pass, while a block of logits exists: nothing of size M x K is kept, and nothing is computed twice.
     """
 
     @staticmethod
@@ -65,15 +65,16 @@ class _BankLogSumExp(torch.autograd.Function):
 def bank_logsumexp(
     q: Tensor, bank: Tensor, temperature: float, block_bytes: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``log sum_k exp(q_i . b_k / T)`` (M,) and ``max_k q_i . b_k / T`` (M,) without ever holding M x K logits.
+    """``log sum_k exp(q_i . b_k / T)`` (M,) and ``max_k q_i . b_k / T`` (M,) without keeping M x K logits.
 
     Args:
         q: (M, C); gets a gradient, but no second derivative.
-        bank: (K, C), without gradient, as all banks are; it may be overwritten before the backward pass.
-        block_bytes: memory for the logits of one block of rows; None for ``BLOCK_BYTES``. At least one row is taken.
+        bank: (K, C); gets no gradient, and may be overwritten before the backward pass.
+        temperature: softmax temperature T.
+        block_bytes: memory for the logits of one block of rows, at least one row; None for ``BLOCK_BYTES``.
 
     Returns:
-        Both minus infinity, without gradient, for an empty bank.
+        Both values; for an empty bank both are minus infinity, without gradient.
     """
     q, bank = full_precision(q, bank)
     if not len(bank):
@@ -91,9 +92,10 @@ def info_nce(
 
     Args:
         q: (M, C) queries.
-        k: (M, C) positives; gradient flows into them unless they are detached.
-        bank: (K, C) negatives of all rows, without gradient. None or empty for none.
-        local: (M, m) similarities of each row with negatives of its own; their gradient flows.
+        k: (M, C) positives; they get a gradient unless detached.
+        bank: (K, C) negatives of all rows, without gradient; None or empty for none.
+        local: (M, m) similarities of each row with its local negatives; they get a gradient.
+        temperature: softmax temperature T.
     """
     q, k = full_precision(q, k)
     with torch.autocast(q.device.type, enabled=False):
@@ -116,16 +118,17 @@ def multi_positive_nce(
     Args:
         similarity: (..., K).
         positive: (..., K) bool.
-        candidate: (..., K) bool, what counts in the denominator beside the positives; everything by default.
+        temperature: softmax temperature T.
+        candidate: (..., K) bool, the entries that count in the denominator beside the positives; by default all.
 
     Returns:
-        rows (...,), 0 with zero gradient where there is no positive; valid (...,) bool, where there is one.
+        Losses (...,), 0 with zero gradient where there is no positive; valid (...,) bool, where there is one.
     """
     (similarity,) = full_precision(similarity)
     with torch.autocast(similarity.device.type, enabled=False):
         logits = similarity / temperature
         valid = positive.any(-1)
-        # Rows without a positive are given one, so that no infinity enters the graph, and weighted zero below.
+        # Rows without a positive get one, so that no infinity enters the graph; their loss is set to zero below.
         kept = positive | ~valid[..., None]
         total = logits if candidate is None else logits.masked_fill(~(candidate | kept), -torch.inf)
         rows = total.logsumexp(-1) - logits.masked_fill(~kept, -torch.inf).logsumexp(-1)
@@ -135,7 +138,7 @@ def multi_positive_nce(
 def matching_nce(similarity: Tensor, target: Tensor, temperature: float) -> Tensor:
     """Soft matching: cross entropy of ``softmax(similarity / T)`` over the last dimension against target weights.
 
-    With one-hot targets it is InfoNCE among the candidates; with bilinear weights the target lies between cells.
+    With one-hot targets this is InfoNCE among the candidates; with bilinear weights the target lies between cells.
 
     Args:
         similarity: (..., K).

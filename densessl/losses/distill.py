@@ -1,4 +1,4 @@
-"""Losses between distributions: soft cross entropy, and the targets it takes from Sinkhorn or from centring.
+"""Losses between distributions: soft cross entropy, and targets from Sinkhorn normalisation or from centring.
 
 Legend: M rows (samples), K classes or prototypes.
 """
@@ -15,8 +15,8 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, temperature: float = 1.0,
     """``-sum_k target_k log softmax(logits / T)_k`` along ``dim``; the other dimensions remain.
 
     Args:
-        target: weights, same shape as ``logits``; where they are all zero, loss and gradient are. Their gradient flows
-            unless they are detached.
+        target: weights, same shape as ``logits``. Where all are zero, loss and gradient are zero. They get a gradient
+            unless detached.
     """
     logits, target = full_precision(logits, target)
     with torch.autocast(logits.device.type, enabled=False):
@@ -26,12 +26,14 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, temperature: float = 1.0,
 def cross_view_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Mean cross entropy over all pairs of a target and *another* view (DINO, equation 3).
 
-    ``mean over g, v != g and n of -sum_k targets[g, n, k] log softmax(logits[v, n] / T)_k``. Beside the scaled logits
-    nothing of size V x N x K is kept: the cross entropy is a log-sum-exp a view less a dot product a pair.
+    ``mean over g, v != g and n of -sum_k targets[g, n, k] log softmax(logits[v, n] / T)_k``. Apart from the scaled
+    logits nothing of size V x N x K is kept: the cross entropy is a log-sum-exp for each view minus a dot product for
+    each pair.
 
     Args:
-        logits: (V, N, K) of all views, of which the first G are those of the targets.
+        logits: (V, N, K) of all views; the first G are those of the targets.
         targets: (G, N, K), each summing to 1 over K.
+        temperature: softmax temperature T of the logits.
     """
     logits, targets = full_precision(logits, targets)
     with torch.autocast(logits.device.type, enabled=False):
@@ -52,13 +54,16 @@ def centred_softmax(logits: Tensor, centre: Tensor | None, temperature: float) -
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """Soft assignment of samples to prototypes with equal shares (SwAV, section 3.1), over the samples of all ranks.
 
-    Alternately every prototype gets the same mass and every sample; samples come last, so that each row of the result
-    is a distribution. In logarithms: ``exp(scores / epsilon)`` overflows half precision at once and single precision
-    for small ``epsilon``. The constant factors of the official code, 1/K and 1/M, cancel and are left out.
+    Each iteration gives all prototypes the same mass, then all samples, so that each row of the result is a
+    distribution. Computed in logarithms, since ``exp(scores / epsilon)`` overflows half precision for usual ``epsilon``
+    and single precision for small ones. The constant factors of the official code, 1/K and 1/M, cancel and are left
+    out.
 
     Args:
-        scores: (M, K); M may differ between ranks and be 0, but every rank has to call.
-        iterations: 0 only scales ``exp(scores / epsilon)`` to a mean row sum of 1, as the official code does.
+        scores: (M, K). M may differ between ranks and be 0, but every rank must call this function.
+        epsilon: temperature of the scores.
+        iterations: number of iterations; 0 only scales ``exp(scores / epsilon)`` to a mean row sum of 1, as in the
+            official code.
 
     Returns:
         (M, K) in at least fp32, without gradient.
@@ -74,8 +79,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
 
 def _logsumexp_over_ranks(values: Tensor) -> Tensor:
-    """Over the rows (M, K) of all ranks: (1, K)."""
-    local = values.logsumexp(0, keepdim=True)  # minus infinity of no rows
+    """Log-sum-exp over the rows (M, K) of all ranks, (1, K)."""
+    local = values.logsumexp(0, keepdim=True)  # minus infinity without rows
     if get_world_size() == 1:
         return local
     largest = local.clone()

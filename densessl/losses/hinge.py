@@ -1,4 +1,4 @@
-"""A margin between same-image regions."""
+"""Hinge losses between the regions of an image."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,17 @@ from densessl.losses.reduce import full_precision
 
 
 def pairwise_hinge(similarity: Tensor, valid: Tensor, margin: float = 0.4) -> Tensor:
-    """Hinges of a similarity matrix, column by column (CCOP's intra-image term).
+    """Hinge losses of a similarity matrix, by column (CCOP's intra-image term).
 
     ``h_ij = max(0, s_ij - s_jj + margin)`` where ``valid``: for key j, the other *queries* i are the negatives.
 
     Args:
-        similarity: (..., R, R), row i a query, column j a key.
-        valid: (..., R, R) bool; the diagonal never counts.
+        similarity: (..., R, R), with queries as rows and keys as columns.
+        valid: (..., R, R) bool, the pairs that count; the diagonal never does.
+        margin: least difference of the similarities at which the loss is zero.
 
     Returns:
-        (..., R, R), 0 where not valid.
+        (..., R, R), 0 for pairs that do not count.
     """
     (similarity,) = full_precision(similarity)
     positive = similarity.diagonal(dim1=-2, dim2=-1)[..., None, :]

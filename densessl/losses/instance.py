@@ -10,7 +10,7 @@ from densessl.losses.reduce import full_precision
 def cosine_regression(p: Tensor, z: Tensor) -> Tensor:
     """Mean cosine of predictions p (N, C) and targets z (N, C), normalised here; scalar in [-1, 1].
 
-    BYOL and PixPro's instance branch minimise minus two times it, SimSiam minus one time.
+    BYOL and PixPro's instance branch minimise -2 times this value, SimSiam -1 times.
     """
     p, z = full_precision(p, z)
     with torch.autocast(p.device.type, enabled=False):

@@ -16,13 +16,14 @@ from densessl.losses.reduce import full_precision, valid_mean
 def pixel_propagation(features: Tensor, values: Tensor, gamma: float = 2.0, clamp: float = 0.0) -> Tensor:
     """Smooth a map by feature similarity (PixPro, equation 3, in the form of its code).
 
-    ``y_i = sum_j max(cos(x_i, x_j), clamp)^gamma * v_j / |v_j|``: a plain sum, without softmax or division, over
-    *normalised* values, which the equation does not say. Gradient flows through similarities and values.
+    ``y_i = sum_j max(cos(x_i, x_j), clamp)^gamma * v_j / |v_j|``: a plain sum, without softmax or division. Unlike in
+    the equation, values are *normalised*. Gradient flows through similarities and values.
 
     Args:
-        features: (N, C, H, W), the x.
-        values: (N, D, H, W), the transformed features v.
-        gamma: sharpness; below 1 the similarity gets 1e-6 added before the power, whose gradient is infinite at 0.
+        features: x, (N, C, H, W).
+        values: v, the transformed features, (N, D, H, W).
+        gamma: exponent of the similarity. If below 1, 1e-6 is added to the similarity first, since the gradient of the
+            power is infinite at 0.
         clamp: lower bound of the similarity.
 
     Returns:
@@ -43,12 +44,12 @@ def pixel_consistency(q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 
     Args:
         q: (N, C, Hq, Wq), normalised over C by the caller.
-        k: (N, C, Hk, Wk), likewise; gradient flows into it unless it is detached.
+        k: (N, C, Hk, Wk), likewise; gets a gradient unless detached.
         mask: (N, Sq, Sk) bool, the positive pairs.
 
     Returns:
-        similarity (N,): masked mean, exactly 0 with zero gradient for an image without positives, since the count has
-        1e-6 added as in the official code; count (N,) of positives.
+        Mean similarity (N,) of the positive pairs, 0 with zero gradient for an image without positives, since 1e-6 is
+        added to the count as in the official code; and the count (N,) of positive pairs.
     """
     q, k = full_precision(q, k)
     with torch.autocast(q.device.type, enabled=False):
@@ -67,9 +68,11 @@ def pixel_contrast(
     that have a positive, then over the images that have such cells.
 
     Args:
-        q: (N, C, Hq, Wq); k: (N, C, Hk, Wk), both normalised over C.
+        q: (N, C, Hq, Wq), normalised over C by the caller.
+        k: (N, C, Hk, Wk), likewise.
         mask: (N, Sq, Sk) bool, the positive pairs.
-        mean: over images of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+        temperature: softmax temperature T.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
 
     Returns:
         Scalar, 0 with zero gradient if no cell has a positive.

@@ -1,4 +1,4 @@
-"""From maps to vectors: of regions, of points, of soft masks.
+"""Pool the vectors of masks, regions and points from maps.
 
 Legend: N images, C channels, H x W cells, P points, R regions.
 """
@@ -11,14 +11,14 @@ from densessl.losses.reduce import full_precision, unit
 
 
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the cells a mask marks.
+    """Mean of a map over the cells of a mask.
 
     Args:
         features: (N, C, H, W).
         mask: (N or 1, H, W), bool or weights.
 
     Returns:
-        (N, C); zeros for an image without a marked cell.
+        (N, C); zeros for an image whose mask is empty.
     """
     (features,) = full_precision(features)
     with torch.autocast(features.device.type, enabled=False):
@@ -33,8 +33,8 @@ def soft_regions(features: Tensor, logits: Tensor, valid: Tensor | None = None) 
 
     Args:
         features: (N, C, H, W).
-        logits: (N, R, H, W); the masks are their softmax over R.
-        valid: (N, H, W) bool, the cells that count; all by default.
+        logits: (N, R, H, W); their softmax over R gives the masks.
+        valid: (N, H, W) bool, the cells that count; by default all.
 
     Returns:
         (N, R, C): sums, not means, as in the official code.
@@ -48,11 +48,11 @@ def soft_regions(features: Tensor, logits: Tensor, valid: Tensor | None = None) 
 
 
 def sample_points(features: Tensor, points: Tensor) -> Tensor:
-    """Bilinear features at points.
+    """Sample a map bilinearly at points.
 
     Args:
         features: (N, C, H, W).
-        points: (N, P, 2) as :func:`densessl.geometry.sampling_grid` makes them; outside [-1, 1] the border counts.
+        points: (N, P, 2) as from :func:`densessl.geometry.sampling_grid`; outside [-1, 1] the border value is used.
 
     Returns:
         (N, P, C).
@@ -65,11 +65,12 @@ def sample_points(features: Tensor, points: Tensor) -> Tensor:
 
 
 def cell_cosines(features: Tensor, vectors: Tensor) -> Tensor:
-    """Cosines of all cells of a map with vectors, without a normalised copy of the map (SCFS's feature search, whose
-    weights they are).
+    """Cosines between all cells of a map and vectors, the weights of SCFS's feature search. The map is not copied to
+    normalise it.
 
     Args:
-        features: (N, C, H, W); vectors: (..., N, C).
+        features: (N, C, H, W).
+        vectors: (..., N, C).
 
     Returns:
         (..., N, H, W).

@@ -1,4 +1,4 @@
-"""Means that mean the same on any number of ranks."""
+"""Means that do not depend on the number of ranks, and the precision of losses."""
 
 from typing import Literal
 
@@ -16,13 +16,13 @@ def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def unit(tensor: Tensor, dim: int = 1) -> Tensor:
-    """L2-normalised over ``dim``, in at least fp32 whatever the autocast."""
+    """L2-normalise over ``dim``, in at least fp32 also under autocast."""
     return F.normalize(*full_precision(tensor), dim=dim)
 
 
 def global_count(count: Tensor) -> Tensor:
-    """Mean over the ranks of a per-rank count, without gradient: dividing a local sum by it makes the average that
-    data parallelism takes over the ranks equal to the mean over all of them."""
+    """Mean of a count over the ranks, without gradient. Divide a local sum by it: the average that data parallelism
+    takes over the ranks then equals the mean over the samples of all ranks."""
     count = count.detach().clone()
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(count)
@@ -34,14 +34,16 @@ Mean = Literal["global", "local"]
 
 
 def valid_mean(values: Tensor, valid: Tensor, mean: Mean = "global") -> Tensor:
-    """Mean of ``values`` (M,) where ``valid`` (M,); 0 with zero gradient where nothing is.
+    """Mean of the valid values; 0 with zero gradient if there are none.
 
     Args:
-        mean: "global" counts valid entries over all ranks; "local" is the per-GPU mean of the official codes, which
-            weighs ranks equally whatever their counts.
+        values: (M,).
+        valid: (M,) bool, whether a value counts.
+        mean: "global" divides by the number of valid values on all ranks; "local" by the number on this rank, as the
+            official codes do, which gives ranks equal weight whatever their counts.
 
     Returns:
-        Scalar; with "global" the local share, to be averaged over the ranks.
+        Scalar; with "global" the contribution of this rank, to be averaged over the ranks.
     """
     count = valid.sum().to(values.dtype)
     if choose("mean", mean, ("global", "local")) == "global":

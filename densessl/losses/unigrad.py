@@ -1,5 +1,5 @@
-"""UniGrad's loss of predictions: near their target, decorrelated from all targets (Tao et al., CVPR 2022, arXiv
-2112.05141), in SIM's dense form and in the original one."""
+"""UniGrad's loss, which attracts predictions to their target and decorrelates them from all targets (Tao et al., CVPR
+2022, arXiv 2112.05141), in SIM's dense form and in the original form."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from densessl.losses.reduce import full_precision, global_count
 
 
 def correlation(targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean outer product of targets (M, D) over all valid rows of all ranks, not centred, without gradient: (D, D).
+    """Mean outer product (D, D) of targets over all valid rows of all ranks, not centred, without gradient.
 
     Args:
-        valid: (M,) bool; None for all. Nothing valid anywhere gives zeros.
+        targets: (M, D).
+        valid: (M,) bool; None for all. Without valid rows on any rank the result is zero.
     """
     (targets,) = full_precision(targets.detach())
     if valid is None:
@@ -31,14 +32,14 @@ def correlation(targets: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 class UniGradTerms(NamedTuple):
-    """Terms of each row, (M,): squared distance to the target, and p C p^T."""
+    """The two terms of each row, (M,): the squared distance to the target, and p C p^T."""
 
     positive: Tensor
     negative: Tensor
 
 
 def unigrad_terms(predictions: Tensor, targets: Tensor, matrix: Tensor | None) -> UniGradTerms:
-    """SIM's terms (released code; fact sheet of SIM, section 1.2). The diagonal of P C P^T is made without the rest.
+    """SIM's terms (released code, ``models_sim.py``). Of P C P^T only the diagonal is computed.
 
     Args:
         predictions: (M, D).
@@ -50,16 +51,16 @@ def unigrad_terms(predictions: Tensor, targets: Tensor, matrix: Tensor | None) -
     if matrix is None:
         return UniGradTerms(positive, torch.zeros_like(positive))
     with torch.autocast(predictions.device.type, enabled=False):
-        turned = predictions @ matrix.detach().to(predictions.dtype)
-    return UniGradTerms(positive, (turned * predictions).sum(1))
+        correlated = predictions @ matrix.detach().to(predictions.dtype)
+    return UniGradTerms(positive, (correlated * predictions).sum(1))
 
 
 def gradient_terms(online: Tensor, targets: Tensor, matrix: Tensor) -> UniGradTerms:
-    """UniGrad's terms in gradient form, as its code has them: ``<stopgrad(-t + weight z F), z>`` is the first plus
+    """UniGrad's terms in gradient form, as in its code: ``<stopgrad(-t + weight z F), z>`` is the first term plus
     ``weight`` times the second.
 
-    The first is -z t^T instead of a squared distance. The second has the value z F z^T but the gradient F z, which is
-    half of that value's. Nothing is normalised here.
+    The first term is -z t^T instead of a squared distance. The second has the value z F z^T but the gradient F z, half
+    the gradient of that value. Nothing is normalised here.
 
     Args:
         online: z, (M, D).

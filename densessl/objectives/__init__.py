@@ -1,5 +1,5 @@
-"""Objectives: one file a method, each found and registered by being here. :mod:`densessl.objectives.base` has the
-interface."""
+"""Objectives, one module for each method. This package imports all of its modules, which registers their classes;
+:mod:`densessl.objectives.base` has the interface."""
 
 import pkgutil
 from importlib import import_module

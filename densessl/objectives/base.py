@@ -1,4 +1,4 @@
-"""The interface of objectives: the forwards they want, the heads they need, and the losses they compute."""
+"""The interface of objectives: the forwards and projectors that they need, and the losses that they compute."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -14,6 +14,7 @@ from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
 from densessl.schedules import ScheduledNonNegative, Step, scheduled
+from densessl.wording import choose
 
 View = int | str
 
@@ -22,16 +23,16 @@ ObjectiveConfig = Annotated[dict, Config(OBJECTIVES)]  # dict(type="MoCo", …)
 
 
 class Forward(NamedTuple):
-    """One forward pass an objective wants.
+    """A forward pass that an objective needs.
 
     Attributes:
         branch: "online" or "target".
         views: the views that share this pass, and with it their batch-norm statistics: numbers of loaded views or
             names of derived ones, all of one size.
-        levels: what is read of the result; neck and head run only where one of their levels is among them. A masked
-            backbone gives sequences ("tokens.i") only.
-        keep: name of the draw with the indices of the cells that a masked backbone looks at (``ViewSpec.mask``); None
-            for the whole view.
+        levels: levels of the result that are read. Neck and head run only if one of their levels is among them. A
+            masked backbone gives only sequences ("tokens.i").
+        keep: name of the draw with the indices of the cells that a masked backbone sees (``ViewSpec.mask``); None for
+            the whole view.
     """
 
     branch: str
@@ -41,7 +42,7 @@ class Forward(NamedTuple):
 
 
 class DerivedView(NamedTuple):
-    """A view an objective made from preprocessed ones.
+    """A view that an objective derived from preprocessed ones.
 
     Attributes:
         images: (M, 3, h, w).
@@ -55,15 +56,15 @@ class DerivedView(NamedTuple):
 
 
 class BranchMaps:
-    """What one objective sees of one branch: ``maps[view][level]``, and projections of these maps.
+    """The maps of one branch that one objective sees, as ``maps[view][level]``, and projections of these maps.
 
     Args:
         branch: the module.
         features: features of the passes that this objective planned, by view.
         objective: name of the objective that owns the projectors.
         grad: whether projections carry gradient.
-        shared: the online maps, where the target *is* the online branch: its projections are then the online ones,
-            detached, instead of a second pass that would update batch-norm statistics twice.
+        shared: the online maps if the target *is* the online branch. Its projections are then the detached online ones,
+            since a second pass would update batch-norm statistics twice.
         keeps: name of the mask of each view's pass; only passes with the same mask are shared.
     """
 
@@ -98,7 +99,7 @@ class BranchMaps:
         """Project one map. Each projection is computed once and cached.
 
         Args:
-            name: of the projector.
+            name: name of the projector.
             view: one view, or a tuple of views whose maps (or vectors) pass the projector as one batch, with common
                 batch-norm statistics, and are returned in that order.
             level: the level of the map.
@@ -125,7 +126,7 @@ class BranchMaps:
         return self[view][level].mean((2, 3))
 
     def projector(self, name: str) -> nn.Module:
-        """The module behind ``name``, for its settings and weights; for its outputs use :meth:`project`."""
+        """The projector ``name``, for its settings and weights; for its outputs use :meth:`project`."""
         return self._branch.projector(self._objective, name)
 
     def apply(self, name: str, tensor: Tensor) -> Tensor:
@@ -137,7 +138,7 @@ class BranchMaps:
 class Objective(nn.Module):
     """Base of all objectives.
 
-    A subclass declares the forwards it wants (:meth:`plan`), the projectors that both branches need
+    A subclass declares the forwards that it needs (:meth:`plan`), the projectors that both branches need
     (:meth:`projectors`), inputs that it derives from preprocessed views (:meth:`derive`), and its loss
     (:meth:`forward`). It owns its predictor, queues and centres, but never a target: it does not know which target the
     model has.
@@ -192,16 +193,16 @@ class Objective(nn.Module):
         return {}
 
     def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
-        """What the objective needs of the settings of views and regions and does not find, a sentence each.
+        """What the objective needs and does not find in the settings of views and regions, one sentence each.
 
         Args:
-            views: of an image, in order.
-            regions: config of their source, None without one.
+            views: the views of an image, in order.
+            regions: config of the source of regions; None if there is none.
         """
         return []
 
     def derive(self, batch: Batch, step: Step) -> dict[str, DerivedView]:
-        """Inputs made from preprocessed views, by name. :meth:`plan` may use these names as views."""
+        """Inputs derived from preprocessed views, by name. :meth:`plan` may use these names as views."""
         return {}
 
     def forward(self, maps: Mapping[str, BranchMaps], batch: Batch, step: Step) -> dict[str, Tensor]:
@@ -216,3 +217,26 @@ class Objective(nn.Module):
             Scalars by name. Those whose names start with "loss" are weighted and summed; the others are only logged.
         """
         raise NotImplementedError(f"{type(self).__name__}.forward")
+
+    def weighted(self, maps: Mapping[str, BranchMaps], batch: Batch, step: Step) -> dict[str, Tensor]:
+        """What :meth:`forward` returns, with losses multiplied by the weight of this step, and figures detached."""
+        weight = self.weight(step)
+        return {
+            key: value * weight if key.startswith("loss") else value.detach()
+            for key, value in self(maps, batch, step).items()
+        }
+
+
+def build_objective(objective: Objective | ObjectiveConfig) -> Objective:
+    """An objective, built if it is a config.
+
+    Raises:
+        SettingError: there is no objective of its type; the message has the nearest.
+    """
+    if isinstance(objective, Objective):
+        return objective
+    OBJECTIVES.import_from_location()
+    kind = objective.get("type")
+    if not isinstance(kind, type):
+        choose("objective", kind, OBJECTIVES.module_dict)
+    return OBJECTIVES.build(dict(objective))

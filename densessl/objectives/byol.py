@@ -17,7 +17,7 @@ from densessl.registry import OBJECTIVES
 
 
 class VectorRegression(Objective):
-    """Base: a predictor maps each view's vector to the target's vector of the other view.
+    """Base class: a predictor maps each view's vector to the target's vector of the other view.
 
     A subclass has a projector called "projector" and a ``predictor``. Their norms see each view as a separate batch.
 
@@ -55,8 +55,8 @@ class BYOL(VectorRegression):
     """Bootstrap your own latent (section 3.1, equation 2, both directions).
 
     ``loss = mean_n |p_1 - z_2|^2 + |p_2 - z_1|^2`` of unit vectors: 0 for perfect predictions, about 4 at random, at
-    most 8. The official target moves after the optimiser step (``target.timing="after_step"``). ``channel_std``, the
-    spread of the targets of one view, is about 1 in healthy training and 0 where all images have the same vector.
+    most 8. The official target is updated after the optimiser step (``target.timing="after_step"``). ``channel_std``,
+    the spread of the targets of one view, is about 1 in healthy training and 0 where all images have the same vector.
 
     Args:
         hidden, dim: hidden and output width of projector and predictor.

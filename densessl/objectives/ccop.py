@@ -23,7 +23,7 @@ from densessl.schedules import ScheduledNonNegative, ScheduledShare, Step, sched
 
 
 def over_the_run(start: float, end: float) -> dict:
-    """The config of a line over the run, whose first step is one on the way already (the released code)."""
+    """The config of a line over the run that is one step ahead of it, as in the released code."""
     return dict(type="linear", start=start, end=end, lead=1)
 
 
@@ -105,8 +105,8 @@ def between_images(q: Tensor, k: Tensor, real: Tensor) -> Tensor:
 class CCOP(Objective):
     """Contrast of regions between images, and within each image, as in the released code.
 
-    RoIAlign reads each region from the map for its size; the features are flattened and projected: to e_q in the first
-    view by the online branch, to e_k in the second by the target.
+    RoIAlign reads each region from the map for its size, and a head projects the flattened features. The online branch
+    gives e_q from the first view, the target e_k from the second.
 
     - ``loss_region``: InfoNCE of e_q with one positive and a queue of the positives of earlier steps. The positive is
       the *least* similar of the target's vectors of the region and its jittered copies, among those that overlap it
@@ -116,31 +116,34 @@ class CCOP(Objective):
 
     Both are means over all regions and pairs, 0 with zero gradient where there are none. Not symmetric.
 
-    A region counts if both views show enough of it and it is not too small there. The random numbers of the jitter come
-    with the regions: set ``regions.uniforms`` of the config to ``jitter=4 * J`` for J copies, in the order x, y, width
-    and height of each copy. The key without jitter serves as candidate and in ``loss_intra``; the released code embeds
-    it twice, which differs only by the head's dropout.
+    A region counts if both views show enough of it and it is not too small in them. The random numbers of the jitter
+    come with the regions: set ``regions.uniforms=dict(jitter=4 * J)`` in the config for J copies; the order is x, y,
+    width and height of each copy. The key without jitter is both a candidate and the key of ``loss_intra``. The
+    released code embeds it twice, which differs only by the head's dropout.
 
     Args:
         levels: maps of one width, those of the smallest regions first.
-        sizes: up to which root of its area a region is read from each of ``levels``, in pixels. See
-            :func:`densessl.branches.roi.assign_levels` for larger ones.
-        output: cells a side of a region's features.
-        hidden, dim: widths of the head.
-        dropout, init: of the head, as in :class:`densessl.branches.MLP`. Dropout is active in both branches.
-        length: of the queue.
-        temperature: of InfoNCE.
-        kept: share of its area a region has to show in both views, exclusive.
-        min_area: its least area in both, exclusive, in square pixels.
-        reference: side of a view in pixels that ``sizes`` and ``min_area`` are written for; they follow other views.
-        iou_threshold: least overlap of a region and a copy: a number, or the config of a schedule.
+        sizes: for each of ``levels``, the largest square root of the area of regions that are read from it, in pixels.
+            For larger regions see :func:`densessl.branches.roi.assign_levels`.
+        output: side of a region's features in cells.
+        hidden, dim: hidden and output width of the head.
+        dropout, init: dropout and initialisation of the head, see :class:`densessl.branches.MLP`. Dropout is active in
+            both branches.
+        length: number of keys in the queue.
+        temperature: softmax temperature of ``loss_region``.
+        kept: least share of its area that a region shows in both views, exclusive.
+        min_area: least area of a region in both views, exclusive, in square pixels.
+        reference: side in pixels of the views for which ``sizes`` and ``min_area`` are written; for other views they
+            are scaled.
+        iou_threshold: least IoU of a region and a copy: a number, or the config of a schedule.
         jitter_xy, jitter_wh: ranges of the copies' jitter, likewise.
-        margin, intra_iou: of ``loss_intra``.
-        region_weight, intra_weight: of the two losses.
-        truncate: drop positives that would pass the queue's end, as the released code does, instead of wrapping.
-        chunk: regions the target embeds at a time; their features are what takes memory. The 17,600 candidates of 32
-            images with 50 regions need 230 MiB at these widths, 680 MiB if all of a level are embedded at once.
-        mean: over the regions and pairs of all ranks or of this one; see :func:`densessl.losses.reduce.valid_mean`.
+        margin, intra_iou: margin of ``loss_intra``, and the IoU from which on a pair does not count in it.
+        region_weight, intra_weight: weights of the two losses.
+        truncate: drop positives that would pass the queue's end, as in the released code, instead of wrapping.
+        chunk: largest number of regions that the target embeds at a time, which bounds the memory of their features.
+            The 17,600 candidates of 32 images with 50 regions need 230 MiB at these widths, and 680 MiB if all regions
+            of a level are embedded at once.
+        mean: "global" or "local", see :func:`densessl.losses.reduce.valid_mean`.
     """
 
     two_views = True
@@ -189,7 +192,7 @@ class CCOP(Objective):
 
     def unmet(self, views: Sequence[ViewSpec], regions: Mapping[str, Any] | None) -> list[str]:
         if not regions:
-            return ["looks at regions, and the config has no `regions`"]
+            return ["needs regions, but the config has no `regions`"]
         count = (regions.get("uniforms") or {}).get("jitter", 0)
         if count < 1 or count % 4:
             return [f"expected regions.uniforms.jitter=4 * J for J jittered copies of a region, found {count}"]
@@ -210,7 +213,7 @@ class CCOP(Objective):
         return {"regions": MLP(dims=dims, dropout=self.dropout, init=self.init)}
 
     def _value(self, key: str, setting: float | dict) -> Callable[[Step], float]:
-        if isinstance(setting, Sequence):  # how earlier versions wrote it
+        if isinstance(setting, Sequence):  # the form of earlier versions
             raise SettingError(
                 f"objectives.{self.name}.{key}={tuple(setting)}: expected a number or a schedule; a line over the run "
                 f"is {over_the_run(*setting[:2])}"
@@ -218,11 +221,11 @@ class CCOP(Objective):
         return scheduled(setting, f"objectives.{self.name}.{key}")
 
     def curriculum(self, step: Step) -> Curriculum:
-        """The values of a step."""
+        """The schedules' values in a step."""
         return Curriculum(self.iou_threshold(step), self.jitter_xy(step), self.jitter_wh(step))
 
     def surviving(self, batch: Batch) -> Regions:
-        """The regions that count, their boxes clamped to one pixel less than the view (the code, on either axis)."""
+        """The regions that count. As in the released code, boxes are clamped to one pixel less than the view."""
         regions = batch.regions
         if regions is None:
             raise SettingError(f"objectives.{self.name} needs regions, the batch has none: set `regions` in the config")

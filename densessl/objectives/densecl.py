@@ -17,8 +17,8 @@ from densessl.registry import CORRESPONDENCES, OBJECTIVES
 @OBJECTIVES.register_module()
 class DenseCL(Objective):
     """Dense contrast: each cell of the query view against its counterpart in the key view and a queue of *pooled*
-    dense keys of other images (section 3.3, equation 2; the temperature, which the equation omits for the positive,
-    divides all terms).
+    dense keys of other images (section 3.3, equation 2). The temperature divides all terms, although the equation omits
+    it for the positive.
 
     Cells of the same image are never negatives. The mean is over all cells that have a counterpart. Not symmetric.
 

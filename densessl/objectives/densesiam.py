@@ -62,7 +62,7 @@ class RegionContrast(nn.Module):
 
 
 class RegionObjective(Objective):
-    """Base: two views, dense heads with norm, and a region term beside the pixel term.
+    """Base class: two views, dense heads with norm, and a region term beside the pixel term.
 
     Args:
         hidden: width of the hidden layers of all heads, and of the outputs of the region heads.
@@ -118,7 +118,7 @@ class RegionObjective(Objective):
     def region_terms(
         self, online: BranchMaps, features: Sequence[Tensor], logits: Sequence[Tensor], valid: Tensor, step
     ) -> dict[str, Tensor]:
-        """The weighted region loss and its figure.
+        """The weighted region loss, and the share of regions that are matched.
 
         Args:
             features: maps (N, C, H, W) of both views, whose cells correspond.

@@ -18,8 +18,9 @@ from densessl.registry import OBJECTIVES
 
 
 def auto_weights(classes: int, aux_classes: int) -> tuple[float, float]:
-    """Weights of the losses over ``classes`` and over ``aux_classes``, as in PiCIE: each is the *other's* share of the
-    sum of the largest entropies, so that both losses start equal. Without auxiliary classes (0): 1 and 0."""
+    """Weights of the losses over ``classes`` and over ``aux_classes``, as in PiCIE. Each weight is the share of the
+    *other* loss in the sum of the largest entropies, so that both losses start equal. Without auxiliary classes (0) the
+    weights are 1 and 0."""
     if not aux_classes:
         return 1.0, 0.0
     total = math.log(classes) + math.log(aux_classes)
@@ -29,7 +30,7 @@ def auto_weights(classes: int, aux_classes: int) -> tuple[float, float]:
 def shared_places(
     first: ViewGeometry, second: ViewGeometry, grid: tuple[int, int]
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Where the cells of the first view lie in the second.
+    """Match the cells of the first view with places of the second.
 
     Args:
         first, second: geometry of the two views.
@@ -101,7 +102,8 @@ class DenseSiamSegmentation(RegionObjective):
         classes: number of classes of the projector, which are the clusters.
         aux_classes: number of classes of the auxiliary heads; 0 for none.
         seg_weight: weight of L_seg, a number.
-        rebalance: whether a label weighs as much as its class is frequent, as in the code (:func:`hard_cross_entropy`).
+        rebalance: whether labels are weighted by the frequency of their class, as in the code
+            (:func:`hard_cross_entropy`).
         level: by default the neck's output, where a decoder has merged all stages.
     """
 

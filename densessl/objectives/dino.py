@@ -32,7 +32,7 @@ def target_figures(targets: Tensor) -> dict[str, Tensor]:
 
 
 class MultiCrop(Objective):
-    """Base of objectives in which all crops predict the target's outputs of global crops.
+    """Base class of objectives in which all crops predict the target's outputs of global crops.
 
     Args:
         views: groups of crops of one size. Each group is one forward, with common batch-norm statistics. The first
@@ -80,8 +80,8 @@ class DINO(MultiCrop):
         prototypes: number K of prototypes.
         hidden, bottleneck: widths of the hidden layers and the last layer of the head's MLP.
         head_norm, learn_gain: ``norm`` and ``learn_gain`` of :class:`densessl.branches.prototypes.DINOHead`.
-        train_prototypes: whether those of the online branch are trained: True or the config of a schedule. In the
-            first epoch they stay as they are.
+        train_prototypes: whether the prototypes of the online branch are trained: True or the config of a schedule; by
+            default from the second epoch on.
     """
 
     RENAMED = {"freeze_epochs": "train_prototypes=dict(type='switch', before=False, after=True, at_epoch={})"}

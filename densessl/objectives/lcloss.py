@@ -146,6 +146,6 @@ def cell_weights(read: Reader, like: Tensor) -> Tensor:
     """Weight (N, P, S) of each of the S cells of a map ``like`` (N, C, H, W) in each of the P values that ``read``
     gives."""
     height, width = like.shape[2:]
-    # Read a map that has a channel for every cell, 1 there and 0 elsewhere.
+    # Read a map with one channel per cell, which is 1 at this cell and 0 elsewhere.
     single = torch.eye(height * width, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
     return read(single.unflatten(1, (height, width)).expand(len(like), -1, -1, -1))

@@ -21,7 +21,7 @@ from densessl.wording import choose
 
 
 class TwoViewObjective(Objective):
-    """Base: projects one level of two views in both branches with an MLP of 1x1 convolutions.
+    """Base class: projects one level of two views in both branches with an MLP of 1x1 convolutions.
 
     Args:
         hidden, dim: hidden and output width of the projector. PixPro's paper has 2048 hidden channels, its code and
@@ -46,7 +46,7 @@ class TwoViewObjective(Objective):
 
 
 class PixelObjective(TwoViewObjective):
-    """Base: a term over cells that lie close to each other in the source.
+    """Base class: a term over cells that lie close to each other in the source.
 
     Args:
         threshold: upper bound of the distance of a positive pair, in cell diagonals.

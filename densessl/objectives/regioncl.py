@@ -66,9 +66,9 @@ class Swap(NamedTuple):
 
 
 class RegionSwap(Objective):
-    """Base: composites of views, in which a rectangle ("paste") of another image of the batch lies on the rest of the
-    view ("canvas"), and the vectors of these two parts. Each optimiser step has one rectangle per view, equal on all
-    ranks.
+    """Base class: composites of views, in which a rectangle ("paste") of another image of the batch lies on the rest of
+    the view ("canvas"), and the vectors of these two parts. Each optimiser step has one rectangle per view, equal on
+    all ranks.
 
     This base comes before the method that it extends: ``class RegionCL(RegionSwap, MoCo)``.
 
@@ -130,7 +130,7 @@ class RegionSwap(Objective):
             raise SettingError(f"objectives.{self.name}: {error}") from None
 
     def swap(self, images: Tensor, view: View, step: Step) -> Swap:
-        """How the composites of ``images`` (N, C, H, W) of a view are made in this step; repeated calls agree."""
+        """How the composites of ``images`` (N, C, H, W) of a view are made in this step; repeatable."""
         size = (images.shape[3], images.shape[2])
         draws = self.draw(step.rng(f"{self.name}.rectangle{view}"), size)
         pixels = place_rectangle(draws, size, self.cell, aligned=self.placement != "official")

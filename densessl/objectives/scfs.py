@@ -1,5 +1,5 @@
-"""The terms of SCFS on intermediate levels (Song et al., ICCV 2023, arXiv 2212.06486). The method is DINO plus
-these."""
+"""The terms of SCFS on intermediate levels (Song et al., ICCV 2023, arXiv 2212.06486). The method is DINO plus these
+terms."""
 
 from collections.abc import Sequence
 

@@ -24,7 +24,7 @@ AFTER_313_STEPS = dict(type="switch", before=False, after=True, at_step=313)  # 
 
 
 def swapped_prediction(scores: Mapping[int, Tensor], codes: Mapping[int, Tensor], temperature: float) -> Tensor:
-    """Every crop predicts the codes of the *other* crops that have codes (section 3.2):
+    """The loss of predicting, from every crop, the codes of the *other* crops that have codes (section 3.2):
     ``mean_i mean_{v != i} mean_n -sum_k code_i log softmax(scores_v / T)``.
 
     Args:
@@ -58,30 +58,31 @@ class SwAV(Objective):
     The projections of all crops are scored against prototypes. From the scores of the ``assign`` crops in the *target*
     branch, Sinkhorn computes codes that use all prototypes equally; each crop predicts the codes of the other crops. In
     both branches all crops pass the projector as one batch, so that its batch norm mixes large and small crops as in
-    the
-    official code: any target but ``stop_gradient`` therefore runs the small crops too.
+    the official code. Any target but ``stop_gradient`` therefore runs the small crops too.
 
-    Prototypes are normalised in place before each training forward, as officially. While they are not trained their
-    gradient is zero, not None as in the official code: data parallelism wants one. LARS in its LARC form leaves a
-    tensor with zero gradient alone; other weight decay only shortens prototypes, which the next forward undoes.
+    Prototypes are normalised in place before each training forward, as in the official code. While they are not
+    trained, their gradient is zero, since data parallelism needs one; in the official code it is None. LARS in its LARC
+    form does not change a tensor with zero gradient. Other weight decay only shortens prototypes, and the next forward
+    normalises them again.
 
     Under gradient accumulation, codes are computed from the images of one iteration (and the queue).
 
     Args:
         hidden: width of the projector's hidden layer, which has batch norm; None for a single linear layer.
         dim: width of the projections.
-        prototypes: number of prototypes. A step and the queue together should not have many fewer images.
+        prototypes: number of prototypes. The images of a step and the queue together should not be many fewer.
         temperature: softmax temperature of the predictions.
         epsilon: temperature of the codes (:func:`densessl.losses.sinkhorn`).
         iterations: number of Sinkhorn iterations.
         views: groups of views of equal size, each group one forward of the backbone; by default two large crops and six
             small ones.
         assign: the views that get codes.
-        queue_length: earlier projections of each assigned view that codes are made with, over all ranks; 0 for none.
-            They join when the queue is full.
+        queue_length: number of earlier projections of each assigned view, over all ranks, from which codes are computed
+            too; 0 for none. They are used once the queue is full.
         use_queue: whether the queue is filled and used: True or the config of a schedule.
-        train_prototypes: whether the prototypes are trained: likewise. They stay as initialised before.
-        norm: of the projector.
+        train_prototypes: whether the prototypes are trained: True or the config of a schedule. Until then they keep
+            their initial values.
+        norm: norm config of the projector.
     """
 
     RENAMED = {
@@ -107,7 +108,9 @@ class SwAV(Objective):
     ):
         refuse_renamed(SwAV, kwargs)
         if not all(isinstance(group, Sequence) for group in views) or sum(map(len, views)) < 2:
-            raise SettingError(f"SwAV.views is {views}; expected groups of views of equal size, as ((0, 1), (2, 3))")
+            raise SettingError(
+                f"SwAV.views is {views}, expected groups of views of equal size, such as ((0, 1), (2, 3))"
+            )
         self.groups = tuple(map(tuple, views))
         super().__init__(views=sum(self.groups, ()), **kwargs)
         if not assign or not set(assign) <= set(self.views):
@@ -139,14 +142,13 @@ class SwAV(Objective):
 
     @torch.no_grad()
     def codes(self, vectors: Mapping[int, Tensor], step: Step) -> dict[int, Tensor]:
-        """Codes (N, K) of the images by view, of normalised vectors (N, dim); these are queued after it was read."""
+        """Codes (N, K) by view from normalised vectors (N, dim), which are pushed to the queue afterwards."""
         active = self.queue is not None and self.use_queue(step)
         ready = active and self.queue.is_full(self.queue.names[0])  # the same for all views and ranks
         rank, world = get_dist_info()
         codes = {}
         for view, rows in vectors.items():
-            # Sinkhorn runs over the samples of all ranks, which hold the same queue: each rank contributes a share of
-            # it.
+            # Sinkhorn runs over the samples of all ranks. All hold the same queue, so each contributes a share of it.
             share = self.queue.keys(f"view{view}")[rank::world] if ready else rows[:0]
             samples = self.scores(torch.cat([share, rows]), self.prototypes.weight)
             codes[view] = sinkhorn(samples, self.epsilon, self.iterations)[len(share) :]

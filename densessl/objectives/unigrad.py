@@ -1,6 +1,6 @@
 """UniGrad (Tao et al., "Exploring the Equivalence of Siamese Self-Supervised Learning via A Unified Gradient
-Framework", CVPR 2022, arXiv 2112.05141), which attracts to the target and decorrelates from all targets; and its dense
-form from SIM."""
+Framework", CVPR 2022, arXiv 2112.05141), which attracts vectors to their target and decorrelates them from all targets,
+and its dense form from SIM."""
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +50,9 @@ class UniGrad(VectorRegression):
 
         loss = mean over images and both views of <stopgrad(-t + negative_weight z F), z>
 
-    of unit vectors: z of one view from the online branch, t of the other from the target; F is the moving average of
-        the
-    correlation of targets over steps and ranks, updated before use. There is no predictor. The loss is constructed for
-    its gradient; its value has little meaning.
+    of unit vectors: z of one view from the online branch, t of the other from the target. F is the moving average of
+    the correlation of targets over steps and ranks, updated before use. There is no predictor. The loss is constructed
+    for its gradient; its value has little meaning.
 
     Logged: ``positive_cosine``, the mean of z t^T; ``negative``, the mean of z F z^T, so that the loss is
     ``-positive_cosine + negative_weight negative``; ``directions`` of F and ``between_images``, the similarity between
@@ -107,7 +106,8 @@ class DenseUniGrad(TwoViewObjective):
 
     over the valid places of all images and ranks, averaged over both directions; t is normalised over its channels.
     Places outside the overlap do not count. The loss is that of SIM's released code (see
-    :class:`densessl.objectives.sim.SIM`); maps, heads and correspondence in place of masks and decoder are ours.
+    :class:`densessl.objectives.sim.SIM`); maps, heads and correspondence replace its
+    masks and decoder, and are not from the paper.
 
     Logged, as means over the directions: ``positive`` and ``negative``, the two means divided by D;
     ``positive_cosine``; ``valid_pairs`` and ``valid_images``, the numbers of places that count and of images that have

@@ -1,4 +1,4 @@
-"""Regions: class-agnostic boxes of images, where they come from, and the store that keeps them."""
+"""Regions, which are class-agnostic boxes of images: their generators, selections and store."""
 
 from densessl.regions import generators, select
 from densessl.regions.fast import DiverseSelectiveSearch, FastSelectiveSearch

@@ -1,9 +1,9 @@
-"""Make the regions of all images of a data set, once, and store them.
+"""Generate the regions of all images of a data set once, and store them.
 
-The folder of the store has a journal of finished images meanwhile, so a build that was stopped in any way goes on where
-it was. What an image gets depends on its relative path, its pixels and the seed, on nothing else: the store is the same
-byte for byte whatever the number of workers and however often the build was stopped. Journal and store are of one size
-and both on disk for a moment at the end.
+During a build, the store's folder has a journal of finished images, so a build that was stopped in any way resumes. The
+regions of an image depend only on its relative path, its pixels and the seed, so the bytes of the store do not depend
+on the number of workers or on interruptions. The journal is as large as the store, and for a moment at the end both are
+on disk.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ from densessl.version import __version__
 from densessl.wording import at_least, duration
 
 LOCK = "lock"
-_TELL_EVERY = 10.0  # seconds between lines where there is no terminal
+_TELL_EVERY = 10.0  # seconds between lines of progress if stdout is not a terminal
 
 
 def build(
@@ -50,27 +50,29 @@ def build(
     root: str | Path | None = None,
     select: Sequence[dict] = (),
 ) -> RegionStore:
-    """Make the regions of a data set, or go on doing so; a finished store is left alone.
+    """Generate the regions of a data set, or resume doing so. A finished store is not changed.
 
     Args:
         source: folder, list file or COCO json of images, see :func:`densessl.data.sources.list_images`. An image that
             is listed twice is done once.
         out: folder of the store.
         generator: config of a generator (:mod:`densessl.regions.generators`).
-        per_image: keep the first so many regions of an image; None for all.
-        draws: how many times to call the generator for each image, with other random numbers.
-        workers: processes; 0 for this one only.
-        seed: of the random numbers.
+        per_image: number of regions to keep of an image, the first ones; None keeps all.
+        draws: number of calls of the generator for each image, each with other random numbers.
+        workers: number of worker processes; 0 generates in this process.
+        seed: seed of the random numbers.
         root: folder that the paths of a list file or json are relative to.
         select: configs of selections (:mod:`densessl.regions.select`) applied before ``per_image``.
 
     Returns:
-        The store. Images that cannot be read are not in it, but in its manifest: ``about.unreadable``.
+        The store. Images that cannot be read are not in it; its manifest lists them under ``about.unreadable``.
 
     Raises:
         StoreError: ``out`` was begun with other parameters or images, or is being built by another process, or no image
             can be read.
-        ValueError, FileNotFoundError, ImportError: parameters, data or a package are not as they should be.
+        SettingError: a parameter is invalid.
+        DataNotFound: ``source`` does not exist or names no image.
+        MissingPackage, ImportError: the generator needs a package that is not installed.
         RuntimeError: the generator failed; the message names the image.
     """
     for name, value in (("per_image", per_image), ("draws", draws)):
@@ -94,7 +96,7 @@ def build(
         )
     )
     out = Path(out)
-    if (out / MANIFEST).exists():  # of a finished store nothing is touched, be it of these images or not
+    if (out / MANIFEST).exists():  # checked before mkdir and lock, which would touch a finished store
         refuse_other_plan(out, RegionStore(out).manifest["about"], plan)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
@@ -116,7 +118,7 @@ def build(
 
 
 class _Images(Dataset):
-    """The work: at a position of the list, (position, record for the journal)."""
+    """Generates the regions of the image at a position of the list: (position, record for the journal)."""
 
     def __init__(
         self,
@@ -134,7 +136,10 @@ class _Images(Dataset):
         self.per_image, self.draws, self.seed = per_image, draws, seed
 
     def try_generator(self) -> None:
-        """On a small picture, here: a missing package is told at once, and workers find compiled code."""
+        """Run the generator on a small picture in this process.
+
+        A missing package raises at once, and numba caches the code that workers need.
+        """
         rows, columns = np.mgrid[:64, :64].astype(np.uint8) * 4
         try:
             self.generator(np.stack([rows, columns, rows], -1), keyed_rng(0, "try"))
@@ -152,7 +157,7 @@ class _Images(Dataset):
         try:
             pixels = open_image(place).decode().image
         except UnreadableImage as error:
-            # Nothing that differs between two runs, for the manifest: no folder, no address of an object.
+            # The manifest must be the same in every run: remove the folder and the addresses of objects.
             reason = str(error).removeprefix(f"{place}: ")
             return position, unreadable_record(re.sub(r" at 0x[0-9a-f]+", "", reason))
         size = pixels.shape[1], pixels.shape[0]
@@ -182,36 +187,40 @@ def _digest(paths: PathTable) -> str:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """One builder at a time. The kernel takes the lock away when the process ends, however it does; workers do not
-    inherit it (as they would that of ``flock``)."""
+    """Let only one process build in ``out``, with a lock that the kernel releases when the process ends in any way.
+
+    Workers do not inherit this lock, as they would inherit that of ``flock``.
+    """
     with open(out / LOCK, "w") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreError(f"{out} is being built by another process; wait for it, or stop it") from error
         yield
-        # Not when the build was stopped: another process may have opened this file, and a third would make a new one.
+        # Only on success: after an error, another process may hold this file open while a third creates a new one.
         (out / LOCK).unlink()
 
 
 class _Rate(ProgressColumn):
-    """Images a second."""
+    """A column with the number of images per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed or 0:.1f} images/s")
 
 
 def _work(images: _Images, journal: Journal, workers: int) -> None:
-    """Do what is not done, and tell of it: a bar on a terminal, else a line every ten seconds. Images that could not be
-    read are tried again: a disk may have been away."""
+    """Generate the missing regions, with a progress bar on a terminal, or else a line every ten seconds.
+
+    Images that could not be read are tried again, since a disk may have been missing.
+    """
     todo = np.flatnonzero(~journal.done).tolist()
     if not todo:
         return
     before = len(images) - len(todo)
     if before:
         print(f"{before} of {len(images)} images were done before", flush=True)
-    # Forked, and before the bar starts a thread: they need not import and compile again. And they end soon after this
-    # process, as children of it; those of multiprocessing's fork server would not.
+    # Forked workers need not import and compile again, and as children of this process they end soon after it, unlike
+    # those of multiprocessing's fork server. They are forked here, before the bar starts a thread.
     context = "fork" if workers and sys.platform == "linux" else None
     loader = DataLoader(
         images, batch_size=None, sampler=todo, num_workers=workers, in_order=False, multiprocessing_context=context

@@ -1,4 +1,4 @@
-"""What a store of regions is worth: is it whole, what is in it, does it cover objects, what does it look like?"""
+"""Check a store of regions: its checksums, statistics of its boxes, their recall of objects, and a picture."""
 
 import os
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from densessl.regions.recall import AT, Recall, RecallTable
 from densessl.regions.report import Statistics, format_statistics, statistics
 from densessl.regions.store import RegionStore
 
-SHOWN = 6  # images of the picture
+SHOWN = 6  # number of images in the picture
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check found; it is printed as text.
+    """The results of a check; ``str()`` formats them.
 
     Attributes:
-        store: its folder. All files agree with their checksums.
-        statistics: of the boxes.
-        unreadable: images without regions since they could not be read, and why.
-        recall: of the annotated objects; None without annotations. Of the store's first draw, in its order.
-        annotated: images of the annotations that the store has, of those there are.
-        resized: images that have another size in the annotations and were left out of the recall.
-        picture: the file it was saved to, or None.
+        store: folder of the store, whose files all agree with their checksums.
+        statistics: statistics of the boxes.
+        unreadable: reasons by path of the images that have no regions because they could not be read.
+        recall: recall of the annotated objects by the store's first draw, in its order; None without annotations.
+        annotated: number of annotated images that the store has, and number of annotated images.
+        resized: number of images that have another size in the annotations, which the recall leaves out.
+        picture: file of the picture; None if there is none.
     """
 
     store: str
@@ -65,15 +65,16 @@ def check(
     """Check a store.
 
     Args:
-        out: its folder.
-        coco: COCO json of annotated objects: their recall is measured, at 10, 50, 100 and, where there are more boxes,
-            1000. Images are found by their paths, which may begin at another folder.
-        data: folder, list file or json of the images: a picture of some is made.
-        picture: where to save it; ``check.png`` in the store's folder if None.
+        out: folder of the store.
+        coco: COCO json of annotated objects, to measure their recall at 10, 50, 100 and, if images have more than 100
+            boxes, 1000. Images are matched by their paths, which may begin at another folder.
+        data: folder, list file or json of the images, to draw a picture of some of them.
+        picture: file of the picture; None is ``check.png`` in the store's folder.
 
     Raises:
         StoreError: there is no store, or it is damaged.
-        ValueError: no annotated image is in the store, none of the store's in ``data``, or a picture wanted without.
+        SettingError: no annotated image is in the store, none of the store's images is in ``data``, or ``picture`` is
+            given without ``data``.
     """
     if picture is not None and data is None:
         raise SettingError(f"a picture, {picture}, needs data: the images")
@@ -105,8 +106,13 @@ def check(
 
 
 class _Truth(NamedTuple):
-    """Annotations: how many images there are, how many of them the store has, and of these the boxes (G, 4) and areas
-    (G,) of the objects, by the store's paths."""
+    """Annotations of the store's images.
+
+    Attributes:
+        images: number of annotated images.
+        found: number of them that the store has.
+        objects: boxes (G, 4) and areas (G,) of the objects, by the store's path; images of another size are left out.
+    """
 
     images: int
     found: int
@@ -138,7 +144,7 @@ class _Truth(NamedTuple):
 
 
 def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
-    """Evenly spaced images of the data that have regions, and objects where these are known."""
+    """Choose up to ``SHOWN`` evenly spaced images that have regions and, with annotations, objects."""
     listed = list_images(data)
     root, paths = listed.root, listed.paths
     places = match_paths(store.paths(), paths, root)

@@ -1,6 +1,6 @@
 """Colour spaces of selective search (Uijlings et al., IJCV 2013, section 3.2), each with different invariances.
 
-A space is a function of (h, w, 3) uint8 sRGB that gives (C, h, w) float32 planes of 0 to 255.
+A space is a function from (h, w, 3) uint8 sRGB to (C, h, w) float32 planes with values from 0 to 255.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def rgi(image: np.ndarray) -> np.ndarray:
-    """The shares of red and green in the sum, and its third: the former two ignore shadows. Black has shares of 1/3."""
+    """Shares of red and green in the sum of the channels (1/3 for black), which ignore shadows, and a third of it."""
     height, width, _ = image.shape
     out = np.empty((3, height, width), np.float32)
     for y in range(height):
@@ -75,7 +75,7 @@ XYZ = (XYZ / XYZ.sum(1, keepdims=True)).astype(np.float32)
 
 @njit(cache=True, nogil=True)
 def lab(image: np.ndarray) -> np.ndarray:
-    """CIE L*a*b*: lightness times 2.55, both opponent colours plus 128. Distances are close to perceived ones."""
+    """CIE L*a*b*: lightness times 2.55, and both opponent colours plus 128. Distances approximate perceived ones."""
     height, width, _ = image.shape
     out = np.empty((3, height, width), np.float32)
     root = np.empty(3, np.float32)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from densessl.regions.proposals import Proposals
 from densessl.regions.recall import pairwise_iou
 
-PANEL = 560, 330  # the most that an image takes, in pixels; most take the height
+PANEL = 560, 330  # largest width and height of an image in pixels
 SCALE = 2  # lines are drawn this much larger and scaled down, which smooths them
 GAP, CAPTION, FONT = 10, 26, 15
 FOUND_IOU = 0.5
@@ -19,13 +19,13 @@ MISSED, FOUND, COVER = (255, 70, 70), (80, 255, 110), (255, 255, 255)
 
 @dataclass(frozen=True)
 class Shown:
-    """An image of the picture.
+    """An image to draw.
 
     Attributes:
-        name: for its caption.
+        name: name for the caption.
         pixels: (h, w, 3) uint8.
-        found: its regions.
-        truth: (G, 4) its annotated objects; None where there are no annotations.
+        found: the image's regions.
+        truth: (G, 4) boxes of its annotated objects; None without annotations.
     """
 
     name: str
@@ -35,15 +35,17 @@ class Shown:
 
 
 def draw_regions(images: Sequence[Shown], first: int = 30, covering: int = 100) -> Image.Image:
-    """Draw the first boxes of each image, coloured by level; beside it, where its objects are known, each object, green
-    if one of more boxes overlaps it by half and red if not, and that box in white.
+    """Draw the first boxes of each image, coloured by level, and beside them the annotated objects, if known.
+
+    An object is green if one of the first ``covering`` boxes overlaps it with an IoU of at least 0.5, and that box is
+    drawn in white; otherwise the object is red.
 
     Args:
-        first: how many boxes are drawn.
-        covering: among how many an object's is looked for.
+        first: number of boxes to draw.
+        covering: number of boxes among which the one that covers an object is looked for.
 
     Returns:
-        An RGB image with a legend at its foot.
+        an RGB image with a legend at the bottom.
     """
     truth = any(image.truth is not None for image in images)
     highest = max(int(image.found.levels[:first].max(initial=1)) for image in images)
@@ -103,12 +105,12 @@ class _Panel:
         self._draw = ImageDraw.Draw(self._image)
 
     def box(self, box: np.ndarray, colour: tuple[int, int, int], width: int = 2) -> None:
-        """An outline, inside the box."""
+        """Draw the outline of a box, inside the box."""
         x0, y0, x1, y1 = np.asarray(box) * self._zoom * SCALE
         self._draw.rectangle([x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)], outline=colour, width=width * SCALE)
 
     def captioned(self, text: str) -> Image.Image:
-        """The panel at its size, over a caption."""
+        """The panel, scaled to its final size, with a caption below."""
         image = self._image.resize((self._image.width // SCALE, self._image.height // SCALE), Image.Resampling.LANCZOS)
         font = ImageFont.load_default(FONT)
         canvas = Image.new("RGB", (max(image.width, int(font.getlength(text)) + 4), image.height + CAPTION), "white")
@@ -137,7 +139,7 @@ def _legend(highest: int, truth: bool) -> Image.Image:
 
 
 def _level_colour(level: int, highest: int) -> tuple[int, int, int]:
-    """From yellow, what a generator starts from, over green and blue to magenta; logarithmic."""
+    """Colour of a level, on a logarithmic scale: from yellow for level 1 over green and blue to magenta."""
     share = np.log(level) / max(np.log(highest), 1e-9)
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(0.15 + 0.68 * share, 0.75, 1.0))
 

@@ -1,8 +1,8 @@
 """Selective search in numba: segments, grouped by similarity into a hierarchy of regions.
 
-Felzenszwalb & Huttenlocher's segments (IJCV 2004) are where it starts, and merges of the two most similar neighbours
-(Uijlings et al., IJCV 2013) until one region is left are what it adds. What one strategy misses, others find: they vary
-the colour space, the scale of the segments and the similarities.
+It starts from the segments of Felzenszwalb & Huttenlocher (IJCV 2004), and merges the two most similar neighbours
+(Uijlings et al., IJCV 2013) until one region is left. Several strategies, which differ in colour space, scale of the
+segments and similarity, find regions that a single one misses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ PARTS = "CTSF"  # of a similarity: colour, texture, size, fill
 
 
 def _kernels() -> tuple[ModuleType, ...]:
-    """The modules that numba compiles. Others of this package do without it, so they are not imported above."""
+    """Import the modules that numba compiles. Numba is optional, so they are not imported at the top of this module."""
     names = ("colour", "felzenszwalb", "grouping")
     return tuple(import_extra(f"densessl.regions.{name}", "FastSelectiveSearch") for name in names)
 
@@ -29,22 +29,23 @@ def _kernels() -> tuple[ModuleType, ...]:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class FastSelectiveSearch:
-    """Selective search with one strategy (by default the paper's single one), or all combinations of several. It draws
-    no random numbers.
+    """Selective search with all combinations of the given strategies (by default one, the paper's single strategy).
 
-    The order is coarse to fine: the latest merge of each strategy, then each one's last but one, and so on, segments
-    at the end. Exact duplicates are dropped; near ones come after all others, in the same order, so that the first
-    boxes differ. ``TopK(ranking="uijlings")`` reorders by the levels: a box found several times has its lowest.
+    Boxes are ordered from coarse to fine: the last merge of each strategy, then the last but one of each, and so on,
+    with the segments at the end. Exact duplicates are dropped. Near duplicates come after all other boxes, in the same
+    order, so that the first boxes differ. A box that is found several times has the lowest of its levels, by which
+    ``TopK(ranking="uijlings")`` reorders. No random numbers are drawn.
 
     Attributes:
-        colours: spaces of :data:`densessl.regions.colour.SPACES`: rgb, grey, rgi, hsv, lab.
-        scales: k of the segmentation, in grey levels of the smoothed image: larger means fewer, larger segments.
-        similarities: of the grouping, each the letters of its equal parts: C colour, T texture, S size, F fill.
-        sigma: of the Gaussian that smooths before segmenting, in pixels of the shrunk image.
-        min_size: of a segment, in pixels of the shrunk image.
-        max_side: images are shrunk until their longer side has at most so many pixels; None leaves them alone. Time
-            goes with its square; small objects need it.
-        near: boxes that overlap an earlier one by more than this IoU come after all others; 1 keeps them in place.
+        colours: colour spaces of :data:`densessl.regions.colour.SPACES`: rgb, grey, rgi, hsv, lab.
+        scales: k of the segmentation, in grey levels of the smoothed image; a larger k gives fewer, larger segments.
+        similarities: similarities for the grouping, each given by the letters of its equally weighted terms: C colour,
+            T texture, S size, F fill.
+        sigma: sigma of the Gaussian that smooths the image before segmentation, in pixels of the shrunk image.
+        min_size: least size of a segment, in pixels of the shrunk image.
+        max_side: largest side in pixels, to which larger images are shrunk; None shrinks none. Time grows with its
+            square; small objects need a large value.
+        near: IoU with an earlier box above which a box comes after all others; 1 keeps them in place.
     """
 
     colours: Sequence[str] = ("hsv",)
@@ -83,13 +84,13 @@ class FastSelectiveSearch:
 
         Args:
             image: (h, w, 3) uint8 RGB.
-            rng: left alone.
+            rng: not used.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             found = f"{image.shape} of {image.dtype}"
             raise ValueError(f"{type(self).__name__} got an image {found}, expected (h, w, 3) of uint8, not empty")
         height, width = image.shape[:2]
-        # Contiguous and writable, which spares numba further compilations.
+        # Contiguous and writable, as numba would compile again for other arrays.
         image = np.require(shrunk(image, self.max_side), requirements=["C", "W"])
         groupings = list(self.groupings(image))
         places = np.concatenate([np.arange(len(levels))[::-1] for _, levels in groupings])
@@ -100,15 +101,15 @@ class FastSelectiveSearch:
         order = np.argsort(first)
         boxes, levels = boxes[first[order]], lowest[order]
         order = _kernels()[2].novel_first(boxes, float(self.near))
-        # Products before the division: the far border stays exact.
+        # Multiply before dividing, so that boxes at the far border end exactly there.
         sides = np.array([width, height] * 2)
         return Proposals(boxes[order] * sides / np.array([image.shape[1], image.shape[0]] * 2), levels[order])
 
     def groupings(self, image: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of each strategy, the boxes (2n - 1, 4) and levels (2n - 1,) of its n segments, then of its merges.
+        """Yield, for each strategy, the boxes (2n - 1, 4) and levels (2n - 1,) of its n segments and then its merges.
 
         Args:
-            image: (h, w, 3) uint8, contiguous, of the size to segment.
+            image: (h, w, 3) uint8, contiguous, at the size to segment.
         """
         colour, segment, grouping = _kernels()
         weights = np.array([[float(part in parts) for part in PARTS] for parts in self.similarities])
@@ -129,9 +130,10 @@ class FastSelectiveSearch:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class DiverseSelectiveSearch(FastSelectiveSearch):
-    """Selective search with eight strategies, for a thousand boxes an image: two colour spaces, two scales, two
-    similarities, as in the paper's fast mode. The paper's scales, 50 and 100, make more and smaller regions, whose
-    first thousand cover less.
+    """Selective search with eight strategies, for a thousand boxes per image.
+
+    As in the paper's fast mode, it combines two colour spaces, two scales and two similarities. The paper's scales, 50
+    and 100, give more and smaller regions, of which the first thousand cover fewer objects.
     """
 
     colours: Sequence[str] = ("hsv", "lab")

@@ -1,11 +1,11 @@
-"""Graph-based segmentation (Felzenszwalb & Huttenlocher, IJCV 2004), where selective search starts.
+"""Graph-based segmentation (Felzenszwalb & Huttenlocher, IJCV 2004), from which selective search starts.
 
-Pixels are joined along the edges to their eight neighbours, in order of growing difference. Two components become one
-when the edge between them is no longer than either one's longest edge so far plus ``scale / size``. Components smaller
-than ``min_size`` then join the neighbour at the shortest edge.
+Pixels are joined along the edges to their eight neighbours, in order of increasing edge length, which is the colour
+difference. Two components merge if the edge between them is no longer than the longest edge so far of each, plus
+``scale / size``. Components smaller than ``min_size`` then join the neighbour at the shortest edge.
 
-Edge lengths are rounded to 1/128 of a grey level, so that a counting sort orders them in linear time and several scales
-can share one sort. Equal edges come in raster order of the pixels they start from.
+Edge lengths are rounded to 1/128 of a grey level, so that a counting sort orders them in linear time, and several
+scales can share one sort. Edges of equal length are in raster order of the pixels that they start from.
 """
 
 import math
@@ -13,8 +13,8 @@ import math
 import numpy as np
 from numba import njit
 
-STEPS = 128  # of an edge length, for each grey level
-LENGTHS = 1 << 16  # of edges, from 0: three channels differ by 442 grey levels at most
+STEPS = 128  # steps of an edge length per grey level
+LENGTHS = 1 << 16  # number of rounded edge lengths: three channels differ by at most 442 grey levels
 # Edges of a pixel, in this order: right, down, down right, up right.
 DOWN = (0, 1, 1, -1)
 RIGHT = (1, 0, 1, 1)
@@ -29,7 +29,7 @@ def half_gaussian(sigma: float) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def smooth(planes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Separable symmetric filter of (C, h, w) float32 with :func:`half_gaussian`; the border's pixels go on outside."""
+    """Filter (C, h, w) float32 planes with the weights of :func:`half_gaussian`, replicating the border pixels."""
     depth, height, width = planes.shape
     radius = len(weights) - 1
     out = np.empty_like(planes)
@@ -51,14 +51,14 @@ def smooth(planes: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def sort_edges(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of the eight-connected grid by their length.
+    """Sort the edges of the eight-connected grid by their length.
 
     Args:
         planes: (C, h, w) float32, values 0 to 255, C up to 3.
 
     Returns:
-        (E,) int32, 4 times the pixel each starts from plus its direction, ascending by length; (LENGTHS + 1,) int64,
-        where the edges of each rounded length start.
+        (E,) int32 edges in ascending order of length, each as 4 times the pixel that it starts from plus its direction;
+        and (LENGTHS + 1,) int64, the position of the first edge of each rounded length.
     """
     depth, height, width = planes.shape
     lengths = np.zeros((height, 4, width), np.int32)
@@ -102,18 +102,18 @@ def _root(parent: np.ndarray, node: int) -> int:
 def join_edges(
     order: np.ndarray, starts: np.ndarray, height: int, width: int, scale: float, min_size: int
 ) -> np.ndarray:
-    """Components that sorted edges make: (h, w) int32 labels from 0, in raster order of their first pixels.
+    """Join pixels along sorted edges into components: (h, w) int32 labels from 0, in raster order of first pixels.
 
     Args:
-        order, starts: of :func:`sort_edges`.
-        scale: k of the paper, in grey levels: larger means larger components.
-        min_size: of a component, in pixels.
+        order, starts: results of :func:`sort_edges`.
+        scale: k of the paper, in grey levels; a larger k gives larger components.
+        min_size: least size of a component in pixels.
     """
     count = height * width
     ahead = width * np.array(DOWN) + np.array(RIGHT)
     parent = np.arange(count, dtype=np.int32)
     size = np.ones(count, np.int32)
-    # How long an edge may be to join the component: its longest edge so far (this one, as they come sorted) + k / size.
+    # Longest edge that may join the component: its longest edge so far, which is the last one joined, plus k / size.
     limit = np.full(count, scale * STEPS)
     for length in range(LENGTHS):
         for edge in order[starts[length] : starts[length + 1]]:
@@ -145,13 +145,14 @@ def join_edges(
 
 
 def felzenszwalb(planes: np.ndarray, scale: float, sigma: float = 0.8, min_size: int = 50) -> np.ndarray:
-    """Segments of one image.
+    """Segment one image.
 
     Args:
         planes: (C, h, w) float32, values 0 to 255, C up to 3.
-        scale: k of the paper: larger means larger segments. scikit-image's ``scale`` on images of 0 to 1.
-        sigma: of the Gaussian that smooths first, in pixels.
-        min_size: of a segment, in pixels.
+        scale: k of the paper; a larger k gives larger segments. It equals scikit-image's ``scale`` for images with
+            values from 0 to 1.
+        sigma: sigma of the Gaussian that smooths the image first, in pixels.
+        min_size: least size of a segment in pixels.
 
     Returns:
         (h, w) int32 labels, consecutive from 0.

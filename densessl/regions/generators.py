@@ -1,8 +1,7 @@
-"""Generators of regions that look at an image's size only, and those of other packages. The library's own that looks
-at pixels is :class:`densessl.regions.FastSelectiveSearch`.
+"""Generators of regions: those that use only an image's size, and those that wrap other packages.
 
-A generator is called with ((h, w, 3) uint8 RGB pixels, generator of random numbers) and returns
-:class:`densessl.regions.Proposals`. Where it draws nothing it leaves the random numbers alone.
+The library's own selective search is :class:`densessl.regions.FastSelectiveSearch`. A generator is called with the
+pixels, (h, w, 3) uint8 RGB, and a random generator, and returns :class:`densessl.regions.Proposals`.
 """
 
 import ctypes
@@ -23,15 +22,15 @@ from densessl.registry import REGION_GENERATORS
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class Grid:
-    """The same boxes in every image: for each scale and aspect ratio, boxes evenly spread from edge to edge.
+    """The same boxes in every image: for each scale and aspect ratio, boxes spread evenly from edge to edge.
 
-    A box of scale s and aspect a is s √a of the image wide and s / √a high, at most all of it, so their number,
-    :attr:`count`, is that of every image.
+    A box of scale s and aspect a is s √a times as wide and s / √a times as high as the image, clipped to the image. All
+    images have the same number of boxes, :attr:`count`.
 
     Attributes:
-        scales: roots of the boxes' share of the image, in the order of the boxes.
-        aspects: width over height in units of the image's.
-        overlap: neighbours share at least so much of their side, below 1.
+        scales: square roots of the boxes' share of the image's area, in the order of the boxes.
+        aspects: aspect ratios of the boxes relative to the image's.
+        overlap: least overlap of neighbouring boxes as a share of their side, below 1.
     """
 
     scales: tuple[float, ...] = (0.75, 0.5, 0.25)
@@ -48,7 +47,7 @@ class Grid:
 
     @property
     def count(self) -> int:
-        """Boxes of an image."""
+        """Number of boxes per image."""
         return len(self._shares())
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
@@ -72,13 +71,13 @@ class Grid:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class RandomBoxes:
-    """Boxes of any place, area and shape.
+    """Boxes of random position, area and aspect ratio.
 
     Attributes:
-        count: of the boxes of an image.
-        area: least and greatest share of the image, between which its root is uniform.
-        aspect: least and greatest width over height in pixels, between which its logarithm is uniform. A box that is
-            longer than the image is cut to it.
+        count: number of boxes per image.
+        area: range of a box's share of the image's area, whose square root is drawn uniformly.
+        aspect: range of width over height in pixels, drawn log-uniformly. A box that is longer than the image is
+            shortened to it.
     """
 
     count: int = 100
@@ -107,13 +106,15 @@ class RandomBoxes:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class RandomPatches:
-    """UP-DETR's random query patches (Dai et al., CVPR 2021; the released code): width and height independently
-    uniform, in whole pixels, between ``min_side`` and the image's less that; then a place, uniform. None ends with the
-    image, as the code has it. An image that is not longer than twice ``min_side`` on both sides has none.
+    """UP-DETR's random query patches (Dai et al., CVPR 2021; released code).
+
+    Width and height are whole pixels, drawn independently and uniformly from ``min_side`` to the image's side minus
+    ``min_side``. The position is uniform too; as in the released code, no box touches the right or bottom border. An
+    image with a side of at most twice ``min_side`` has no boxes.
 
     Attributes:
-        count: of the boxes of an image.
-        min_side: least side in pixels.
+        count: number of boxes per image.
+        min_side: least side of a box in pixels.
     """
 
     count: int = 10
@@ -139,12 +140,14 @@ class RandomPatches:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class SelectiveSearchPackage:
-    """Selective search of the package ``selectivesearch`` as it is: slow, and widely used. Regions come in its order,
-    start regions and then their groupings, each box once; levels are worked out from the parts it names.
+    """Selective search of the package ``selectivesearch``, which is slow and widely used.
+
+    Boxes are in its order, initial segments and then merges, without duplicates. Levels are computed from the parts
+    that it lists for each region.
 
     Attributes:
-        scale, sigma, min_size: of the start segmentation, as of ``skimage.segmentation.felzenszwalb``.
-        max_side: shrink larger images to this longest side first.
+        scale, sigma, min_size: arguments of ``skimage.segmentation.felzenszwalb``, which makes the initial segments.
+        max_side: largest side in pixels, to which larger images are shrunk first; None shrinks none.
     """
 
     scale: float = 100.0
@@ -155,10 +158,10 @@ class SelectiveSearchPackage:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         selective_search = import_extra("selectivesearch", type(self).__name__).selective_search
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of local binary patterns of floating-point images
+            warnings.simplefilter("ignore")  # skimage warns about local binary patterns of floating-point images
             pixels = shrunk(image, self.max_side)
             _, regions = selective_search(pixels, self.scale, self.sigma, self.min_size)
-        # Its rectangles leave out their last column and row: width is the difference of the outermost pixels.
+        # Its widths and heights are differences of the outermost pixels' indices, and so one pixel short.
         corners = np.array([region["rect"] for region in regions], np.float64)
         boxes = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:] + 1], 1)
         levels = _levels([region["labels"] for region in regions])
@@ -168,13 +171,15 @@ class SelectiveSearchPackage:
 @REGION_GENERATORS.register_module()
 @dataclass(frozen=True)
 class OpenCVSelectiveSearch:
-    """Selective search of OpenCV's contributed modules. Boxes come in its order, which is random: see the ranking
-    ``"uijlings"`` of :class:`densessl.regions.select.TopK`. It does not tell levels, so all are 1.
+    """Selective search of OpenCV's contributed modules.
+
+    Boxes are in OpenCV's order, which is randomised as by the ranking ``"uijlings"`` of
+    :class:`densessl.regions.select.TopK`. OpenCV does not return levels, so all are 1.
 
     Attributes:
         mode: ``"fast"`` or ``"quality"``.
-        resize: (width, height) to resize images to first; DETReg: (128, 128).
-        max_side: or shrink larger images to this longest side.
+        resize: (width, height) that images are resized to first; (128, 128) in DETReg.
+        max_side: instead of ``resize``, the largest side in pixels, to which larger images are shrunk.
     """
 
     mode: Literal["fast", "quality"] = "fast"
@@ -196,7 +201,7 @@ class OpenCVSelectiveSearch:
             search.switchToSelectiveSearchFast()
         else:
             search.switchToSelectiveSearchQuality()
-        # Its order comes from rand() of the C library, which cv2.setRNGSeed() does not reach.
+        # OpenCV draws its order from rand() of the C library, which cv2.setRNGSeed() does not seed.
         ctypes.CDLL(None).srand(int(rng.integers(2**31)))
         found = search.process().astype(np.float64)
         boxes = np.concatenate([found[:, :2], found[:, :2] + found[:, 2:]], 1)
@@ -213,14 +218,14 @@ def _opencv():
         raise ImportError(
             f"the generator needs OpenCV's contributed modules (cv2.ximgproc): {found}. They are in the package "
             "opencv-contrib-python-headless, which replaces opencv-python and opencv-python-headless and cannot be "
-            "beside them: use an environment of its own; the store it makes is read without OpenCV"
+            "installed beside them: build the store in a separate environment; reading it needs no OpenCV"
         )
     cv2.setNumThreads(1)
     return cv2
 
 
 def shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
-    """The image with its longest side at most ``max_side``, antialiased."""
+    """Shrink an image, with antialiasing, until its longest side is at most ``max_side`` pixels."""
     height, width = image.shape[:2]
     if max_side is None or max(width, height) <= max_side:
         return image
@@ -229,16 +234,19 @@ def shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:
 
 
 def _in_source(boxes: np.ndarray, levels: np.ndarray, pixels: np.ndarray, image: np.ndarray) -> Proposals:
-    """Each box once, scaled from ``pixels`` to ``image``."""
+    """Remove duplicate boxes, and scale the rest from ``pixels`` to ``image``."""
     _, first = np.unique(boxes, axis=0, return_index=True)
     first.sort()
-    # In this order a box that ends with the one image ends exactly with the other.
+    # Multiply before dividing, so that a box that ends at the border of one image ends exactly at that of the other.
     return Proposals(boxes[first] * (image.shape[1::-1] * 2) / (pixels.shape[1::-1] * 2), levels[first])
 
 
 def _levels(labels: list[list]) -> np.ndarray:
-    """Levels of regions in the order they were made, each given by the start regions it consists of: those of its one
-    part, then those of its other. So its parts are the latest that begin, and end, as it does."""
+    """Levels of regions, each given as the list of its initial segments, in the order of creation.
+
+    A merge lists the segments of one part and then those of the other, so its parts are the latest regions that begin
+    and end with the same segments.
+    """
     begins, ends, levels = {}, {}, []
     for parts in labels:
         level = 1 if len(parts) == 1 else 1 + max(begins[parts[0]], ends[parts[-1]])

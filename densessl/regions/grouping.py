@@ -1,8 +1,9 @@
-"""Hierarchical grouping of segments (Uijlings et al., IJCV 2013, section 3): the two most similar neighbours become one
-until one is left.
+"""Hierarchical grouping of segments (Uijlings et al., IJCV 2013, section 3).
 
-Histograms are counts, and a histogram intersection is a sum of integers with one division at its end: results are the
-same bits whatever the machine adds up first. Pairs of equal similarity are taken in order of their indices.
+The two most similar neighbours are merged until one region is left.
+
+Histograms are counts, and a histogram intersection is a sum of integers with one division at the end, so results are
+equal bit for bit whatever the order of addition. Pairs of equal similarity are merged in order of their indices.
 """
 
 import heapq
@@ -17,7 +18,7 @@ TEXTURE_BINS = 10
 
 @njit(cache=True, nogil=True)
 def colour_codes(planes: np.ndarray) -> np.ndarray:
-    """Which of a region's C * 25 colour bins each pixel counts for.
+    """The colour bins, out of C * 25, that each pixel counts towards.
 
     Args:
         planes: (C, h, w) float32, values 0 to 255.
@@ -36,13 +37,13 @@ def colour_codes(planes: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def texture_codes(planes: np.ndarray) -> np.ndarray:
-    """Which of a region's C * 8 * 10 texture bins each pixel counts for.
+    """The texture bins, out of C * 8 * 10, that each pixel counts towards.
 
-    A plane's slope towards each of eight directions, half of which are negative and count as 0. Bins are even between
-    0 and the steepest slope of the plane in that direction.
+    Texture is the slope of each plane in eight directions; negative slopes, which half of them are, count as 0. Ten
+    bins divide the range from 0 to the plane's steepest slope in the direction evenly.
 
     Args:
-        planes: (C, h, w) float32, smoothed: their central differences are derivatives of a Gaussian.
+        planes: (C, h, w) float32, smoothed, so that central differences are Gaussian derivatives.
 
     Returns:
         (h, w, C * 8) uint16.
@@ -78,11 +79,11 @@ def texture_codes(planes: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, nogil=True)
 def describe(labels: np.ndarray, codes: np.ndarray, bins: int) -> np.ndarray:
-    """(n, bins) uint32: how often each segment's pixels have each code.
+    """Histograms of the codes of each segment's pixels: (n, bins) uint32 counts.
 
     Args:
         labels: (h, w) int32, consecutive from 0.
-        codes: (h, w, F) below ``bins``.
+        codes: (h, w, F) integers below ``bins``.
     """
     counts = np.zeros((labels.max() + 1, bins), np.uint32)
     for y in range(labels.shape[0]):
@@ -101,15 +102,15 @@ def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         labels: (h, w) int32, consecutive from 0.
 
     Returns:
-        (n,) int64 pixels; (n, 4) int64 boxes (x0, y0, x1, y1), pixel-edge; (P, 2) int64 pairs i < j, each once, of
-        segments that share a pixel's edge.
+        (n,) int64 sizes in pixels; (n, 4) int64 boxes (x0, y0, x1, y1), pixel-edge; and (P, 2) int64 pairs i < j,
+        without duplicates, of segments that share the edge of a pixel.
     """
     height, width = labels.shape
     count = labels.max() + 1
     sizes = np.zeros(count, np.int64)
     boxes = np.empty((count, 4), np.int64)
     boxes[:, :2], boxes[:, 2:] = max(height, width), 0
-    # Of each segment, a linked list of the pixel edges to segments of a higher label.
+    # For each segment, a linked list of its pixel edges to segments of higher labels.
     heads, links, others, found = (
         np.full(count, -1),
         np.empty(2 * labels.size, np.int64),
@@ -146,7 +147,7 @@ def outline(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @njit(cache=True, nogil=True)
 def _intersection(counts: np.ndarray, a: int, b: int, size_a: int, size_b: int) -> float:
-    """Of two regions' histograms, as shares of their pixels, summed over the bins of all F histograms: 0 to F."""
+    """Intersection of two regions' normalised histograms, summed over the bins of all F histograms: 0 to F."""
     total = np.uint64(0)
     for bin in range(counts.shape[1]):
         total += min(np.uint64(counts[a, bin]) * np.uint64(size_b), np.uint64(counts[b, bin]) * np.uint64(size_a))
@@ -190,30 +191,30 @@ def group(
     texture: np.ndarray,
     weights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All regions of a hierarchy: the n segments, then the n - 1 merges, each of the two most similar neighbours left.
+    """All regions of the hierarchy: n segments, then n - 1 merges, each of the two most similar remaining neighbours.
 
-    The similarity is a weighted sum of four, each 0 to 1: the intersections of colour and of texture histograms, 1 less
-    the pair's share of the image (small regions merge early), and 1 less the share of the image that is in the pair's
-    common box but not in the pair (regions that fit into each other merge early).
+    The similarity is a weighted sum of four terms, each from 0 to 1: the intersection of colour histograms; that of
+    texture histograms; 1 minus the pair's share of the image's area, so that small regions merge early; and 1 minus the
+    share that is in the pair's common bounding box but not in the pair, so that regions that fit together merge early.
 
     Args:
-        sizes, boxes, pairs: of :func:`outline`.
+        sizes, boxes, pairs: results of :func:`outline`.
         colour: (n, C * 25) uint32 counts.
         texture: (n, C * 8 * 10) uint32 counts.
-        weights: (4,) float64, of colour, texture, size and fill.
+        weights: (4,) float64, weights of colour, texture, size and fill.
 
     Returns:
-        (2n - 1, 4) int64 boxes; (2n - 1,) int64 levels, 1 for segments and one more than the higher part's for merges;
-        (n - 1, 2) int64, the parts i < j of each merge.
+        (2n - 1, 4) int64 boxes; (2n - 1,) int64 levels, 1 for a segment, and 1 more than the higher level of its parts
+        for a merge; and (n - 1, 2) int64, the parts i < j of each merge.
     """
     count, last, area = len(sizes), 2 * len(sizes) - 1, sizes.sum()
     colour, texture = colour.copy(), texture.copy()
     size, box = np.empty(last, np.int64), np.empty((last, 4), np.int64)
     size[:count], box[:count] = sizes, boxes
     levels, parts = np.ones(last, np.int64), np.empty((count - 1, 2), np.int64)
-    row = np.arange(last)  # of the histograms; a merge takes over that of its first part
-    whole = np.arange(last)  # the merge each region is part of, itself while it is left
-    # Neighbours of region i are near[first[i] : first[i + 1]], by the names they had then.
+    row = np.arange(last)  # each region's row in the histograms; a merge reuses the row of its first part
+    whole = np.arange(last)  # the merge that each region is part of, or itself if it is not merged yet
+    # Neighbours of region i are near[first[i] : first[i + 1]]; they may have been merged since.
     first = np.zeros(last + 1, np.int64)
     near = np.empty(4 * len(pairs) + count, np.int64)
     for i, j in pairs:
@@ -233,7 +234,7 @@ def group(
     while new < last:
         _, i, j = heapq.heappop(heap)
         if whole[i] != i or whole[j] != j:
-            continue  # one of them is part of a merge by now
+            continue  # one of them has been merged already
         parts[new - count] = i, j
         whole[i] = whole[j] = new
         size[new], levels[new] = size[i] + size[j], max(levels[i], levels[j]) + 1
@@ -266,9 +267,10 @@ def group(
 
 @njit(cache=True, nogil=True)
 def novel_first(boxes: np.ndarray, iou: float) -> np.ndarray:
-    """Order (M,) int64 in which boxes (M, 4) that overlap an earlier chosen one by more than ``iou`` come last.
+    """Order boxes (M, 4) so that those whose IoU with an earlier chosen one exceeds ``iou`` come last.
 
-    Within both parts the order is the one given.
+    Returns:
+        (M,) int64 indices; the given order is kept among the chosen boxes and among the rest.
     """
     chosen, rest = np.empty(len(boxes), np.int64), np.empty(len(boxes), np.int64)
     found = 0

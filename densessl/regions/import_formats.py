@@ -1,7 +1,7 @@
-"""Files of regions made elsewhere: COCO json, npz, and the proposal pickles of MMDetection and Detectron2.
+"""Read files of regions made elsewhere: COCO json, npz, and the proposal pickles of MMDetection and Detectron2.
 
-A reader takes the file and, where it is given, the :class:`Images` that its regions are for; it returns for each name
-of an image a function that gives what the file has of it.
+A reader takes the path of the file and the :class:`Images` of the data set, if given. It returns, for each image name
+in the file, a function that returns the image's regions.
 """
 
 import functools
@@ -24,13 +24,13 @@ _PACKED_TOO = {"sizes", "levels", "scores"}
 
 
 class Found(NamedTuple):
-    """Regions of an image as a file has them.
+    """The regions of an image as read from a file.
 
     Attributes:
         boxes: (B, 4) x0, y0, x1, y1 in pixels.
-        scores: (B,); None where the order says which is best.
-        levels: (B,), or None.
-        size: (width, height) of the image, or None.
+        scores: (B,); None if the boxes are ordered already, best first.
+        levels: (B,); None if the file has no levels.
+        size: (width, height) of the image in pixels; None if the file does not have it.
     """
 
     boxes: np.ndarray
@@ -43,16 +43,16 @@ Entries = dict[str, Callable[[], Found]]
 
 
 class Images:
-    """The images of a data set, with sizes, and with the ids that files know them by.
+    """The images of a data set, with their sizes and the ids that files refer to them by.
 
     Args:
         source: a folder, a list file or a COCO json, as for training.
-        content: of the json, where it was read already.
+        content: parsed content of the json, if it was read already.
 
     Attributes:
-        root: the folder, where it is known already; else "".
-        paths: relative to the root, in order.
-        stated: sizes that the json says, by path.
+        root: folder of the images; "" for a json, whose images are not looked for until a size needs them.
+        paths: paths relative to the root, in order.
+        stated: sizes (width, height) in the json, by path.
     """
 
     def __init__(self, source: str | os.PathLike, content: Any = None):
@@ -77,14 +77,14 @@ class Images:
         return list_images(self.source)
 
     def size(self, path: str) -> tuple[int, int]:
-        """(width, height) from the json, or else from the image's file. Raises UnreadableImage."""
+        """(width, height) of an image from the json, or else from its file. Raises UnreadableImage."""
         return self.stated.get(path) or open_image(os.path.join(self._listed.root, path)).source_size
 
     def with_id(self, number: Any) -> str:
-        """The path of the image that has an id in the json, or a file name that is the id and an extension.
+        """The path of the image with an id: in a json by ``id``, otherwise by its file name without extension.
 
         Raises:
-            ValueError: there is none.
+            SettingError: there is no such image.
         """
         if self._by_id is None:
             self._by_id = {Path(path).stem: path for path in self.paths}
@@ -96,7 +96,7 @@ class Images:
 
 
 def read_coco(place: Path, images: Images | None) -> Entries:
-    """Annotations (``images`` and ``annotations``, of which crowds are left out) or a list of results."""
+    """Read a json of annotations (``images`` and ``annotations``, without crowds) or a list of results."""
     content = read_json(place)
     if isinstance(content, list):
         _needs(images, place, "a list of results", "the COCO json with the images that its ids mean")
@@ -121,12 +121,15 @@ def read_coco(place: Path, images: Images | None) -> Entries:
 
 
 def read_npz(place: Path, images: Images | None) -> Entries:
-    """Either an array for each image under its relative path, (B, 4), or (B, 5) with scores; or ``paths`` (N,),
-    ``boxes`` (sum of B, 4) and ``offsets`` (N + 1,), if wanted with ``sizes`` (N, 2), ``levels`` and ``scores``
-    (sum of B,)."""
+    """Read an npz file of one of two layouts.
+
+    Either it has an array for each image under its relative path: (B, 4), or (B, 5) with scores. Or it has ``paths``
+    (N,), ``boxes`` (sum of B, 4) and ``offsets`` (N + 1,), and optionally ``sizes`` (N, 2), ``levels`` and ``scores``
+    (sum of B,).
+    """
     try:
         arrays = np.load(place, allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile) as error:  # numpy takes what is no zip file for a pickle
+    except (ValueError, EOFError, BadZipFile) as error:  # numpy takes a file that is not a zip file for a pickle
         raise SettingError(f"{place} is not a readable npz file") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise SettingError(f"{place} holds one array, expected an npz file with an array for each image")
@@ -161,9 +164,12 @@ def read_npz(place: Path, images: Images | None) -> Entries:
 
 
 def read_pickle(place: Path, images: Images | None) -> Entries:
-    """Proposals of Detectron2 (a dict with ``ids`` and ``boxes``), of MMDetection 3 (of ``DumpProposals``: a dict of
-    ``InstanceData`` by the last two parts of the image's path) or of MMDetection 2 (a list of arrays, in the order of
-    the images)."""
+    """Read a pickle of proposals, without executing code.
+
+    It may be of Detectron2 (a dict with ``ids`` and ``boxes``), of MMDetection 3 (``DumpProposals`` writes a dict of
+    ``InstanceData`` by the last two parts of the image's path) or of MMDetection 2 (a list of arrays in the images'
+    order).
+    """
     content = load_arrays(place)
     if isinstance(content, dict) and "boxes" in content:
         return _detectron2(content, place, images)
@@ -201,7 +207,7 @@ def _detectron2(content: dict, place: Path, images: Images | None) -> Entries:
 
 
 def _mmdet(one: Any, where: str) -> Found:
-    """An array of boxes, or an object or dict with ``bboxes`` and ``scores``."""
+    """Read the boxes of one image from an array, or from an object or dict with ``bboxes`` and ``scores``."""
     fields = vars(one) if isinstance(one, Held) else one
     if not isinstance(fields, dict):
         return _with_scores(one, where)
@@ -212,7 +218,7 @@ def _mmdet(one: Any, where: str) -> Found:
 
 
 def _with_scores(array: Any, where: str) -> Found:
-    """Boxes (B, 4), or (B, 5) with a score last."""
+    """Read boxes from an array (B, 4), or (B, 5) whose last column is the score."""
     boxes = np.asarray(array)
     if boxes.size == 0:
         return Found(np.zeros((0, 4)))
@@ -239,7 +245,7 @@ def read_json(place: Path) -> Any:
 
 
 def list_of(content: Any, name: str, place: Path, keys: Iterable[str]) -> list[dict]:
-    """A list of dicts that all have ``keys``."""
+    """The list of dicts under ``name``, after checking that each has ``keys``. Raises SettingError."""
     found = content.get(name) if isinstance(content, dict) else None
     if not isinstance(found, list):
         raise SettingError(f"{place} is not in COCO format: expected a list under {name!r}")

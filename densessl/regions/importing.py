@@ -1,4 +1,4 @@
-"""Regions made elsewhere become a store."""
+"""Import regions made elsewhere into a store."""
 
 import os
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ _SHOWN = 5
 
 @dataclass
 class ImportReport:
-    """What an import did.
+    """The outcome of an import; ``str()`` formats it.
 
     Attributes:
-        source: the file.
-        images: in the store.
-        boxes: in the store.
-        clipped: boxes that left their image and were cut at its border.
-        dropped: boxes that were not finite, or empty once they were clipped.
-        beyond: boxes left out since an image had more than asked for.
-        unmatched: names of the file that mean no image of the data, or one of several; left out.
-        without: images of the data that the file does not name; they are not in the store.
-        unreadable: images whose size was needed and whose file could not be read, and why; left out.
+        source: name of the imported file.
+        images: number of images in the store.
+        boxes: number of boxes in the store.
+        clipped: number of boxes that extended beyond their image and were clipped.
+        dropped: number of boxes dropped because they were not finite, or empty after clipping.
+        beyond: number of boxes left out because their image had more than ``top``.
+        unmatched: names in the file that match no image of the data, or several; their boxes are left out.
+        without: number of images of the data that the file does not name; they are not in the store.
+        unreadable: reasons by path of the images left out because their size was needed and their file is unreadable.
     """
 
     source: str
@@ -68,10 +68,10 @@ def import_regions(
     data: str | os.PathLike | None = None,
     top: int | None = None,
 ) -> ImportReport:
-    """Write a store of the boxes in a file.
+    """Write the boxes of a file to a store.
 
-    Boxes keep the order of the file, or come by score, best first, where it has scores. They are clipped to their
-    image; what is empty then is dropped. Pickles are read without running code, see
+    Boxes are ordered by score, best first, or as in the file if it has no scores. They are clipped to their image, and
+    dropped if they are empty then. Pickles are read without executing code, see
     :mod:`densessl.weights.io.array_pickles`.
 
     Args:
@@ -79,14 +79,16 @@ def import_regions(
             see :mod:`densessl.regions.import_formats`.
         out: folder of the store.
         format: one of ``FORMATS``, or "auto" to go by the extension.
-        data: folder, list file or COCO json of the images. The store then has their paths as they are there; the names
-            in ``source`` may begin at a folder above or below. Sizes that ``source`` does not say are taken from there:
-            from the json, or by opening the images. Needed for sizes, and for proposals by id or in an order.
-        top: how many boxes of an image to keep at most; None for all.
+        data: folder, list file or COCO json of the images. The store then uses the images' paths in ``data``; names in
+            ``source`` may begin at a folder above or below. It is required if ``source`` lacks the images' sizes, which
+            are then read from the json or the image files, or refers to images by id or by order.
+        top: number of boxes to keep per image at most; None keeps all.
 
     Raises:
-        ValueError: the file is not of its format, lacks something or asks to run code (RefusedPickle); or no name in it
-            means an image of ``data``.
+        FileMissing: ``source`` is not a file.
+        SettingError: the file does not fit its format or lacks something that is needed, or no name in it matches an
+            image of ``data``.
+        RefusedPickle: reading the pickle would execute code.
         StoreError: ``out`` is a store already.
     """
     place = Path(source)
@@ -145,7 +147,7 @@ def _format(place: Path, format: str) -> str:
 
 
 def _fit(found: Found, size: tuple[int, int], top: int | None, where: str, report: ImportReport) -> Proposals:
-    """Order, clip, drop and cut; counts what it does."""
+    """Order and clip an image's boxes, drop empty ones, and keep the first ``top``; count the changes in ``report``."""
     boxes = np.asarray(found.boxes, np.float64)
     count = len(boxes)
     levels = np.ones(count, np.int64) if found.levels is None else np.asarray(found.levels, np.int64)

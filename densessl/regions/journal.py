@@ -1,4 +1,4 @@
-"""The journal of a build: what is finished, on disk at once, whatever happens next."""
+"""The journal of a build: the regions of finished images, written to disk at once so that a build can resume."""
 
 import json
 import os
@@ -11,37 +11,39 @@ import numpy as np
 from densessl.regions.store_format import Packed, StoreError, written
 
 _RECORD = struct.Struct("<IIQ")  # CRC-32 of all that follows, bytes of the payload, position of the image
-_IMAGE = struct.Struct("<BII")  # whether coordinates are whole, width, height; then counts of the draws and rows
+_IMAGE = struct.Struct("<BII")  # whether coordinates are whole, width, height; followed by the draws' counts and rows
 _UNREADABLE = b"\2"
-_PLAN = 2**64 - 1  # the first record's position
+_PLAN = 2**64 - 1  # position of the first record, the plan
 
 
 def image_record(packed: Packed) -> bytes:
-    """Payload of an image that is done."""
+    """Payload of the record of a finished image."""
     counts = np.array(packed.counts, "<u4").tobytes()
     return _IMAGE.pack(packed.exact, *packed.size) + counts + packed.rows.tobytes()
 
 
 def unreadable_record(reason: str) -> bytes:
-    """Payload of an image that cannot be read."""
+    """Payload of the record of an image that cannot be read."""
     return _UNREADABLE + reason.encode("utf-8", "surrogateescape")
 
 
 class Journal:
-    """An append-only file of records, each with its length and checksum: first the plan of the build, then an image
-    each, in any order. Opened again, it is read up to the last whole record and cut there. One process writes it.
+    """An append-only file of records, each with its length and checksum, written by one process.
+
+    The first record is the plan of the build; each other one is of an image, in any order. An existing file is read up
+    to its last whole record and truncated there.
 
     Args:
-        path: the file; made where there is none.
-        plan: what decides the result, with the number of ``draws``; plain data.
-        images: how many there are to do.
+        path: the file; created if it does not exist.
+        plan: plain data that determines the result, including the number of ``draws``.
+        images: number of images of the build.
 
     Attributes:
-        done: (images,) bool, which have a record of regions.
-        unreadable: (images,) bool, which have a record of why they cannot be read.
+        done: (images,) bool, whether each image has a record of regions.
+        unreadable: (images,) bool, whether each image has a record of why it cannot be read.
 
     Raises:
-        StoreError: the file is that of another plan, or no journal.
+        StoreError: the file is the journal of another plan, or not a journal.
     """
 
     def __init__(self, path: Path, plan: dict, images: int):
@@ -59,13 +61,13 @@ class Journal:
             raise
 
     def append(self, position: int, payload: bytes) -> None:
-        """Keep the record of an image, in place of an earlier one."""
+        """Append the record of an image; it replaces an earlier one."""
         self._note(position, payload, self._file.tell())
         self._file.write(_record(position, payload))
         self._file.flush()
 
     def image(self, position: int) -> Packed:
-        """The regions of an image that is done."""
+        """The regions of a finished image."""
         payload = self._payload(position)
         exact, width, height = _IMAGE.unpack_from(payload)
         counts = np.frombuffer(payload, "<u4", self._draws, _IMAGE.size)
@@ -77,7 +79,7 @@ class Journal:
         return self._payload(position)[len(_UNREADABLE) :].decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _read(self, plan: dict) -> None:
@@ -94,7 +96,7 @@ class Journal:
         self._file.truncate()
 
     def _next(self, size: int) -> tuple[int, bytes] | None:
-        """Position and payload of the next record; None where there is no whole one."""
+        """Position and payload of the next record; None if there is no further whole record."""
         head = self._file.read(_RECORD.size)
         if len(head) < _RECORD.size:
             return None
@@ -116,7 +118,7 @@ class Journal:
 
 
 def refuse_other_plan(out: Path, found: dict, plan: dict) -> None:
-    """Raise StoreError, naming what differs, where ``out`` was begun or finished with another plan."""
+    """Raise StoreError, naming the differences, if ``out`` was begun or finished with another plan."""
     differs = [name for name in plan if found.get(name) != plan[name]]
     if differs:
         what = "; ".join(f"{name}: {found.get(name)!r} there, {plan[name]!r} now" for name in differs)

@@ -1,23 +1,23 @@
-"""Which of a set of paths are meant by names that may begin at another folder."""
+"""Match names of images with paths that may begin at another folder."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
 
 def match_paths(names: Iterable[str], paths: Iterable[str], root: str = "") -> dict[str, str]:
-    """Find the path of each name: the same one; or else the only one that, after ``root``, ends in the name; or else
-    the only one that the name ends in.
+    """Find the path of each name: the same path, or else the only path that ends in the name when joined to ``root``,
+    or else the only path that the name ends in.
 
-    ``train2017/1.jpg`` is found as itself, as ``coco/train2017/1.jpg``, as ``1.jpg`` of the root ``/data/train2017``
-    and, where no other name is, as ``1.jpg`` of any root; never as ``val2017/1.jpg``. Where several paths could be
-    meant, or one by several names, none is.
+    ``train2017/1.jpg`` matches itself, ``coco/train2017/1.jpg``, ``1.jpg`` below the root ``/data/train2017`` and, if
+    no other name does, ``1.jpg`` below any root, but never ``val2017/1.jpg``. If several paths match a name equally
+    well, or several names a path, none is matched.
 
     Args:
-        names: each once; "/" between folders.
-        paths: relative to ``root``; read once, and kept if a name could mean them.
+        names: names without duplicates, with "/" between folders.
+        paths: paths relative to ``root``, iterated once; only those that a name could match are kept in memory.
 
     Returns:
-        {name: path} of the names that were found, in their order.
+        {name: path} of the matched names, in their order.
     """
     names = list(names)
     wanted = {_last(name) for name in names}

@@ -1,4 +1,4 @@
-"""How well regions cover annotated objects."""
+"""Recall of annotated objects by regions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 
 AT = (10, 50, 100, 1000)
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# COCO's, by an object's area in square pixels, both ends included: an area of exactly 32² counts as small and medium.
+# COCO's ranges of an object's area in square pixels, both ends included: an area of 32² counts as small and medium.
 SIZES = {"all": (0, np.inf), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 
 
 def pairwise_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (B, 4) and boxes (G, 4), both x0, y0, x1, y1: (B, G) float64, 0 where empty."""
+    """IoU of boxes (B, 4) with boxes (G, 4), both x0, y0, x1, y1: (B, G) float64, 0 if the union is empty."""
     boxes, truth = (np.asarray(given, np.float64).reshape(-1, 4) for given in (boxes, truth))
     low = np.maximum(boxes[:, None, :2], truth[:, :2])
     high = np.minimum(boxes[:, None, 2:], truth[:, 2:])
@@ -22,15 +22,15 @@ def pairwise_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def best_overlaps(boxes: np.ndarray, truth: np.ndarray, at: Sequence[int] = AT) -> np.ndarray:
-    """The best IoU that each object has with one of the first boxes.
+    """The best IoU of each object with one of the first boxes.
 
     Args:
         boxes: (B, 4) x0, y0, x1, y1, best first.
-        truth: (G, 4) objects.
-        at: numbers of boxes to look at; where there are fewer, all are.
+        truth: (G, 4) boxes of the objects.
+        at: numbers of first boxes to consider; if there are fewer, all are.
 
     Returns:
-        (len(at), G) float64, 0 where no box overlaps.
+        (len(at), G) float64, 0 if no box overlaps.
     """
     return _best(pairwise_iou(boxes[: max(at)], truth), at)
 
@@ -40,12 +40,12 @@ class RecallTable:
     """Recall over a set of images.
 
     Attributes:
-        at: numbers of boxes of each image that were looked at.
-        images: how many.
-        boxes: mean number of boxes that an image has.
+        at: numbers of first boxes of each image that were considered.
+        images: number of images.
+        boxes: mean number of boxes per image.
         objects: number of objects by size: all, small, medium and large.
-        abo: by size, (len(at),) mean over all objects of their best IoU; NaN without objects.
-        ar: by size, (len(at),) share of objects found, mean over the IoU thresholds .5, .55, ... .95.
+        abo: by size, (len(at),) mean of the best IoU over all objects; NaN without objects.
+        ar: by size, (len(at),) share of objects that are found, averaged over the IoU thresholds .5, .55, ... .95.
     """
 
     at: tuple[int, ...]
@@ -69,12 +69,12 @@ class RecallTable:
 class Recall:
     """Collects average best overlap (ABO) and average recall (AR) over images.
 
-    AR is COCO's, one to one: in their order, boxes take the object they overlap most among those not yet taken. It
-    equals ``pycocotools.COCOeval`` with ``useCats = 0`` and boxes scored by their order; all objects weigh the same,
-    whichever image they are in.
+    AR is that of COCO, with one-to-one matches: each box, in order, takes the object that it overlaps most among those
+    not taken yet. It equals ``pycocotools.COCOeval`` with ``useCats = 0`` and boxes scored by their order. All objects
+    have equal weight, whichever image they are in.
 
     Args:
-        at: numbers of boxes of each image to look at.
+        at: numbers of first boxes of each image to consider.
     """
 
     def __init__(self, at: Sequence[int] = AT):
@@ -87,12 +87,13 @@ class Recall:
         self._found = {size: np.zeros((len(self.at), len(THRESHOLDS))) for size in SIZES}
 
     def add(self, boxes: np.ndarray, truth: np.ndarray, areas: np.ndarray | None = None) -> None:
-        """Count an image in.
+        """Add an image.
 
         Args:
             boxes: (B, 4) x0, y0, x1, y1, best first.
-            truth: (G, 4) objects, without crowds.
-            areas: (G,) that decide on the objects' sizes, in COCO those of the masks. Those of ``truth`` if None.
+            truth: (G, 4) boxes of the objects, without crowds.
+            areas: (G,) areas in square pixels that determine the objects' sizes, in COCO those of the masks; None uses
+                the areas of ``truth``.
         """
         truth = np.asarray(truth, np.float64).reshape(-1, 4)
         areas = _areas(truth) if areas is None else np.asarray(areas)
@@ -106,7 +107,7 @@ class Recall:
             self._found[size] += _found_one_to_one(iou[:, chosen], self.at)
 
     def table(self) -> RecallTable:
-        """What was collected so far."""
+        """The recall over the images added so far."""
         with np.errstate(invalid="ignore"):
             return RecallTable(
                 at=self.at,
@@ -127,14 +128,14 @@ def _best(iou: np.ndarray, at: Sequence[int]) -> np.ndarray:
 
 
 def _found_one_to_one(iou: np.ndarray, at: Sequence[int]) -> np.ndarray:
-    """(len(at), thresholds) numbers of objects that the first boxes of IoU (B, G) take."""
+    """(len(at), thresholds) numbers of objects found by the first boxes, given their IoU (B, G)."""
     taken = np.zeros((len(THRESHOLDS), iou.shape[1]), bool)
     able = np.flatnonzero(iou.max(1, initial=0.0) >= THRESHOLDS[0])
     found = np.zeros((len(at), len(THRESHOLDS)))
     start = 0
     for place in np.argsort(at):
         stop = np.searchsorted(able, at[place])
-        for row in iou[able[start:stop], ::-1]:  # of equal overlaps COCOeval takes the last, argmax the first
+        for row in iou[able[start:stop], ::-1]:  # reversed: of equal overlaps COCOeval takes the last, argmax the first
             free = np.where((row >= THRESHOLDS[:, None]) & ~taken, row, 0.0)
             chosen = free.argmax(1)
             rows = np.flatnonzero(free[range(len(chosen)), chosen])

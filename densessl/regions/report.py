@@ -1,4 +1,4 @@
-"""What is in a store of regions: counts, sizes and aspect ratios."""
+"""Statistics of a store of regions: counts, sizes and aspect ratios of its boxes."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _BAR, _SHOWN = 50, 10
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values lie between edges. Values beyond the edges count into the first and the last bin.
+    """A histogram. Values beyond the edges count in the first or last bin.
 
     Attributes:
-        edges: (n + 1,) ascending.
-        counts: (n,) of values at or above an edge and below the next; the last bin has its upper edge too.
+        edges: (n + 1,) ascending edges of the bins.
+        counts: (n,) numbers of values at or above an edge and below the next; the last bin includes its upper edge.
     """
 
     edges: np.ndarray
@@ -31,22 +31,22 @@ class Histogram:
 
     @classmethod
     def empty(cls, edges: np.ndarray) -> "Histogram":
-        """Nothing counted yet."""
+        """A histogram without values."""
         return cls(edges, np.zeros(len(edges) - 1, np.int64))
 
     def add(self, values: np.ndarray) -> None:
-        """Count values (N,) in."""
+        """Add values (N,)."""
         self.counts[:] += np.histogram(values.clip(self.edges[0], self.edges[-1]), self.edges)[0]
 
     def quantiles(self, shares: Sequence[float]) -> np.ndarray:
-        """The values that these shares of all are below, to within a bin. NaN without values."""
+        """The quantiles at these shares (0 to 1), accurate to a bin. NaN without values."""
         total = self._cumulated()
         return (
             np.interp(np.asarray(shares) * total[-1], total, self.edges) if total[-1] else np.full(len(shares), np.nan)
         )
 
     def below(self, edge: float) -> int:
-        """How many values are below an edge, or below the nearest there is."""
+        """Number of values below the histogram's edge that is nearest to ``edge``."""
         return int(self._cumulated()[np.abs(self.edges - min(edge, self.edges[-1])).argmin()])
 
     def _cumulated(self) -> np.ndarray:
@@ -55,15 +55,15 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a store.
+    """Statistics of a store.
 
     Attributes:
-        images: how many.
-        draws: how many times regions were drawn for each.
-        counts: (images * draws,) numbers of boxes, draw after draw of each image.
-        levels: the highest, 0 without boxes.
-        size: of boxes: root of the area over the root of the image's, 0 to 1.
-        aspect: of boxes: width over height, in pixels.
+        images: number of images.
+        draws: number of draws of regions per image.
+        counts: (images * draws,) numbers of boxes, image by image.
+        levels: the highest level; 0 without boxes.
+        size: sizes of the boxes: square root of their share of the image's area, 0 to 1.
+        aspect: aspect ratios of the boxes: width over height, in pixels.
     """
 
     images: int
@@ -75,7 +75,7 @@ class Statistics:
 
 
 def statistics(store: RegionStore) -> Statistics:
-    """Count what is in a store, in one pass; boxes are not held."""
+    """Compute the statistics of a store in one pass, without holding all boxes in memory."""
     counts, levels = [], 0
     size, aspect = Histogram.empty(SIZE_EDGES), Histogram.empty(ASPECT_EDGES)
     images = iter(store)
@@ -92,10 +92,10 @@ def statistics(store: RegionStore) -> Statistics:
 
 
 def format_statistics(found: Statistics, unreadable: Sequence[str] = ()) -> str:
-    """Lines of at most 100 columns.
+    """Format statistics as lines of at most 100 columns.
 
     Args:
-        unreadable: images that are not in the store since they could not be read.
+        unreadable: images that are not in the store because they could not be read.
     """
     counts = found.counts
     low, *quartiles, high = (f"{value:g}" for value in np.quantile(counts, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
@@ -117,7 +117,7 @@ def format_statistics(found: Statistics, unreadable: Sequence[str] = ()) -> str:
 
 
 def _histogram(title: str, found: Histogram, rows: dict[str, float]) -> list[str]:
-    """A title with quartiles, and a bar for each row, which ends where its value says."""
+    """Lines of a histogram: a title with the quartiles, and a bar for each row, whose value is its upper edge."""
     below = np.array([0] + [found.below(edge) for edge in rows.values()])
     shares = np.diff(below) / below[-1]
     quartiles = _listed([f"{value:.2f}" for value in found.quantiles([0.25, 0.5, 0.75])])

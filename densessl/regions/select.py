@@ -1,7 +1,7 @@
-"""Selections: which of an image's proposals a method looks at, and in which order.
+"""Selections: filters and orders of an image's proposals.
 
-A selection is called with (proposals, (width, height) of the image in pixels, generator of random numbers) and returns
-proposals. The lists of the methods are in :data:`PRESETS`.
+A selection is called with the proposals, the image's (width, height) in pixels and a random generator, and returns
+proposals. :data:`PRESETS` has the lists of selections that published methods use.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from densessl.regions.proposals import Proposals
 from densessl.registry import REGION_SELECTIONS
 
 RANKINGS = ("order", "random", "uijlings")
-# DETReg's top-k and random strategies (its third, all, is none), and CCOP's.
+# DETReg's strategies top-k, random and all ("none"), and CCOP's selections.
 PRESETS: dict[str, list[dict]] = {
     "none": [],
     "detreg": [dict(type="TopK", k=30, ranking="uijlings")],
@@ -34,13 +34,14 @@ PRESETS: dict[str, list[dict]] = {
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class TopK:
-    """The first ``k``, in one of three orders.
+    """Keeps the first ``k`` boxes of one of three orders.
 
     Attributes:
-        k: how many; None for all.
-        ranking: ``"order"``, the generator's own; ``"random"``; or ``"uijlings"``, the randomised hierarchy of
-            selective search (Uijlings et al., IJCV 2013, section 3.4) as OpenCV has it: ascending by a uniform number
-            times the level, so early, small regions tend to come first, interleaved with large ones. DETReg's top-k.
+        k: number of boxes to keep; None keeps all.
+        ranking: ``"order"``, the generator's own order; ``"random"``; or ``"uijlings"``, the randomised hierarchy of
+            selective search (Uijlings et al., IJCV 2013, section 3.4) as in OpenCV, which DETReg's top-k uses: in
+            ascending order of a uniform random number times the level, so that low levels, which are small regions,
+            tend to come first, interleaved with large ones.
     """
 
     k: Count | None = None
@@ -63,11 +64,11 @@ class TopK:
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class AspectRange:
-    """Boxes whose width over height lies between ``low`` and ``high``, both excluded.
+    """Keeps boxes whose width over height is between ``low`` and ``high``, both exclusive.
 
     Attributes:
-        low: least width over height.
-        high: greatest width over height.
+        low: least width over height, exclusive.
+        high: greatest width over height, exclusive.
     """
 
     low: NonNegative = 1 / 3
@@ -81,10 +82,10 @@ class AspectRange:
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class MinSide:
-    """Boxes whose root of the area exceeds ``pixels`` of the image as it is stored.
+    """Keeps boxes whose area has a square root of more than ``pixels``, in pixels of the image file.
 
     Attributes:
-        pixels: root of the least area, excluded.
+        pixels: square root of the least area, exclusive.
     """
 
     pixels: NonNegative = 20.0
@@ -96,11 +97,11 @@ class MinSide:
 @REGION_SELECTIONS.register_module()
 @dataclass(frozen=True)
 class Thin:
-    """Boxes of which no two overlap by more than ``iou``: non-maximum suppression with random scores, in the order of
-    the scores (CCOP).
+    """Keeps boxes of which no two have an IoU above ``iou``: non-maximum suppression with random scores (CCOP). They
+    are in the order of the scores.
 
     Attributes:
-        iou: largest overlap of two boxes.
+        iou: largest IoU of two boxes.
     """
 
     iou: Share = 0.5

@@ -1,4 +1,4 @@
-"""Where a data set gets the regions of its images."""
+"""Sources of regions for data sets: the base class, and generation during training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -16,12 +16,12 @@ SelectionConfig = Annotated[dict, Config(REGION_SELECTIONS, trial=True)]  # dict
 
 
 class RegionSource:
-    """Base of all sources: ``dataset.regions`` of a config.
+    """Base class of sources of regions, which a config sets as ``dataset.regions``.
 
     Args:
-        select: configs of selections (:mod:`densessl.regions.select`), applied one after the other. What they draw is
-            drawn anew in every epoch.
-        uniforms: further random numbers of each region that an objective asks for, counts by name; they arrive as
+        select: configs of selections (:mod:`densessl.regions.select`), applied in order. Random ones draw anew in every
+            epoch.
+        uniforms: random numbers of each region that an objective needs, as counts by name. They are in
             ``batch.regions.draws[name]``.
     """
 
@@ -30,12 +30,13 @@ class RegionSource:
         self.uniforms = dict(uniforms or {})
 
     def propose(self, path: str, image: EncodedImage, rng: np.random.Generator, epoch: int) -> Proposals:
-        """Proposals in source pixels.
+        """Proposals for an image, in source pixels.
 
         Args:
-            path: of the image, relative to the data set's root.
-            image: its file, not decoded yet.
-            rng: of this image in this epoch.
+            path: path of the image relative to the data set's root.
+            image: the image, not decoded yet.
+            rng: random generator for this image in this epoch.
+            epoch: number of the epoch.
         """
         raise NotImplementedError(f"{type(self).__name__}.propose")
 
@@ -54,8 +55,10 @@ class RegionSource:
 
 @REGIONS.register_module()
 class GeneratedRegions(RegionSource):
-    """Regions made while training, anew in every epoch: for quick generators and small sets. A store
-    (:class:`densessl.regions.RegionStore`) makes them once.
+    """Generates regions during training, anew in every epoch.
+
+    This suits fast generators and small data sets; otherwise generate regions once, into a store
+    (:class:`densessl.regions.RegionStore`).
 
     Args:
         generator: config of a generator (:mod:`densessl.regions.generators`).

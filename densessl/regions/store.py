@@ -1,4 +1,4 @@
-"""The store of regions: made once for a data set, read by every training."""
+"""The reader of a store of regions, which is built once for a data set and used by all runs."""
 
 import itertools
 import json
@@ -23,6 +23,7 @@ from densessl.regions.store_format import (
     PATHS,
     VERSION,
     StoreError,
+    StoreMissing,
     encoded,
     entry_type,
     header,
@@ -32,29 +33,30 @@ from densessl.regions.store_format import (
 from densessl.registry import REGIONS
 from densessl.wording import nearest
 
-_COMPARED = 20000  # paths that are searched for one like a missing one, a second
+_COMPARED = 20000  # most paths compared with a missing one, which takes about a second
 
 
 @REGIONS.register_module()
 class RegionStore(RegionSource):
-    """Regions of the images of a data set, from files made by ``densessl regions build`` or ``import``.
+    """Reads the regions of a data set from files made by ``densessl regions build`` or ``densessl regions import``.
 
-    Opening reads the manifest only and maps the files, however large; workers share their pages. It pickles as its
-    path. Iterating gives (path, (width, height), one Proposals per draw) of every image, in the stored order.
+    Opening a store of any size reads only the manifest and maps the files into memory; workers share their pages. A
+    store pickles as its path. Iterating yields (path, (width, height), one Proposals per draw) of every image, in the
+    stored order.
 
     Args:
         path: folder of the store.
-        prefix: put before a data set's paths to get the store's: ``"train2017/"`` where the store was made of the
-            folder above.
-        strip: taken off a data set's paths first: ``"train2017/"`` where the store was made of that folder, and the
-            data set is the folder above.
-        select, uniforms: as of :class:`RegionSource`.
+        prefix: prefix that turns a data set's paths into the store's: ``"train2017/"`` if the store was built from the
+            folder above the data set.
+        strip: prefix to remove from a data set's paths first: ``"train2017/"`` if the store was built from that folder,
+            and the data set is the folder above.
+        select, uniforms: see :class:`RegionSource`.
 
     Attributes:
-        manifest: what ``manifest.json`` says.
+        manifest: content of ``manifest.json``.
 
     Raises:
-        StoreError: there is no store, an unfinished or truncated one, or one of another version.
+        StoreError: there is no store, or it is unfinished, truncated or of another version.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class RegionStore(RegionSource):
 
     @property
     def draws(self) -> int:
-        """How many times regions were drawn for each image."""
+        """Number of draws of regions per image."""
         return self.manifest["draws"]
 
     def __len__(self) -> int:
@@ -110,15 +112,15 @@ class RegionStore(RegionSource):
         return self._find(path) is not None
 
     def lookup(self, path: str, draw: int = 0) -> tuple[Proposals, tuple[int, int]]:
-        """The regions of an image, and its (width, height).
+        """The regions of an image, and its (width, height) in pixels.
 
         Args:
-            path: as the store has it.
-            draw: which of ``draws``.
+            path: the image's path in the store.
+            draw: index of the draw.
 
         Raises:
-            StoreError: the store has no such image; the message names one like it.
-            IndexError: it has no such draw.
+            StoreError: the store does not have the image; the message names the most similar one.
+            IndexError: the store does not have the draw.
         """
         if not 0 <= draw < self.draws:
             raise IndexError(f"{self.path}: draw {draw} of {self.draws}")
@@ -126,10 +128,10 @@ class RegionStore(RegionSource):
         return self._proposals(entry, draw), _size(entry)
 
     def propose(self, path: str, image: EncodedImage, rng: np.random.Generator, epoch: int) -> Proposals:
-        """The draw of this epoch; they take turns.
+        """The regions of an image in draw ``epoch % draws``.
 
         Raises:
-            StoreError: no such image, or the image has another size than the one that regions were made of.
+            StoreError: the store does not have the image, or has it with another size.
         """
         name = self._name(path)
         found, size = self.lookup(name, epoch % self.draws)
@@ -141,16 +143,16 @@ class RegionStore(RegionSource):
         return found
 
     def require(self, path: str) -> None:
-        """Nothing, if there are regions of an image of the data set, or it could not be read when they were made.
+        """Check that the store has an image of the data set, or could not read it when it was built.
 
         Raises:
-            StoreError: there are none; the message names an image like it.
+            StoreError: neither is so; the message names the most similar image.
         """
         if self._name(path) not in self.manifest["about"].get("unreadable", {}):
             self._entry(self._name(path))
 
     def _name(self, path: str) -> str:
-        """The store's path of an image of the data set."""
+        """The path in the store of an image of the data set."""
         return self.prefix + path.removeprefix(self.strip)
 
     def verify(self) -> None:
@@ -184,7 +186,7 @@ class RegionStore(RegionSource):
         return unpack(self._boxes[first : first + int(counts[draw])], _size(entry), bool(entry["exact"]))
 
     def _like(self, path: str) -> str:
-        """What to say about a missing path: the end of a message."""
+        """The end of the message about a missing path: a likely cause, or the nearest path, and what to do."""
         parts = path.split("/")
         for cut in range(1, len(parts)):
             tail, head = "/".join(parts[cut:]), "/".join(parts[:cut])
@@ -206,7 +208,7 @@ class RegionStore(RegionSource):
         return f"; the nearest of its {len(self)} images is {near!r}. Build the store of these images"
 
     def _ending(self, end: str) -> str | None:
-        """The first stored path with that end."""
+        """The first stored path that ends in ``end``; None if there is none."""
         found = self._paths.find(encoded(end) + b"\0")
         if found < 0:
             return None
@@ -225,7 +227,7 @@ def _manifest(folder: Path) -> dict:
         if (folder / JOURNAL).exists():
             raise StoreError(f"{folder}: the store is not finished. Run the same `densessl regions build` again")
         what = f"has no {MANIFEST}" if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
-        raise StoreError(f"no store of regions: {folder} {what}. Make one with `densessl regions build DATA {folder}`")
+        raise StoreMissing(folder, what)
     try:
         manifest = json.loads(place.read_bytes())
     except ValueError as error:
@@ -252,5 +254,5 @@ def _mapped(place: Path, manifest: dict) -> mmap.mmap:
                 "again or build anew"
             )
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    mapped.madvise(mmap.MADV_RANDOM)  # a lookup wants its page, not those after it
+    mapped.madvise(mmap.MADV_RANDOM)  # a lookup needs one page, so reading ahead is a waste
     return mapped

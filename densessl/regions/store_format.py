@@ -1,23 +1,25 @@
-"""How a store of regions lies on disk, and its writer. The reader is :class:`densessl.regions.RegionStore`.
+"""The format of a store of regions on disk, and its writer. The reader is :class:`densessl.regions.RegionStore`.
 
 A store is a folder of four files; numbers are little-endian.
 
-- ``boxes.bin``: a header, then five uint16 a box, 10 bytes: x0, y0, x1, y1 in 65535ths of the image's width or height,
-  and the level. The boxes of an image lie together, draw after draw, images in the order of the list: 100 boxes for
-  each of 1.28 million images take 1.3 GB, of which a training step reads a page an image.
+- ``boxes.bin``: a header, then five uint16 (10 bytes) per box: x0, y0, x1, y1 in 65535ths of the image's width or
+  height, and the level. The boxes of an image are contiguous, draw after draw, and images are in the order of the list.
+  100 boxes for each of 1.28 million images take 1.3 GB, of which a training step reads one page per image.
 - ``index.bin``: a header, then an open-addressing hash table over 64-bit BLAKE2b hashes of the relative paths, at most
-  two thirds full, whose entries (:func:`entry_type`) say where the boxes and the path are: a lookup reads a page.
-- ``paths.bin``: the relative paths in order, each followed by a zero byte; they tell images with one hash apart.
-- ``manifest.json``: format, sizes and SHA-256 of the files, counts, and how the boxes were made. It is written last:
-  a folder without one is no store yet.
+  two thirds full. Its entries (:func:`entry_type`) hold the positions of the boxes and the path; a lookup reads one
+  page.
+- ``paths.bin``: the relative paths in order, each followed by a zero byte; they distinguish images of equal hash.
+- ``manifest.json``: format, sizes and SHA-256 of the files, counts, and how the boxes were made. It is written last, so
+  a folder without it is not a store yet.
 
-Boxes with integer coordinates in images of up to 32767 pixels a side come back exactly, others within half of a 65535th
-of the side. Equal input gives equal bytes.
+Boxes with integer coordinates in images with sides of up to 32767 pixels are restored exactly, others to within half of
+a 65535th of the side. Equal input gives equal bytes.
 """
 
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,15 +33,31 @@ from densessl.regions.proposals import Proposals
 
 FORMAT, VERSION = "densessl regions", 1
 BOXES, INDEX, PATHS, MANIFEST = "boxes.bin", "index.bin", "paths.bin", "manifest.json"
-JOURNAL = "journal.bin"  # of a build that is under way, densessl.regions.journal
+JOURNAL = "journal.bin"  # of an unfinished build, see densessl.regions.journal
 HEADER_BYTES = 32  # the format's name, zeros, and the version in the last four bytes
 QUANTA = 65535
-_CHUNK, _ROWS = 1 << 20, 1 << 14  # bytes and entries that are gathered before they are written, or packed
-_SLACK = 1e-6  # pixels by which rounding may put a box outside
+_CHUNK, _ROWS = 1 << 20, 1 << 14  # bytes to buffer before writing, and entries to gather before packing
+_SLACK = 1e-6  # pixels by which rounding errors may put a box outside the image
 
 
 class StoreError(DensesslError, ValueError):
-    """No store, a damaged or unfinished one, or one that does not fit the images. The message says what to do."""
+    """A store does not exist, is damaged or unfinished, or does not fit the images. The message says what to do."""
+
+
+class StoreMissing(StoreError):
+    """There is no store in a folder; the message has the command that makes one.
+
+    Args:
+        folder: where it was looked for.
+        reason: what is in its place.
+        data: the images that it should have, as the command names them.
+        more: what else the user can do.
+    """
+
+    def __init__(self, folder: Path, reason: str, data: str = "DATA", more: str = "") -> None:
+        command = f"densessl regions build {shlex.quote(data)} {shlex.quote(str(folder))}"
+        super().__init__(f"no store of regions: {folder} {reason}. Make one with `{command}`{more}")
+        self.folder, self.reason = folder, reason
 
 
 class Packed(NamedTuple):
@@ -47,9 +65,9 @@ class Packed(NamedTuple):
 
     Attributes:
         size: (width, height) of the image in pixels.
-        exact: all coordinates are whole pixels, and rounding gives them back.
-        counts: of the boxes in each draw.
-        rows: (sum of the counts, 5) uint16.
+        exact: whether all coordinates are whole pixels, which rounding restores.
+        counts: number of boxes in each draw.
+        rows: (sum of the counts, 5) uint16, the quantised boxes and their levels.
     """
 
     size: tuple[int, int]
@@ -59,16 +77,16 @@ class Packed(NamedTuple):
 
 
 def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed:
-    """Quantise the regions of an image. A box thinner than one quantum is made one quantum thick.
+    """Quantise the regions of an image. A box thinner than one quantum becomes one quantum thick.
 
     Args:
-        path: of the image, for messages.
+        path: path of the image, for messages.
         size: (width, height) of the upright image in pixels.
         draws: proposals of each draw.
 
     Raises:
-        ValueError: no draw, an image without area, a box that is empty or leaves the image, or a level outside
-            1..65535.
+        SettingError: the image has no area, a box is empty or not inside the image, or a level is outside 1..65535.
+        ValueError: there is no draw, or a draw has other numbers of boxes and levels.
     """
     width, height = (int(side) for side in size)
     if min(width, height) < 1 or max(width, height) >= 2**32:
@@ -100,13 +118,13 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
 
 
 def unpack(rows: np.ndarray, size: tuple[int, int], exact: bool) -> Proposals:
-    """The proposals of (B, 5) stored rows."""
+    """Restore the proposals of stored rows (B, 5)."""
     boxes = rows[:, :4].astype(np.float64) * (size * 2) / QUANTA
     return Proposals(np.rint(boxes, out=boxes) if exact else boxes, rows[:, 4].astype(np.int64))
 
 
 def encoded(path: str) -> bytes:
-    """The bytes of a path; those that are not UTF-8 come as surrogate escapes, as from ``os.listdir``."""
+    """The bytes of a path. Surrogate escapes, as from ``os.listdir``, become the bytes that are not UTF-8."""
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -116,15 +134,15 @@ def path_hash(path: str) -> int:
 
 
 def entry_type(draws: int) -> np.dtype:
-    """Slot of the index: hash of the path (0: empty), offset of the path in its file, number of the first box, size of
-    the image, whether coordinates are whole, and the boxes in each draw."""
+    """The dtype of an index slot: hash of the path (0 if empty), offset of the path in ``paths.bin``, index of the
+    first box, size of the image, whether coordinates are whole, and the number of boxes in each draw."""
     sides = [("width", "<u4"), ("height", "<u4")]
     places = [("hash", "<u8"), ("path", "<u8"), ("first", "<u8")]
     return np.dtype([*places, *sides, ("exact", "<u4"), ("counts", "<u4", (draws,))])
 
 
 def header() -> bytes:
-    """The first bytes of boxes and index."""
+    """The header of ``boxes.bin`` and ``index.bin``."""
     return FORMAT.encode().ljust(HEADER_BYTES - 4, b"\0") + VERSION.to_bytes(4, "little")
 
 
@@ -134,23 +152,23 @@ def write_store(
     """Write a store.
 
     Args:
-        out: folder, made where there is none.
-        images: for each image its path relative to the root of the data, "/" between folders; its (width, height); and
-            its proposals, one for each draw. Read once; boxes are not held.
-        about: how the boxes were made, JSON's types only. No dates and no places, or equal stores differ in bytes.
+        out: folder, created if it does not exist.
+        images: for each image its path relative to the root of the data, with "/" between folders, its (width, height)
+            and one Proposals per draw. Iterated once; boxes are not held in memory.
+        about: how the boxes were made, in JSON's types. Dates and folders would make equal stores differ in bytes.
 
     Returns:
         The manifest.
 
     Raises:
         StoreError: ``out`` is a store already.
-        ValueError: there is no image, one comes twice, or see :func:`pack`.
+        SettingError: there is no image, an image appears twice, or its regions are invalid (see :func:`pack`).
     """
     return write_packed(out, ((path, pack(path, size, draws)) for path, size, draws in images), about)
 
 
 def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: dict) -> dict:
-    """:func:`write_store` of regions that are packed already."""
+    """Write a store of regions that are packed already; otherwise the same as :func:`write_store`."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST).exists():
@@ -180,7 +198,7 @@ def write_packed(out: Path | str, images: Iterable[tuple[str, Packed]], about: d
 
 
 def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str, Packed]]) -> np.ndarray:
-    """Write boxes and paths; returns the entries of the index in order."""
+    """Write boxes and paths, and return the entries of the index in order."""
     chunks, rows, place, first, draws = [], [], 0, 0, None
     for path, packed in images:
         if draws is None:
@@ -203,7 +221,7 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
 
 
 def _refuse_twins(entries: np.ndarray, paths: Path) -> None:
-    """Raise ValueError where a path comes twice. (Two paths may share a hash.)"""
+    """Raise SettingError if a path appears twice. (Different paths may share a hash.)"""
     _, inverse, counts = np.unique(entries["hash"], return_inverse=True, return_counts=True)
     seen = set()
     with open(paths, "rb") as file:
@@ -216,14 +234,14 @@ def _refuse_twins(entries: np.ndarray, paths: Path) -> None:
 
 
 def _table(entries: np.ndarray) -> np.ndarray:
-    """The hash table of the entries: each in the first free slot at or after its hash, modulo the number of slots."""
+    """Build the hash table: each entry is in the first free slot at or after its hash, modulo the number of slots."""
     slots = 1 << (3 * len(entries) // 2).bit_length()
     table = np.zeros(slots, entries.dtype)
     taken = np.zeros(slots, bool)
     waiting = np.arange(len(entries))
     wanted = entries["hash"] & np.uint64(slots - 1)
     while len(waiting):
-        # Of those that want one free slot the first gets it; the others move on by one.
+        # Of the entries that want the same free slot, the first gets it; the others try the next slot.
         goals, winners = np.unique(wanted, return_index=True)
         winners = winners[~taken[goals]]
         table[wanted[winners]] = entries[waiting[winners]]
@@ -235,7 +253,7 @@ def _table(entries: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def written(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when it is whole and on the disk, and not at all on an error."""
+    """Open a file that gets its name only when it is complete and on disk, and is removed after an error."""
     beside = path.with_name(f"{path.name}.part")
     try:
         with open(beside, "wb", buffering=_CHUNK) as file:

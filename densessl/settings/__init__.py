@@ -1,7 +1,7 @@
-"""The settings of a run: checked before data is read, and explained.
+"""Checks the settings of a run before data is read, and explains them.
 
-The signatures and docstrings of registered classes are the schema; :mod:`densessl.constraints` has the words for ranges
-and for configs in them.
+The signatures and docstrings of registered classes are the schema. :mod:`densessl.constraints` has the annotations for
+ranges and for nested configs.
 """
 
 from densessl.settings.check import check_config, require

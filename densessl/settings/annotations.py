@@ -1,4 +1,4 @@
-"""Annotations of arguments, read as what a value of a config may be."""
+"""Reads the annotations of arguments: which values of a config they allow, and how to say so in words."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ NAMES = {int: "a whole number", float: "a number", str: "a word", bool: "True or
 
 
 def alternatives(annotation: Any) -> list[tuple[Any, tuple]]:
-    """The types that an annotation allows, each with the markers (``Range``, ``Config`` …) that hold for it."""
+    """The types that an annotation allows, each with its markers (``Range``, ``Config`` …)."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *markers = get_args(annotation)
@@ -31,12 +31,12 @@ def alternatives(annotation: Any) -> list[tuple[Any, tuple]]:
 
 
 def marker(markers: Iterable[Any], kind: type) -> Any:
-    """The marker of a kind, None where there is none."""
+    """The first marker of a kind; None if there is none."""
     return next((each for each in markers if isinstance(each, kind)), None)
 
 
 def origin_of(kind: Any) -> Any:
-    """``Sequence`` of ``Sequence[int]``, and so on; the type itself where it has no parameters."""
+    """The type without its parameters, such as ``Sequence`` for ``Sequence[int]``."""
     return get_origin(kind) or kind
 
 
@@ -49,7 +49,8 @@ def is_dict(kind: Any) -> bool:
 
 
 def entries_of(kind: Any, length: int) -> list[Any]:
-    """Annotations of the entries of a list of some length; of a tuple of fixed length as many as it has."""
+    """Annotations of the entries of a list of a given length; for a tuple of fixed length, one for each of its own
+    entries."""
     arguments = get_args(kind)
     if not arguments:
         return [Any] * length
@@ -61,11 +62,11 @@ def entries_of(kind: Any, length: int) -> list[Any]:
 def fits(value: Any, annotation: Any, values: Range | None = None) -> bool:
     """Whether an annotation allows a plain value.
 
-    Lists and tuples are alike. What is built from a dict is not looked into, and what no config can hold (a module, a
-    function) is let through.
+    Lists and tuples are interchangeable. Dicts from which something is built are not inspected, and values that no
+    config can hold (a module, a function) are allowed.
 
     Args:
-        values: of :class:`densessl.constraints.OfSchedule`, where the annotation has one.
+        values: range for the marker :class:`densessl.constraints.OfSchedule`.
     """
     return any(_fits(value, kind, markers, values) for kind, markers in alternatives(annotation))
 
@@ -107,13 +108,13 @@ def _has_type(value: Any, kind: Any, values: Range | None) -> bool:
         return isinstance(value, Mapping)
     if kind in (Callable, type) or origin_of(kind) in (Callable, type):
         return callable(value) or isinstance(value, str)
-    if isinstance(kind, type):  # a module, a data set: an instance, or something this cannot judge
+    if isinstance(kind, type):  # a module or data set: an instance, or a value that cannot be judged here
         return isinstance(value, kind) or not isinstance(value, str | Real | list | tuple | Mapping | type(None))
     return True
 
 
 def expected(annotation: Any, values: Range | None = None) -> str:
-    """What an annotation allows, in words: "a number from 0 to 1 or None"."""
+    """What an annotation allows, in words, such as "a number (0 to 1) or None"."""
     words = dict.fromkeys(_words(kind, markers, values) for kind, markers in alternatives(annotation))
     return " or ".join(word for word in words if word)
 

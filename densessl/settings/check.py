@@ -1,4 +1,4 @@
-"""Settings are checked before data is read, all at once."""
+"""Checks the settings of a run before data is read, and reports all problems at once."""
 
 import importlib
 from collections.abc import Collection, Mapping
@@ -19,19 +19,19 @@ from densessl.settings.run import top_level
 from densessl.settings.walk import Setting, Walk
 from densessl.wording import nearest
 
-# MMEngine's hooks, which a run has unless it says otherwise.
+# MMEngine's hooks, which every run has unless its config removes them.
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
-ALMOST = 0.88  # from this likeness on, a name at the top of a file is taken for a slip and not for a variable
+ALMOST = 0.88  # a top-level name at least this similar to a known one is a misspelling, not a variable
 
 
 def require(cfg: Config, given: Collection[str] = ()) -> None:
-    """Nothing, if the settings of a run fit together.
+    """Require that the settings of a run are valid and fit together.
 
     Args:
-        cfg, given: as of :func:`check_config`.
+        cfg, given: see :func:`check_config`.
 
     Raises:
-        SettingError: they do not; the message has a line for each problem.
+        SettingError: there are problems; the message has a line for each.
     """
     problems = check_config(cfg, given)
     if problems:
@@ -39,33 +39,33 @@ def require(cfg: Config, given: Collection[str] = ()) -> None:
 
 
 def check_config(cfg: Config, given: Collection[str] = ()) -> list[str]:
-    """What is wrong with the settings of a run, a line each: the key path, what was found, what was expected, and the
-    nearest names.
-
-    Nothing is built, and no data is looked for.
+    """Find the problems in the settings of a run. No data is read, and no network is built in memory.
 
     Args:
-        cfg: the whole config. Variables at the top of its file that only help to write the rest are fine.
-        given: dotted names of the entries that the command line gave, which has no use for variables.
+        cfg: the whole config. Top-level variables of its file that only help to write the rest are allowed.
+        given: dotted names of the entries from the command line, which must not be such variables.
+
+    Returns:
+        One line for each problem: the key path, what was found, what was expected, and the nearest names.
     """
     return walk(cfg, given).problems
 
 
 def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
-    """All settings of a run, and all that is wrong with them; arguments as of :func:`check_config`."""
+    """Collect all settings of a run and all problems in them. Arguments are those of :func:`check_config`."""
     content = without_copies(cfg.to_dict())
     scope = content.get("default_scope")
     found = Walk(scope if scope and isinstance(scope, str) else "mmengine")
     problem = lookup.load_scope(found.scope)
-    if problem:  # no class is known then
+    if problem:  # then no class can be found
         found.problem("default_scope", problem)
         return found
     import_modules(found, content.get("custom_imports"))
     schema = top_level()
     for key, value in content.items():
         if key == "view" and "views" in content:
-            continue  # a variable, left over from a loop over them
-        if key == "demo":  # what it changes is checked where it was applied
+            continue  # a variable, left over from a loop over the views
+        if key == "demo":  # its values are checked where they are applied
             found.settings.append(Setting(key, value, schema.arguments[key]))
         elif key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
@@ -81,15 +81,15 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
 
 
 def check_hook_names(found: Walk, hooks: Any) -> None:
-    """Note names of ``default_hooks`` that leave out a hook which there is not."""
+    """Report names in ``default_hooks`` that are None but do not name one of MMEngine's hooks."""
     for name, hook in hooks.items() if isinstance(hooks, Mapping) else ():
         path = f"default_hooks.{name}"
         if hook is None and name not in DEFAULT_HOOKS and not found.has_problem(path):
-            found.problem(path, f"found None, which leaves out hooks of MMEngine: {', '.join(DEFAULT_HOOKS)}")
+            found.problem(path, f"found None, which removes one of MMEngine's hooks: {', '.join(DEFAULT_HOOKS)}")
 
 
 def check_optimiser(found: Walk, wrapper: Any) -> None:
-    """Note what an optimiser's own constructor refuses, of one parameter."""
+    """Report what the optimiser's constructor rejects, when called with a single parameter."""
     config = wrapper.get("optimizer") if isinstance(wrapper, Mapping) else None
     if not isinstance(config, Mapping) or found.has_problem("optim_wrapper.optimizer"):
         return
@@ -97,35 +97,35 @@ def check_optimiser(found: Walk, wrapper: Any) -> None:
     try:
         kind = lookup.find(OPTIMIZERS, config.get("type"), config.get("_scope_", found.scope))
     except lookup.UnknownType:
-        return  # told by the walk
+        return  # reported by the walk
     found.attempt("optim_wrapper.optimizer", lambda: kind([torch.zeros(1, requires_grad=True)], **arguments))
 
 
 def is_slip(key: str, known: Collection[str], given: Collection[str]) -> bool:
-    """Whether a name at the top that nothing reads is a mistake: from the command line it is, from a file it may be a
-    variable."""
+    """Whether an unknown top-level name is a mistake. It is if it comes from the command line. In a file it may be a
+    variable, unless it is almost a known name."""
     if any(name == key or name.startswith(f"{key}.") for name in given):
         return True
     return bool(nearest(key, known, 1, ALMOST))
 
 
 def import_modules(found: Walk, settings: Any) -> None:
-    """Import what a config names first, so that its classes are known."""
+    """Import the modules of ``custom_imports``, so that their classes are registered."""
     imports = settings.get("imports") if isinstance(settings, Mapping) else None
     names = [imports] if isinstance(imports, str) else imports if isinstance(imports, list | tuple) else ()
     for number, name in enumerate(names):
         if not isinstance(name, str):
-            continue  # told by the walk
+            continue  # reported by the walk
         path = "custom_imports.imports" + ("" if isinstance(imports, str) else f".{number}")
         try:
             importlib.import_module(name)
-        except Exception as error:  # a module of the user's: anything may go wrong in it
+        except Exception as error:  # the user's module may raise any error
             if not (isinstance(error, ImportError) and settings.get("allow_failed_imports")):
                 found.problem(path, f"found {name!r}, which cannot be imported: {reason(error, name)}")
 
 
 def reason(error: Exception, name: str) -> str:
-    """Why a module cannot be imported."""
+    """Why a module cannot be imported, in words."""
     if not isinstance(error, ImportError):
         return f"{type(error).__name__}: {error}"
     package = (error.name or "").partition(".")[0]
@@ -135,7 +135,7 @@ def reason(error: Exception, name: str) -> str:
 
 
 def without_copies(content: dict[str, Any]) -> dict[str, Any]:
-    """A config without what is stated at its top once more further down."""
+    """A config without the entries of data set and preprocessor that only repeat the top level."""
     content = dict(content)
     for holder, inner in (("train_dataloader", "dataset"), ("model", "data_preprocessor")):
         outer = content.get(holder)

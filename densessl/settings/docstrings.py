@@ -1,4 +1,4 @@
-"""What docstrings say of arguments, in a sentence each."""
+"""Extracts what docstrings say about arguments, one sentence each."""
 
 import inspect
 import re
@@ -11,14 +11,15 @@ SECTIONS = re.compile(r"(Args|Arguments|Attributes|Parameters|Keyword Args):\s*$
 ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, ?\w+)*)\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*:(?:\s+(?P<text>.*))?$")
 ROLE = re.compile(r":\w+:`~?(?:[\w.]*?\.)?(\w+)`")
 SENTENCE = re.compile(r"(.+?\.)\s")
-REFERRING = ("see ", "as of ")  # of entries that tell where the meaning stands: a base often has it
+# Beginnings of entries that only refer to another docstring. A base class often has the meaning itself.
+REFERRING = ("see ", "as of ")
 ABBREVIATIONS = ("e.g.", "i.e.", "cf.", "vs.", "etc.")
 
 
 @cache
 def meanings_of(kind: Callable[..., Any] | type) -> dict[str, str]:
-    """The first sentence about each argument, by name, from Google-style sections ``Args:`` and ``Attributes:`` of a
-    function's docstring, or of a class, its ``__init__`` and its bases."""
+    """The first sentence about each argument, by name. It comes from the Google-style sections ``Args:`` and
+    ``Attributes:`` in the docstring of a function, or in those of a class, its ``__init__`` and its bases."""
     meanings: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
     for doc in _docstrings(kind):
@@ -45,7 +46,7 @@ def _docstrings(kind: Callable[..., Any] | type) -> Iterator[str]:
 
 
 def _entries(doc: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of a docstring's sections, a name at a time."""
+    """Yield (name, text) for each name in the sections of a docstring."""
     lines = iter(doc.splitlines())
     inside, indent = False, None
     names: list[str] = []
@@ -69,7 +70,7 @@ def _entries(doc: str) -> Iterator[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """Plain text, without the markup of Sphinx."""
+    """The first sentence as plain text, without the markup of Sphinx."""
     text = ROLE.sub(r"\1", " ".join(text.split())).replace("``", "`")
     end = 0
     while match := SENTENCE.match(text[end:]):

@@ -1,4 +1,4 @@
-"""Every setting of a run, in words."""
+"""Explains every setting of a run in words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,19 @@ from densessl.settings.origins import origin_of
 from densessl.settings.walk import Setting
 
 DEFAULT, VARIABLE = "default", "a variable of the config, which nothing reads"
-WIDEST = 60  # characters of a value
+WIDEST = 60  # most characters shown of a value
 
 
 def explain(cfg: Config, origins: Mapping[str, str] | None = None) -> str:
-    """What a run is made of, a line a setting: ``key path = value   (where it comes from)   what it means``.
+    """List the settings of a run, one per line: ``key path = value   (origin)   meaning``.
 
-    Defaults that the config leaves out are listed too. Meanings are those of the docstrings of the classes that take
+    Defaults that the config leaves out are listed too. The meanings come from the docstrings of the classes that take
     the settings.
 
     Args:
         cfg: the whole config.
-        origins: by key path, of an entry and all in it: "command line", "linear rule", "configs/x.py:12"; see
-            :func:`densessl.settings.origins.origins_of`.
+        origins: where entries come from, such as "command line", "linear rule" or "configs/x.py:12", by key path. The
+            origin of an entry holds for everything inside it. See :func:`densessl.settings.origins.origins_of`.
     """
     origins = origins or {}
     found = walk(cfg)
@@ -46,6 +46,6 @@ def _row(setting: Setting, origins: Mapping[str, str]) -> tuple[str, str, str]:
 
 
 def shown(value: Any) -> str:
-    """A value on a line, shortened."""
+    """A value on one line, shortened."""
     text = repr(value)
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"

@@ -1,13 +1,15 @@
-"""From the ``type`` of a config to the class or function that it names, as MMEngine's registries would find it.
+"""Finds the class or function that the ``type`` of a config names, as MMEngine's registries would.
 
-MMEngine's own look-up logs, and imports whatever has a dot in its name; this one says what is missing.
+MMEngine's own look-up writes to the log and imports any name with a dot. This one reports what is missing.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import mmengine.registry as mmengine
@@ -15,16 +17,16 @@ from mmengine.registry import Registry
 
 from densessl.extras import missing
 from densessl.registry import SCOPE
-from densessl.wording import nearest, suggestion
+from densessl.wording import MANY, nearest, suggestion
 
-MANY = 30  # names that no message lists
+PACKAGE = Path(__file__).parents[1]
 
 
 class UnknownType(ValueError):
-    """No class has this name. The message is the rest of a line that begins with a key path.
+    """No class has this name. The message completes a line that begins with a key path.
 
     Attributes:
-        key: of a dict, which names the class.
+        key: the key of the config that names the class.
     """
 
     key = "type"
@@ -34,8 +36,9 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
     """The class or function of a registry, or of a table, by its name.
 
     Args:
-        of: of ours; or of MMEngine, and then its child of the run's scope comes first.
-        name: with or without the scope of a package (``mmdet.SwinTransformer``); or the class itself.
+        of: a registry of densessl; a registry of MMEngine, whose child of the run's scope is searched first; or a
+            table of classes and functions by name.
+        name: name with or without the scope of a package (``mmdet.SwinTransformer``), or the class itself.
         scope: the run's ``default_scope``.
 
     Raises:
@@ -50,13 +53,15 @@ def find(of: Registry | Mapping[str, Any], name: Any, scope: str) -> Callable[..
         raise UnknownType(f"{found}, expected the name of a class{known}")
     kind = _registered(of, name, scope) if isinstance(of, Registry) else of.get(name)
     if kind is None:
-        raise UnknownType(f"{name!r} is unknown; {suggestion(name, names)}")
+        if isinstance(of, Registry) and name.startswith(f"{SCOPE}."):
+            names = {f"{SCOPE}.{each}" for each in of.children[SCOPE].module_dict} if SCOPE in of.children else names
+        raise UnknownType(f"{name!r} is unknown; {_not_imported(name) or suggestion(name, names)}")
     return kind
 
 
 def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
-    """The classes and functions of this name in all of MMEngine's registries: which of them is meant depends on the
-    argument that the config is for, and other libraries do not annotate it.
+    """The classes and functions of this name in all of MMEngine's registries. Which of them is meant depends on the
+    argument that the config is for, and other libraries do not annotate that argument.
 
     Raises:
         UnknownType: there is none; the message has the nearest names.
@@ -68,30 +73,45 @@ def find_anywhere(name: Any, scope: str) -> list[Callable[..., Any]]:
     kinds = dict.fromkeys(_registered(root, name, scope) for root in roots())
     kinds.pop(None, None)
     if not kinds:
+        if _not_imported(name):
+            raise UnknownType(f"{name!r} is unknown; {_not_imported(name)}")
         near = nearest(name.rpartition(".")[2], {each for root in roots() for each in names_of(root, scope)})
         raise UnknownType(f"{name!r} is unknown" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     return list(kinds)
 
 
+def _not_imported(name: str) -> str | None:
+    """What to import for a class of densessl that was not, or how it is called with its scope; None for other names."""
+    name = name.removeprefix(f"{SCOPE}.")
+    defined = re.compile(rf"^@[A-Z_]+\.register_module\(.*\n(?:@.*\n)*(?:class|def) {re.escape(name)}\b", re.MULTILINE)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "shipped" not in path.parts and defined.search(path.read_text(encoding="utf-8")):
+            module = ".".join(("densessl", *path.relative_to(PACKAGE).with_suffix("").parts))
+            if module in sys.modules:
+                return f"did you mean {SCOPE}.{name}?"
+            return f"for {SCOPE}.{name} add {module!r} to custom_imports.imports"
+    return None
+
+
 def is_operator(name: str) -> bool:
-    """Whether mmcv has an operator of this name, which its layers look up by themselves: ``nms``, ``RoIAlign``."""
+    """Whether mmcv has an operator of this name (``nms``, ``RoIAlign``), which its layers look up themselves."""
     ops = sys.modules.get("mmcv.ops")
     return ops is not None and hasattr(ops, name)
 
 
 @cache
 def roots() -> tuple[Registry, ...]:
-    """MMEngine's registries, of which all packages have children."""
+    """MMEngine's registries, the parents of the registries of all packages."""
     return tuple(each for each in vars(mmengine).values() if isinstance(each, Registry))
 
 
 def names_of(of: Registry, scope: str) -> set[str]:
-    """Names without a scope that a registry finds."""
+    """The names that a registry finds without a scope."""
     return {name for registry in _lineage(_of_scope(of, scope)) for name in registry.module_dict}
 
 
 def load_scope(scope: str) -> str | None:
-    """Make the registries of a package known. Returns the rest of a line that says why that cannot be."""
+    """Import the registries of a package. Returns None, or the rest of a line that says why that failed."""
     if scope in ("mmengine", SCOPE):
         return None
     try:
@@ -124,7 +144,7 @@ def _registered(of: Registry, name: str, scope: str) -> Callable[..., Any] | Non
 
 
 def _imported(name: str) -> Callable[..., Any] | None:
-    """By its place in a package: ``torch.optim.Adam``."""
+    """The class or function at an import path such as ``torch.optim.Adam``; None if there is none."""
     module, _, attribute = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute, None)

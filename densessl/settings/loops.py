@@ -1,4 +1,4 @@
-"""What MMEngine's runner takes for loaders, loops, hooks, evaluators and processes: its signatures say ``dict``."""
+"""Schemas of loaders, loops, hooks, evaluators and processes, for which MMEngine's signatures say ``dict``."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
@@ -13,24 +13,24 @@ from torch.utils.data import DataLoader
 
 from densessl.constraints import AutoCount, Config, Count, Depends, NonNegative, Range, Whole
 
-LINKED = ("views", "view", "regions", "photometric")  # stated at the top of a config, used further down
+LINKED = ("views", "view", "regions", "photometric")  # stated at the top of a config and used further down
 
 
 class HookKeys(TypedDict, total=False):
-    """What the runner takes before the hook sees the rest.
+    """Keys of a hook's config that the runner takes itself.
 
     Attributes:
-        priority: a name such as "HIGH", or a number from 0, first, to 100, last.
+        priority: a name such as "HIGH", or a number from 0 (first) to 100 (last).
     """
 
     priority: Annotated[int, Range(0, 100)] | str
 
 
 class HookRules(TypedDict, total=False):
-    """What hooks of MMEngine and its family take.
+    """Arguments of the hooks of MMEngine and of the libraries built on it.
 
     Attributes:
-        interval: iterations or epochs from one time that the hook acts to the next; -1 for never.
+        interval: iterations or epochs between two actions of the hook; -1 for never.
     """
 
     interval: Annotated[int, Range(1, also=(-1,))]
@@ -40,19 +40,19 @@ HOOK = Annotated[dict, Config(mmengine.HOOKS, also=HookKeys, refine=HookRules, c
 
 
 class LoaderKeys(TypedDict, total=False):
-    """What the runner takes of a loader, and what PyTorch's says of itself more loosely.
+    """Keys of a loader's config that the runner takes itself, and exact types of arguments of PyTorch's loader.
 
     Attributes:
-        batch_size: images that a process takes an iteration.
-        largest_batch: most images of a batch size that is "auto".
-        num_workers: processes that load; "auto" is the cores of this machine over its processes.
-        dataset: what is loaded.
-        sampler: in which order.
-        batch_sampler: how the order is cut into batches.
-        collate_fn: what makes a batch of samples.
-        worker_init_fn: what each loader process runs first.
-        num_batch_per_epoch: batches that an epoch has; by default as many as the data set has.
-        disable_subprocess_warning: whether loader processes keep quiet.
+        batch_size: images per process and iteration.
+        largest_batch: upper bound of a batch size that is "auto".
+        num_workers: number of loader processes; "auto" divides the cores of this machine by its training processes.
+        dataset: the data set to load.
+        sampler: order of the images.
+        batch_sampler: how the order is split into batches.
+        collate_fn: function that makes a batch from samples.
+        worker_init_fn: function that each loader process runs first.
+        num_batch_per_epoch: number of batches per epoch; by default all of the data set.
+        disable_subprocess_warning: whether the warnings of loader processes are silenced.
     """
 
     batch_size: AutoCount | None
@@ -79,8 +79,8 @@ class MultiProcessing(TypedDict, total=False):
     """How processes start.
 
     Attributes:
-        mp_start_method: of loader processes.
-        opencv_num_threads: threads of OpenCV in each.
+        mp_start_method: start method of loader processes.
+        opencv_num_threads: number of OpenCV's threads in each process.
     """
 
     mp_start_method: Literal["fork", "spawn", "forkserver"]
@@ -88,13 +88,13 @@ class MultiProcessing(TypedDict, total=False):
 
 
 class Environment(TypedDict, total=False):
-    """Of the processes.
+    """Settings of the processes.
 
     Attributes:
-        cudnn_benchmark: whether cuDNN times its kernels and takes the fastest.
+        cudnn_benchmark: whether cuDNN times its kernels and uses the fastest.
         mp_cfg: how loader processes start.
-        dist_cfg: how the processes of a run talk to each other.
-        resource_limit: files that a process may have open.
+        dist_cfg: how the processes of a run communicate.
+        resource_limit: number of files that a process may have open.
     """
 
     cudnn_benchmark: bool
@@ -104,10 +104,10 @@ class Environment(TypedDict, total=False):
 
 
 class RandomnessRules(TypedDict, total=False):
-    """Where random numbers come from.
+    """The source of random numbers.
 
     Attributes:
-        seed: of all random numbers of a run.
+        seed: seed of all random numbers of the run.
     """
 
     seed: Whole | None
@@ -117,23 +117,23 @@ RANDOMNESS = Annotated[dict, Config(set_random_seed, refine=RandomnessRules)]
 
 
 class LoopRules(TypedDict, total=False):
-    """What loops take.
+    """Arguments of loops.
 
     Attributes:
-        max_epochs: length of the run.
+        max_epochs: length of the run in epochs.
         max_iters: length of the run in iterations.
-        val_interval: epochs, or iterations, from one validation to the next.
-        val_begin: the epoch, or iteration, from which on there are validations.
+        val_interval: epochs or iterations between two validations.
+        val_begin: epoch or iteration from which on validations run.
     """
 
     max_epochs: AutoCount
-    max_iters: AutoCount
-    val_interval: Annotated[float, Range(1)]  # stock configs divide, and MMEngine takes what comes out
+    max_iters: Count
+    val_interval: Annotated[float, Range(1)]  # stock configs compute it by division, and MMEngine accepts the float
     val_begin: Whole
 
 
 class LoopKeys(TypedDict, total=False):
-    """What the runner takes of a loop without ``type``.
+    """Keys of a loop without ``type`` that the runner takes itself.
 
     Attributes:
         by_epoch: whether the run is counted in epochs or in iterations.
@@ -148,7 +148,7 @@ PASSED = ("runner", "dataloader", "evaluator")
 def train_loop_for(value: Mapping[str, Any], scope: str) -> Any:
     """The annotation of a ``train_cfg``: a loop by ``type``, or one of MMEngine's two by ``by_epoch``."""
     if "type" in value:
-        counts = {"by_epoch": "a loop with a `type` counts as its class does"}
+        counts = {"by_epoch": "the `type` of the loop decides whether it counts in epochs"}
         return Annotated[dict, Config(mmengine.LOOPS, given=PASSED, refine=LoopRules, moved=counts)]
     loop = EpochBasedTrainLoop if value.get("by_epoch", True) else IterBasedTrainLoop
     return Annotated[dict, Config(loop, given=PASSED, refine=LoopRules, also=LoopKeys)]
@@ -160,7 +160,7 @@ TEST_LOOP = Annotated[dict, Config(mmengine.LOOPS, "TestLoop", given=PASSED)]
 
 
 def evaluator_for(value: Mapping[str, Any], scope: str) -> Any:
-    """The annotation of an evaluator: a metric, or with ``metrics`` an evaluator of several."""
+    """The annotation of an evaluator: a metric, or, if it has ``metrics``, an evaluator of several metrics."""
     return Annotated[dict, Config(*((mmengine.EVALUATOR, "Evaluator") if "metrics" in value else (mmengine.METRICS,)))]
 
 

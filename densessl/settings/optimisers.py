@@ -1,4 +1,4 @@
-"""What MMEngine's builders take as ``optim_wrapper`` and ``param_scheduler``, where its signatures say ``dict``."""
+"""Schemas of ``optim_wrapper`` and ``param_scheduler``, for which MMEngine's signatures say ``dict``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -10,11 +10,11 @@ from densessl.settings.lookup import UnknownType, find
 from densessl.settings.schema import is_ours
 from densessl.signatures import arguments_of
 
-CONSTRUCTOR = "DefaultOptimWrapperConstructor"  # of a config that names none
+CONSTRUCTOR = "DefaultOptimWrapperConstructor"  # where a config names none
 
 
 class OptimizerRules(TypedDict, total=False):
-    """Ranges that no optimiser of PyTorch checks, or not before it is built.
+    """Ranges that PyTorch's optimisers do not check, or only when they are built.
 
     Attributes:
         lr: learning rate.
@@ -36,12 +36,12 @@ class Clipping(TypedDict, total=False):
     """Arguments of PyTorch's functions that clip gradients.
 
     Attributes:
-        type: "norm" shortens the gradient of all parameters, "value" clips each entry.
+        type: "norm" scales down the gradient of all parameters together, "value" clips each entry.
         max_norm: largest norm of the gradient.
-        norm_type: the p of the norm.
+        norm_type: order p of the norm.
         error_if_nonfinite: whether a gradient with NaN or infinite entries ends the run.
-        foreach: whether PyTorch takes all tensors at once.
-        clip_value: largest size of an entry.
+        foreach: whether PyTorch processes all tensors at once.
+        clip_value: largest absolute value of an entry.
     """
 
     type: Literal["norm", "value"]
@@ -53,7 +53,7 @@ class Clipping(TypedDict, total=False):
 
 
 class WrapperRules(TypedDict, total=False):
-    """What every wrapper takes.
+    """Arguments of every optimiser wrapper.
 
     Attributes:
         accumulative_counts: iterations accumulated into one step.
@@ -65,7 +65,7 @@ class WrapperRules(TypedDict, total=False):
 
 
 class Factors(TypedDict, total=False):
-    """Settings of some parameters.
+    """Factors for some of the parameters.
 
     Attributes:
         lr_mult: factor of the learning rate.
@@ -80,14 +80,14 @@ class Paramwise(TypedDict, total=False):
     """Factors of MMEngine's constructor.
 
     Attributes:
-        custom_keys: of parameters whose names hold the key.
-        bias_lr_mult: of the learning rate of biases.
-        bias_decay_mult: of the weight decay of biases.
-        norm_decay_mult: of the weight decay of norm layers.
-        flat_decay_mult: of the weight decay of parameters of one dimension.
-        dwconv_decay_mult: of the weight decay of depthwise convolutions.
-        dcn_offset_lr_mult: of the learning rate of the offsets of deformable convolutions.
-        bypass_duplicate: leave out parameters that are there already.
+        custom_keys: factors for the parameters whose names contain the key.
+        bias_lr_mult: factor of the learning rate of biases.
+        bias_decay_mult: factor of the weight decay of biases.
+        norm_decay_mult: factor of the weight decay of norm layers.
+        flat_decay_mult: factor of the weight decay of parameters of one dimension.
+        dwconv_decay_mult: factor of the weight decay of depthwise convolutions.
+        dcn_offset_lr_mult: factor of the learning rate of the offsets of deformable convolutions.
+        bypass_duplicate: whether duplicate parameters are skipped.
     """
 
     custom_keys: Mapping[str, Factors]
@@ -101,11 +101,11 @@ class Paramwise(TypedDict, total=False):
 
 
 class WrapperKeys(TypedDict):
-    """What the constructor takes before the wrapper sees the rest.
+    """Keys of a wrapper's config that the constructor takes itself.
 
     Attributes:
-        optimizer: what takes the steps.
-        constructor: what groups the parameters, and builds optimiser and wrapper.
+        optimizer: the optimiser.
+        constructor: class that groups the parameters and builds optimiser and wrapper.
         paramwise_cfg: settings of the constructor.
     """
 
@@ -115,14 +115,14 @@ class WrapperKeys(TypedDict):
 
 
 def wrapper_for(value: Mapping[str, Any], scope: str) -> Any:
-    """The annotation of an ``optim_wrapper``: what its constructor takes, and the arguments of the wrapper.
+    """The annotation of an ``optim_wrapper``, with the keys of its constructor and the arguments of the wrapper.
 
     Raises:
         UnknownType: there is no such constructor.
     """
     several = value and all(isinstance(entry, Mapping) and "type" in entry for entry in value.values())
     if several and "optimizer" not in value:
-        return Mapping[str, Any]  # of several models; only a constructor of their own knows
+        return Mapping[str, Any]  # wrappers of several models, whose keys only their own constructor knows
     name = value.get("constructor", CONSTRUCTOR)
     try:
         constructor = find(mmengine.OPTIM_WRAPPER_CONSTRUCTORS, name, scope)
@@ -137,7 +137,7 @@ def wrapper_for(value: Mapping[str, Any], scope: str) -> Any:
 
 
 def _paramwise(name: str, constructor: Any) -> Any:
-    """What a constructor takes as ``paramwise_cfg``, as far as that is known."""
+    """The annotation of a constructor's ``paramwise_cfg``, as far as it is known."""
     if name == CONSTRUCTOR:
         return NotRequired[Paramwise | None]
     if not is_ours(constructor):
@@ -146,12 +146,12 @@ def _paramwise(name: str, constructor: Any) -> Any:
 
 
 class SchedulerRules(TypedDict, total=False):
-    """What most of MMEngine's schedulers take.
+    """Arguments of most of MMEngine's schedulers.
 
     Attributes:
-        by_epoch: whether it counts in epochs or in iterations.
-        begin: where it begins.
-        end: where it ends.
+        by_epoch: whether the scheduler counts in epochs or in iterations.
+        begin: epoch or iteration at which it begins.
+        end: epoch or iteration at which it ends.
     """
 
     by_epoch: bool
@@ -160,10 +160,10 @@ class SchedulerRules(TypedDict, total=False):
 
 
 class SchedulerKeys(TypedDict, total=False):
-    """What the builder takes.
+    """Key that the builder of schedulers takes itself.
 
     Attributes:
-        convert_to_iter_based: whether a scheduler that counts in epochs acts every iteration.
+        convert_to_iter_based: whether a scheduler that counts in epochs acts in every iteration.
     """
 
     convert_to_iter_based: bool

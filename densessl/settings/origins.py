@@ -1,4 +1,4 @@
-"""Where each entry of a config comes from: the file and line that assign it."""
+"""Finds where each entry of a config comes from: the file and line that assign it."""
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,17 +8,17 @@ from densessl.configs import config_path, stock_config
 
 
 def origins_of(config: str | Path) -> dict[str, str]:
-    """The file and line of each entry of a Python config, by key path; what a file says wins over its ``_base_`` files.
+    """The file and line of each entry of a Python config, by key path. A file overrides its ``_base_`` files.
 
-    Entries of dicts and lists that are written out have lines of their own. What is computed has the line of the
-    assignment, and so has all in it: look a key path up by :func:`origin_of`.
+    Entries of dicts and lists that are written out have lines of their own. A computed value has the line of its
+    assignment, which also holds for everything inside it: look up a key path with :func:`origin_of`.
 
     Args:
-        config: file, name of a shipped config, or of a stock one (``mmdet::…``).
+        config: path of a file, name of a shipped config, or name of a stock config (``mmdet::…``).
 
     Returns:
-        ``{"model.online.backbone.depth": "configs/x.py:12", …}``; files by the names of stock configs, or relative to
-        the working directory where they lie below it. Of other config languages (json, yaml) nothing is known.
+        ``{"model.online.backbone.depth": "configs/x.py:12", …}``. Stock configs have their names, other files paths
+        relative to the working directory if they lie below it. Empty for other config languages (json, yaml).
 
     Raises:
         FileMissing, MissingPackage: there is no such config.
@@ -28,10 +28,10 @@ def origins_of(config: str | Path) -> dict[str, str]:
 
 
 def origin_of(path: str, origins: Mapping[str, str]) -> str | None:
-    """The origin of a key path: its own, or that of the nearest entry that it is in; None where there is none.
+    """The origin of a key path: its own, or that of the nearest enclosing entry; None if neither is known.
 
     Args:
-        origins: by key path; ``*`` in one stands for any entry, and comes before paths without.
+        origins: origins by key path. ``*`` in a path stands for any entry, and such paths take precedence.
     """
     patterns = [key for key in origins if "*" in key]
     while path:
@@ -43,11 +43,11 @@ def origin_of(path: str, origins: Mapping[str, str]) -> str | None:
 
 
 def overridden(origins: Mapping[str, str], paths: Iterable[str], origin: str) -> dict[str, str]:
-    """Origins after some entries got other values: by options of the command line, or by a rule.
+    """Origins after the command line or a rule changed some entries.
 
     Args:
-        paths: of the entries; ``*`` stands for any entry.
-        origin: of the values that they have now.
+        paths: key paths of the changed entries; ``*`` stands for any entry.
+        origin: origin of their new values.
     """
     changed = dict(origins)
     for path in paths:
@@ -78,7 +78,7 @@ def _of_file(file: Path, package: str) -> dict[str, str]:
 
 
 def _bases(tree: ast.Module, file: Path, package: str) -> Iterator[tuple[Path, str]]:
-    """The files that a config is based on, and the packages that carry them."""
+    """Yield the files that a config is based on, each with the package that ships it."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and any(_name(target) == "_base_" for target in statement.targets):
             stated = statement.value.elts if isinstance(statement.value, ast.List | ast.Tuple) else [statement.value]
@@ -92,7 +92,7 @@ def _bases(tree: ast.Module, file: Path, package: str) -> Iterator[tuple[Path, s
 
 
 def _assigned(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
-    """Key paths that a statement assigns, each with what is assigned: by ``=``, or by ``entry.update(key=value)``."""
+    """Yield the key paths that a statement assigns, by ``=`` or by ``entry.update(key=value)``, each with its value."""
     if isinstance(statement, ast.Assign):
         for target in statement.targets:
             path = _name(target)
@@ -117,7 +117,7 @@ def _name(target: ast.expr) -> str:
 
 
 def _assign(origins: dict[str, str], path: str, value: ast.expr, line: str, file: str) -> None:
-    """Note an assignment. A dict is merged into what is there, anything else takes its place."""
+    """Record an assignment. A dict is merged into the existing entry; any other value replaces it."""
     entries = _entries(value)
     if not isinstance(value, ast.Call | ast.Dict) or entries is None or "_delete_" in entries:
         for key in [key for key in origins if key.startswith(f"{path}.")]:
@@ -129,7 +129,7 @@ def _assign(origins: dict[str, str], path: str, value: ast.expr, line: str, file
 
 
 def _entries(value: ast.expr) -> dict[str, ast.expr] | None:
-    """The entries of a ``dict(…)``, a ``{…}``, a list or a tuple; None where it is computed."""
+    """The entries of a ``dict(…)``, a ``{…}``, a list or a tuple; None for a computed value."""
     if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict":
         return {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
     if isinstance(value, ast.Dict):

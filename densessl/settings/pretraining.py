@@ -1,7 +1,7 @@
-"""What the settings of a pretraining demand of each other.
+"""Checks that the settings of a pretraining fit together.
 
-The rules are those of the classes: their constructors are called, for networks on PyTorch's device without memory
-(``meta``), where nothing is computed.
+The rules are those of the classes, whose constructors are called. Networks are built on PyTorch's ``meta`` device,
+where they take no memory and compute nothing.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from densessl.weights.detector.stock import pretraining_model, stock_model
 from densessl.wording import nearest
 
 DETECTOR = Annotated[dict, Config(mmengine.MODELS)]
-# What a pretraining cannot do without, and the line of the shared base that has it.
+# The hooks that a pretraining needs, each with the line of the shared base that has it.
 HOOKS = {
     "StepHook": 'step=dict(type="StepHook")',
     "LRHook": 'lr=dict(type="LRHook", schedule=dict(type="warmup_cosine", warmup_epochs=…))',
@@ -37,11 +37,11 @@ HOOKS = {
 
 
 class View(NamedTuple):
-    """A view of an image, and where the config states it.
+    """A view of an image, and its place in the config.
 
     Attributes:
-        path: of the entry of ``views``.
-        spec: what it is.
+        path: key path of its entry in ``views``.
+        spec: the view.
     """
 
     path: str
@@ -49,11 +49,11 @@ class View(NamedTuple):
 
 
 def check_together(found: Walk, content: Mapping[str, Any]) -> None:
-    """Note what does not fit together in the settings of a pretraining, as far as each is right by itself.
+    """Report settings of a pretraining that are valid on their own but do not fit together.
 
     Args:
-        found: the walk over them.
-        content: the config, plain.
+        found: the walk over the settings, which collects the problems.
+        content: the config as plain data.
     """
     check_hooks(found, content)
     check_data(found, content)
@@ -65,13 +65,13 @@ def check_together(found: Walk, content: Mapping[str, Any]) -> None:
         return
     for view in views:
         if view.spec.regions is not None and not content.get("regions"):
-            found.problem(f"{view.path}.regions", "needs the regions of the images, and the config has no `regions`")
+            found.problem(f"{view.path}.regions", "needs the regions of the images, but the config has no `regions`")
     if isinstance(model, Mapping) and not found.has_problem("model") and is_two_branch(model):
         check_two_branch(found, model, views, content.get("regions"))
 
 
 def check_hooks(found: Walk, content: Mapping[str, Any]) -> None:
-    """Note the hooks that a pretraining lacks."""
+    """Report the hooks that a pretraining lacks."""
     by_name, others = content.get("default_hooks") or {}, content.get("custom_hooks") or ()
     hooks = [*(by_name.values() if isinstance(by_name, Mapping) else ()), *others]
     types = {str(hook.get("type")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
@@ -82,7 +82,7 @@ def check_hooks(found: Walk, content: Mapping[str, Any]) -> None:
 
 
 def check_data(found: Walk, content: Mapping[str, Any]) -> None:
-    """Note what the data set needs that stands at the top of a config, and does not."""
+    """Report the top-level entries that the data set needs and the config lacks."""
     loader = content.get("train_dataloader")
     dataset = loader.get("dataset") if isinstance(loader, Mapping) else None
     if not isinstance(dataset, Mapping):
@@ -90,7 +90,7 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
     try:
         arguments = arguments_of(find(DATASETS, dataset.get("type"), SCOPE)) or {}
     except UnknownType:
-        return  # told by the walk
+        return  # reported by the walk
     for name in LINKED:
         needed = name in arguments and arguments[name].default is REQUIRED
         if needed and name not in dataset and not content.get(name):
@@ -98,7 +98,7 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
 
 
 def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
-    """Note what is wrong with the detector that is pretrained: its config, and the changes to it."""
+    """Report problems in the config of the pretrained detector, and in the changes to it."""
     options = model.get("options") or {}
     stock = found.attempt("model.detector", lambda: stock_model(model["detector"]))
     if stock is None:
@@ -112,7 +112,7 @@ def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
             found.problem(f"model.options.{name}", f"the detector's config has no dict at {'.'.join(path)}")
             return
         near = nearest(last, node) if last not in node and "type" not in node else []
-        if near:  # no class tells what a dict without type may hold: what is there does
+        if near:  # without a type, only its present keys show what a dict may hold
             found.problem(f"model.options.{name}", f"unknown; did you mean {' or '.join(near)}?")
     changed = found.attempt("model.detector", lambda: pretraining_model(stock, options))
     if changed is not None:
@@ -125,7 +125,7 @@ def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
 
 
 def all_views(found: Walk, content: Mapping[str, Any]) -> list[View] | None:
-    """The views of an image, ``repeat`` written out; None after a problem with one."""
+    """The views of an image, with ``repeat`` expanded; None if one of them has a problem."""
     stated = content.get("views")
     if not isinstance(stated, Sequence) or found.has_problem("views"):
         return None
@@ -139,7 +139,7 @@ def all_views(found: Walk, content: Mapping[str, Any]) -> list[View] | None:
 
 
 def is_two_branch(model: Mapping[str, Any]) -> bool:
-    """Whether a model is of densessl's one class for backbones."""
+    """Whether a model is a :class:`densessl.model.TwoBranch`."""
     try:
         kind = find(MODELS, model.get("type"), SCOPE)
     except UnknownType:
@@ -148,7 +148,7 @@ def is_two_branch(model: Mapping[str, Any]) -> bool:
 
 
 def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], regions: Any) -> None:
-    """Note what does not fit between branch, objectives and views."""
+    """Report branch, objectives and views that do not fit together."""
     with without_memory():
         branch = a_branch(found, model["online"])
         names: set[str] = set()
@@ -169,8 +169,8 @@ def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], r
 
 
 def a_branch(found: Walk, online: Mapping[str, Any]) -> Branch | None:
-    """The online branch; None after a problem, and where its backbone is another library's, which cannot be built
-    everywhere."""
+    """The online branch. None if there is a problem, or if the backbone is another library's, which may not build on
+    the ``meta`` device."""
     try:
         if not is_ours(find(MODELS, online["backbone"]["type"], SCOPE)):
             return None
@@ -185,13 +185,14 @@ def a_branch(found: Walk, online: Mapping[str, Any]) -> Branch | None:
 def check_objective(
     found: Walk, path: str, objective: Objective, branch: Branch | None, views: list[View], regions: Any
 ) -> None:
-    """Note what an objective asks for that is not there."""
+    """Report what an objective needs and does not find."""
     plan = objective.plan()
     numbers = sorted({view for forward in plan for view in forward.views if isinstance(view, int)})
     absent = [number for number in numbers if not 0 <= number < len(views)]
     if absent:
         found.problem(
-            f"{path}.views", f"view {absent[0]} is asked for; `views` gives {len(views)}, from 0, `repeat` counted"
+            f"{path}.views",
+            f"view {absent[0]} is asked for; `views` gives {len(views)}, counted from 0 with `repeat` applied",
         )
         return
     for forward in plan:
@@ -204,7 +205,7 @@ def check_objective(
 
 
 def check_forward(found: Walk, path: str, forward: Forward, branch: Branch | None, views: list[View]) -> None:
-    """Note what a pass asks of its views, and of the backbone."""
+    """Report what a forward pass needs of its views and of the backbone, and does not find."""
     passed = [views[view] for view in forward.views if isinstance(view, int)]
     sizes = {view.spec.width_height for view in passed}
     if len(sizes) > 1:
@@ -237,6 +238,6 @@ def check_forward(found: Walk, path: str, forward: Forward, branch: Branch | Non
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """What is built inside has shapes and no numbers, and draws none."""
+    """Build what is inside on the ``meta`` device: tensors have shapes but no values. The random state is kept."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         yield

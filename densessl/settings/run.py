@@ -1,4 +1,4 @@
-"""What stands at the top of a config: what MMEngine's runner reads of it, and this library."""
+"""The schema of a config's top level: what MMEngine's runner and this library read there."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
@@ -33,7 +33,7 @@ class Imports(TypedDict, total=False):
 
     Attributes:
         imports: modules to import first.
-        allow_failed_imports: whether a run goes on without those that are not there.
+        allow_failed_imports: whether the run continues without modules that cannot be imported.
     """
 
     imports: Sequence[str] | str
@@ -44,8 +44,8 @@ class AutoScale(TypedDict, total=False):
     """MMEngine's scaling of learning rates.
 
     Attributes:
-        enable: whether the learning rate follows the batch.
-        base_batch_size: images a step that the learning rate is for.
+        enable: whether the learning rate is scaled with the batch size.
+        base_batch_size: images per step for which the learning rate is written.
     """
 
     enable: bool
@@ -53,47 +53,47 @@ class AutoScale(TypedDict, total=False):
 
 
 class Run(TypedDict, total=False):
-    """What is read at the top of a config.
+    """The top-level entries of a config.
 
     Attributes:
-        model: what is trained.
+        model: the model to train.
         views: the views of an image; data set and preprocessor get them from here.
-        view: how whole images are made, where a detector is pretrained.
-        photometric: ops on patches of regions, where a detector is pretrained.
-        regions: where the data set gets the regions of its images.
-        demo: what a short try changes, values by key path.
+        view: how whole images are made, for the pretraining of a detector.
+        photometric: operations on patches of regions, for the pretraining of a detector.
+        regions: source of the regions of the images.
+        demo: changes for a short trial run, values by key path.
         default_scope: the package whose registered classes need no prefix.
         runner_type: class of the runner.
         custom_imports: modules to import first.
-        train_dataloader: what is trained on.
-        val_dataloader: what is validated on.
-        test_dataloader: what is tested on.
+        train_dataloader: training data.
+        val_dataloader: validation data.
+        test_dataloader: test data.
         train_cfg: length of the run.
-        val_cfg: how a validation goes.
-        test_cfg: how a test goes.
-        val_evaluator: what a validation measures.
-        test_evaluator: what a test measures.
+        val_cfg: settings of validation.
+        test_cfg: settings of testing.
+        val_evaluator: metrics of validation.
+        test_evaluator: metrics of testing.
         optim_wrapper: optimiser, precision, accumulation, clipping.
         param_scheduler: MMEngine's schedules of learning rates and momenta.
         auto_scale_lr: MMEngine's scaling of learning rates.
-        default_hooks: hooks by name; None leaves one of MMEngine's out.
+        default_hooks: hooks by name; None removes one of MMEngine's.
         custom_hooks: further hooks.
-        env_cfg: of the processes.
-        randomness: where random numbers come from.
+        env_cfg: settings of the processes.
+        randomness: seed and determinism.
         visualizer: where figures are written.
         log_processor: how figures are averaged and named.
-        log_level: from which level on messages are logged.
-        model_wrapper_cfg: how the model is wrapped where a run has several processes.
-        data_preprocessor: of a model that has none of its own.
+        log_level: lowest level of messages that are logged.
+        model_wrapper_cfg: wrapper of the model in runs of several processes.
+        data_preprocessor: preprocessor of a model that has none of its own.
         work_dir: folder of logs and checkpoints.
-        load_from: file of weights to start from; with `resume`, the checkpoint to go on from.
-        resume: whether to go on from a checkpoint.
-        launcher: what starts the processes.
-        experiment_name: of the run, in its logs.
+        load_from: file of weights to start from; with `resume`, the checkpoint to continue from.
+        resume: whether to continue from a checkpoint.
+        launcher: program that starts the processes.
+        experiment_name: name of the run in its logs.
         compile: arguments of torch.compile; True for its defaults.
-        sync_bn: which synchronised batch norm takes the place of all batch norms.
-        find_unused_parameters: of the model wrapper of a config that has none.
-        activation_checkpointing: modules whose activations are recomputed in backward.
+        sync_bn: library whose synchronised batch norm replaces all batch norms.
+        find_unused_parameters: argument of the model wrapper of a config that has no `model_wrapper_cfg`.
+        activation_checkpointing: modules whose activations are recomputed in the backward pass.
         efficient_conv_bn_eval: modules whose frozen batch norms are folded into convolutions.
     """
 
@@ -139,10 +139,10 @@ class Run(TypedDict, total=False):
 
 
 def top_level() -> Schema:
-    """What is read at the top of a config."""
+    """The schema of a config's top level."""
     return schema_of_dict(Run)
 
 
 def runner_arguments() -> set[str]:
-    """What MMEngine's runner reads there; ``cfg`` is the config itself."""
+    """The top-level entries that MMEngine's runner reads. Its argument ``cfg`` is the config itself."""
     return set(arguments_of(Runner) or {}) - {"cfg"}

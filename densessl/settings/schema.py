@@ -1,4 +1,4 @@
-"""What a dict of a config may hold, by the signature and the docstring of what is built from it."""
+"""The schema of a dict in a config, from the signature and docstring of what is built from it."""
 
 import inspect
 import re
@@ -17,18 +17,18 @@ from densessl.signatures import named_arguments
 from densessl.wording import nearest
 
 REQUIRED = Parameter.empty
-UNSET = object()  # of a key that may be left out, and has no default then
+UNSET = object()  # default of a key that may be left out and has none
 QUOTED = re.compile(r"""['"](\w+)['"]""")
 
 
 class Argument(NamedTuple):
-    """What is taken under one name.
+    """An argument.
 
     Attributes:
-        annotation: of its type.
-        default: ``REQUIRED`` where there is none, ``UNSET`` where none is needed.
+        annotation: its annotation.
+        default: its default; ``REQUIRED`` if it must be given, ``UNSET`` if it may be left out and has no default.
         meaning: the first sentence about it in the docstring.
-        is_ours: whether its annotation holds to the letter, as it does in this library and not in every other.
+        is_ours: whether its annotation is exact, as in this library but not in every other.
     """
 
     annotation: Any
@@ -43,12 +43,12 @@ class Schema:
 
     Attributes:
         title: the class whose arguments these are, for messages; empty where there is none.
-        arguments: by name.
-        takes_any: whether others are taken as well.
+        arguments: arguments by name.
+        takes_any: whether further keys are accepted.
         summary: a sentence about the class.
-        is_ours: whether its signature tells all there is to know.
-        kinds: the classes or functions.
-        moved: keys that stand elsewhere, and where.
+        is_ours: whether the signature is complete and exact.
+        kinds: the classes or functions that may be built.
+        moved: keys that do not belong here, each with the reason.
     """
 
     title: str
@@ -91,7 +91,7 @@ LAYER_KEYS = frozenset(LayerKeys.__annotations__)
 
 @cache
 def schema_of_dict(structure: type) -> Schema:
-    """Of a TypedDict, whose docstring tells what its keys mean."""
+    """The schema of a TypedDict, whose docstring has the meanings of its keys."""
     required, meanings = structure.__required_keys__, meanings_of(structure)
     arguments = {
         name: Argument(hint, REQUIRED if name in required else UNSET, meanings.get(name, ""), True)
@@ -101,10 +101,10 @@ def schema_of_dict(structure: type) -> Schema:
 
 
 def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
-    """Of a class or function.
+    """The schema of a class or function.
 
     Args:
-        config: what its builder adds, and what it keeps for itself.
+        config: the marker of the dict, with the keys that the builder adds or takes itself.
     """
     ours, meanings = is_ours(kind), meanings_of(kind)
     named, takes_any = named_arguments(kind) if ours else all_arguments(kind)
@@ -126,7 +126,7 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
 
 
 def _default(kind: Callable[..., Any], parameter: Parameter) -> Any:
-    """The default of an argument; of a dataclass whose field makes a new one each time, such a one."""
+    """The default of an argument; for a dataclass field with a factory, a new object from it."""
     field_of = getattr(kind, "__dataclass_fields__", {}).get(parameter.name)
     if field_of is not None and field_of.default_factory is not MISSING:
         return field_of.default_factory()
@@ -134,9 +134,9 @@ def _default(kind: Callable[..., Any], parameter: Parameter) -> Any:
 
 
 def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema:
-    """Of a dict that one of several classes of one name is built from.
+    """The schema of a dict from which one of several classes of the same name is built.
 
-    Their annotations are not to be trusted, nor does a missing argument tell anything: what builds them may pass it.
+    Their annotations are not reliable. Nor is a missing argument a mistake, since the builder may pass it.
     """
     schemas = [schema_of(kind, Config(kind)) for kind in kinds]
     arguments = {name: each for schema in reversed(schemas) for name, each in schema.arguments.items()}
@@ -147,10 +147,10 @@ def schema_of_any(kinds: Iterable[Callable[..., Any]]) -> Schema:
 
 @cache
 def all_arguments(kind: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]:
-    """As :func:`densessl.signatures.named_arguments`, of a class of another library.
+    """The arguments of another library's class, in the form of :func:`densessl.signatures.named_arguments`.
 
-    Where it hands arguments on, those of all its bases: of several bases no signature tells which ``__init__`` is
-    called. Where it, or a base, only swallows them, others are taken as well.
+    If the class passes ``**kwargs`` on, the arguments of all its bases are included, since no signature tells which
+    base's ``__init__`` is called. If the class or a base only absorbs ``**kwargs``, further arguments are accepted.
     """
     named, takes_any = named_arguments(kind)
     bases = kind.__mro__ if inspect.isclass(kind) else ()
@@ -164,7 +164,7 @@ def all_arguments(kind: Callable[..., Any]) -> tuple[dict[str, Parameter], bool]
 
 
 def _name_of_rest(call: Callable[..., Any]) -> str | None:
-    """``kwargs`` of a function with ``**kwargs``."""
+    """The name of a function's ``**kwargs``; None if it has none."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except (TypeError, ValueError):
@@ -182,8 +182,8 @@ def _hands_on(call: Callable[..., Any], rest: str) -> bool:
 
 @cache
 def quoted_words(kind: Callable[..., Any]) -> frozenset[str]:
-    """The words in quotes in the modules of a class and its bases, or of a function: among them are the keys that it
-    takes from the configs of its parts before it builds these."""
+    """The words in quotes in the modules of a class and its bases, or of a function. Among them are the keys that the
+    class reads from the configs of its parts before it builds the parts."""
     names = {str(getattr(each, "__module__", "")) for each in getattr(kind, "__mro__", (kind,))}
     words: set[str] = set()
     for name in names:
@@ -194,5 +194,7 @@ def quoted_words(kind: Callable[..., Any]) -> frozenset[str]:
 
 
 def is_ours(kind: Callable[..., Any]) -> bool:
-    """Whether a class or function is this library's, whose annotations are kept right."""
+    """Whether a function, or the constructor of a class, belongs to this library, whose annotations are exact."""
+    if inspect.isclass(kind):
+        kind = next((base for base in kind.__mro__ if "__init__" in vars(base) and base is not object), kind)
     return str(getattr(kind, "__module__", "")).partition(".")[0] == "densessl"

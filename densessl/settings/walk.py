@@ -1,4 +1,4 @@
-"""One walk over a config, by what is built from it: every setting, and every problem on the way."""
+"""Walks over a config, guided by what is built from it, and collects all settings and all problems."""
 
 import math
 import re
@@ -35,10 +35,10 @@ from densessl.settings.schema import (
 from densessl.wording import nearest, suggestion
 
 T = TypeVar("T")
-OWN_PATH = re.compile(r"^(objectives\.\w+|views)(: |(?=\.))\.?")  # that constructors begin messages with
-WRAPPERS = ("Albu",)  # beginnings of the names of classes whose parts have names of another library, Albumentations
-ALMOST = 0.85  # from this likeness on, a name is taken for a slip of another
-OUTSIDE = Argument(Any, None, "", False)  # of a dict that no annotation describes
+OWN_PATH = re.compile(r"^(objectives\.\w+|views)(: |(?=\.))\.?")  # with which constructors begin their messages
+WRAPPERS = ("Albu",)  # name beginnings of classes with parts from another library, Albumentations
+ALMOST = 0.85  # a name at least this similar to another is a misspelling of it
+OUTSIDE = Argument(Any, None, "", False)  # for values in a dict that no annotation describes
 
 
 class Setting(NamedTuple):
@@ -46,8 +46,8 @@ class Setting(NamedTuple):
 
     Attributes:
         path: key path: ``model.objectives.0.temperature``.
-        value: plain.
-        argument: what it is taken as.
+        value: plain value.
+        argument: the argument that it is for.
         is_default: whether the config leaves it out.
     """
 
@@ -59,36 +59,36 @@ class Setting(NamedTuple):
 
 @dataclass
 class Walk:
-    """What was found so far.
+    """The settings and problems found so far.
 
     Attributes:
         scope: the run's ``default_scope``, whose classes need no prefix.
-        settings: in the order of the config.
-        problems: a line each.
+        settings: settings in the order of the config.
+        problems: one line for each problem.
     """
 
     scope: str
     settings: list[Setting] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    _around: list[tuple[Callable[..., Any], ...]] = field(default_factory=list)  # whose configs the walk is in
+    _around: list[tuple[Callable[..., Any], ...]] = field(default_factory=list)  # classes whose configs the walk is in
 
     def problem(self, path: str, text: str) -> None:
-        """Note it, once."""
+        """Record a problem, unless it is already recorded."""
         line = f"{path}: {text}"
         if line not in self.problems:
             self.problems.append(line)
 
     def has_problem(self, path: str) -> bool:
-        """Whether there is one at a key path or below it."""
+        """Whether there is a problem at a key path or below it."""
         return any(line.startswith((f"{path}.", f"{path}:")) for line in self.problems)
 
     def visit(self, path: str, value: Any, argument: Argument, values: Range | None = None) -> None:
-        """A value and all in it.
+        """Walk over a value and everything in it.
 
         Args:
-            path: where it stands.
-            argument: what it is taken as.
-            values: range of :class:`densessl.constraints.OfSchedule`.
+            path: key path of the value.
+            argument: the argument that it is for.
+            values: range for the marker :class:`densessl.constraints.OfSchedule`.
         """
         if isinstance(value, Mapping):
             self._visit_dict(path, value, argument, values)
@@ -102,7 +102,7 @@ class Walk:
             self.settings.append(Setting(path, value, argument))
 
     def _check(self, path: str, value: Any, argument: Argument, values: Range | None) -> None:
-        """A value without dicts in it."""
+        """Check a value that contains no dicts."""
         fitting = fits if argument.is_ours else may_fit
         if not fitting(value, argument.annotation, values):
             return self.problem(path, f"found {shown(value)}, expected {expected(argument.annotation, values)}")
@@ -146,8 +146,8 @@ class Walk:
         return self.visit(path, value, argument._replace(annotation=annotation), values)
 
     def _visit_entries(self, path: str, value: Mapping, argument: Argument, inner: Any) -> None:
-        """A dict with names of its own, and entries of one kind. One without ``type`` that needs it is a misspelt name:
-        it was meant to change an entry that is there."""
+        """Walk over a dict with arbitrary names and entries of one kind. If an entry lacks a required ``type``, its
+        name is misspelt: it was meant to change an existing entry."""
         configs = [marker(markers, Config) for _, markers in alternatives(inner)]
         typed = any(each and each.default is None and isinstance(each.of, Registry | Mapping) for each in configs)
         whole = [key for key, entry in value.items() if not isinstance(entry, Mapping) or "type" in entry]
@@ -158,7 +158,7 @@ class Walk:
                 self.visit(f"{path}.{key}", entry, argument._replace(annotation=inner))
 
     def _build(self, path: str, value: Mapping, config: Config, argument: Argument, values: Range | None) -> None:
-        """A dict that something known is built from."""
+        """Walk over a dict from which a known class or function is built."""
         kind = config.of
         if isinstance(kind, Registry | Mapping):
             try:
@@ -182,7 +182,7 @@ class Walk:
             self.settings.append(Setting(f"{path}.type", value["type"], Argument(str, UNSET, meaning, True)))
 
     def attempt(self, path: str, build: Callable[[], T]) -> T | None:
-        """Build something; what its constructor refuses is a problem."""
+        """Build something, and report what its constructor rejects. Returns None in that case."""
         try:
             return build()
         except (DensesslError, ValueError, TypeError) as error:
@@ -192,10 +192,10 @@ class Walk:
     def fill(
         self, path: str, value: Mapping, schema: Schema, filled: Sequence[str] = (), values: Range | None = None
     ) -> None:
-        """The entries of a dict, against what it may hold.
+        """Walk over the entries of a dict with a known schema.
 
         Args:
-            filled: arguments that need not be in it.
+            filled: required arguments that the dict may leave out, since the builder passes them.
         """
         prefix = f"{path}." if path else ""
         self._around.append(schema.kinds)
@@ -218,8 +218,8 @@ class Walk:
     def _is_mistake(self, key: str, schema: Schema) -> bool:
         """Whether a key that is no argument is a mistake.
 
-        What a class of another library, or the class around it, has in quotes may be a key that it reads itself. Of a
-        class that takes any argument, one that is almost another with a name is taken for a slip.
+        A word that another library's class, or a class around it, has in quotes may be a key that the class reads
+        itself. If a class accepts any argument, only a key that is almost a named argument is a mistake.
         """
         if schema.is_ours:
             return not schema.takes_any
@@ -228,11 +228,11 @@ class Walk:
         return not schema.takes_any or bool(nearest(key, schema.arguments, 1, ALMOST))
 
     def _is_quoted(self, word: str) -> bool:
-        """Whether the classes that the walk is in have a word in quotes."""
+        """Whether one of the classes whose configs the walk is in has a word in quotes."""
         return any(word in quoted_words(kind) for kinds in self._around for kind in kinds)
 
     def _guess(self, path: str, value: Mapping, argument: Argument) -> None:
-        """A dict of which no annotation tells what it is for: with a ``type``, the classes of that name do."""
+        """Walk over a dict without annotation. If it has a ``type``, the classes of that name give its schema."""
         name = value.get("type")
         if name is not None:
             try:
@@ -249,8 +249,8 @@ class Walk:
         return None
 
     def _is_elsewhere(self, name: Any) -> bool:
-        """Whether a class that is not registered may be meant: an operator of mmcv, a word that the class around has in
-        quotes, or a part of a wrapper of another library's classes."""
+        """Whether a name may mean something that is not registered: an operator of mmcv, a word that a class around has
+        in quotes, or a part of a wrapper of another library's classes."""
         if not isinstance(name, str):
             return False
         wrapped = any(kind.__name__.startswith(WRAPPERS) for kinds in self._around for kind in kinds)
@@ -258,12 +258,12 @@ class Walk:
 
 
 def holds_dicts(value: Any) -> bool:
-    """Whether there is a dict anywhere in lists of lists."""
+    """Whether a value is a dict, or a list that contains one at any depth."""
     return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(holds_dicts, value)))
 
 
 def may_fit(value: Any, annotation: Any, values: Range | None = None) -> bool:
-    """Whether a value may be meant, where the annotation is not to be trusted: all but NaN, and words for numbers."""
+    """Whether a value may be valid where the annotation is not reliable: anything but NaN, and words for numbers."""
     if isinstance(value, float) and math.isnan(value):
         return False
     kinds = [kind for kind, _ in alternatives(annotation)]
@@ -273,6 +273,6 @@ def may_fit(value: Any, annotation: Any, values: Range | None = None) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, shortened."""
+    """A value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -50,7 +50,7 @@ def require_same_network(
 
     Args:
         model: May be on the meta device.
-        owner, kind: Library and type of the network, for the error message.
+        owner, kind: Library and name of its network, for the error message.
 
     Raises:
         ExportError: The network is another one.
@@ -62,7 +62,7 @@ def require_same_network(
     if wrong or differences:
         names = [f"{len(wrong)} tensors differ in name or shape: {wrong[:5]}"] * bool(wrong and not differences)
         facts = [f"{field}: found {found}, {owner} has {own}" for field, own, found, _ in differences]
-        raise ExportError(f"{owner}'s {kind} is another network: " + "; ".join(facts + names))
+        raise ExportError(f"{owner}'s {kind} is another network: {'; '.join(facts + names)}")
 
 
 def stage_features(backbone: nn.Module, images: Tensor, **options: Any) -> dict[str, Tensor]:

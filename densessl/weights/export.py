@@ -53,8 +53,7 @@ def export_backbone(
     """Write the backbone of a checkpoint to ``out``, atomically, with the neck and head that were trained with it.
 
     Args:
-        source: Path of a checkpoint, or a dict with its content, such as
-            ``dict(state_dict=model.state_dict(), meta=dict(densessl=…))`` at the end of a run.
+        source: Path of a checkpoint, a dict with its content, or the pretrained model (:class:`densessl.TwoBranch`).
         out: File to write; its folder is created. ``torch.load`` opens it with ``weights_only=True``, if it is of a
             format for ``torch.load``.
         to: One of ``FORMATS`` (see the module's docstring).
@@ -110,7 +109,7 @@ def export_backbone(
             if to == "timm":
                 timm_arguments(bare, fingerprint)
             if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
-                check_torchvision(bare, fingerprint)
+                check_torchvision(bare, fingerprint, to)
             save_checkpoint(out, bare)
         case "detectron2":
             write_detectron2(out, bare, fingerprint, header)

@@ -36,7 +36,7 @@ WORD = re.compile(r"[A-Za-z0-9_ -]{0,64}")
 # Names of arguments that may make a class load a file: Swin's `pretrained`, a distilling detector's `teacher_config`.
 # Numbers under such names are sizes (`pretrain_img_size`).
 LOADS = re.compile(r"(pretrain|checkpoint|ckpt|teacher|lang(uage)?_model|cache|file|path|dir|url|root|config|weights)")
-# Registered classes that load what an argument of another name tells, or evaluate it, by the names of the classes.
+# Names of registered classes that load or evaluate an argument whose name is not among LOADS.
 LOADERS = ("PretrainedInit", "BertModel", "Detectron2Wrapper", "CameraMotionCompensation")
 # Of ASCII letters only: Python reads other letters of a name in a config as their nearest ASCII ones.
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -266,7 +266,7 @@ def _check_arguments(names: Iterable[str], type_: Any, source: str, key: str, sc
 
 @contextmanager
 def building(source: str) -> Iterator[None]:
-    """Wrap the building of a checked config of a file, whose numbers may still fit no network.
+    """Wrap the construction of a network from a checked config, whose numbers may still describe no valid network.
 
     Meanwhile, MMEngine's registries import no module by the name of a class that they do not have.
 

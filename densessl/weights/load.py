@@ -14,7 +14,7 @@ from densessl.weights.load_report import LoadReport, mismatches
 from densessl.weights.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
 from densessl.weights.read import Source, open_checkpoint, part_configs, parts_in, read_backbone
 from densessl.weights.state import bare_model
-from densessl.weights.vit_facts import is_vit, new_by_design, unused_by_design
+from densessl.weights.vit_facts import CLASSIFIER, is_vit, new_by_design, unused_by_design
 from densessl.wording import choose
 
 # Stages and blocks of which a model may have fewer than the file; the fingerprints decide whether that is allowed.
@@ -31,11 +31,13 @@ def load_backbone(
 ) -> LoadReport:
     """Load a backbone into ``model.backbone``, or into ``model`` if it has no such attribute.
 
-    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as part of the backbone. A ViT
-    for detection starts its relative positions anew, and may ignore the file's class token and final norm.
+    In a C4 detector, whose box head runs the last stage of the ResNet, that stage counts as part of the backbone. The
+    last layer of a classifier (``fc`` in torchvision and timm, ``head`` in timm's ViTs) keeps its values. A ViT for
+    detection starts its relative positions anew, and may ignore the file's class token and final norm.
 
     Args:
-        model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone.
+        model: A detector of MMDet, wrapped or not, whose ``data_preprocessor`` is compared too; or a bare backbone
+            or classifier.
         path: A file of :func:`densessl.weights.export.export_backbone`, a checkpoint of densessl, or any other file
             that :func:`densessl.weights.read.read_backbone` reads.
         min_coverage: Least share of the model's backbone tensors, 0 to 1, that the file must fill.
@@ -144,6 +146,10 @@ def _fit_backbone(model: nn.Module, given: Mapping[str, Tensor], wanted: Fingerp
         fresh, unused = new_by_design(own, given), unused_by_design(own, given) + unused
         own = {key: value for key, value in own.items() if key not in fresh}
         new = {"rel_pos": len(fresh)} | new if fresh else new
+    if backbone is model:
+        last = [key for key in own if key not in given and re.match(rf"{CLASSIFIER}\.", key)]
+        own = {key: value for key, value in own.items() if key not in last}
+        new = new | Counter(key.partition(".")[0] for key in last)
     given = {key: value for key, value in given.items() if key not in unused}
     return _fit(backbone, own, given, source=name, part="backbone", new=new, unused=unused, **details)
 

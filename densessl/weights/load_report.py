@@ -68,7 +68,7 @@ class LoadReport:
         lines = [f"{kind} ({len(some)}): {_listed(some)}" for kind, some in names.items() if some]
         lines += [f"fingerprint differs in {difference}" for difference in self.differences]
         if self.unverified:
-            lines.append(f"not verified, since the file or the model does not tell: {', '.join(self.unverified)}")
+            lines.append(f"not verified, since the file or the model does not state them: {', '.join(self.unverified)}")
         return lines
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from densessl.errors import CheckpointError, ExportError, FileMissing, SettingError, UnsafeCheckpointError
 from densessl.weights import fingerprint as fp
@@ -16,8 +16,8 @@ from densessl.weights.io.torch_files import load_content
 from densessl.weights.layouts.tables import OURS
 from densessl.weights.layouts.take import Taken, grouped, take
 from densessl.weights.parts import PARTS, part_of_state
+from densessl.weights.state import bare_model
 from densessl.weights.vit_facts import REST
-from densessl.wording import nearest
 
 BRANCHES = ("online", "target")
 
@@ -39,11 +39,11 @@ class Opened(NamedTuple):
     rest: Mapping[str, Tensor] = {}
 
 
-Source = str | Path | Mapping[str, Any] | Opened
+Source = str | Path | Mapping[str, Any] | Opened | nn.Module
 
 
 def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
-    """Read a file once. A dict counts as the content of a file.
+    """Read a file once. A dict counts as the content of a file, and a model that is pretrained here as its checkpoint.
 
     Args:
         drop_objects: See :func:`densessl.weights.io.torch_files.load_content`.
@@ -51,9 +51,19 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     Raises:
         FileNotFoundError, UnsafeCheckpointError: As that function.
         CheckpointError: As that function, or the file holds no tensors.
+        SettingError: The model is not one that is pretrained here.
     """
     if isinstance(source, Opened):
         return source
+    if isinstance(source, nn.Module):
+        model = bare_model(source)
+        kind = type(model).__name__
+        if not hasattr(model, "describe"):
+            raise SettingError(
+                f"found a {kind} as the source of weights, expected a file, or a model pretrained here (TwoBranch, "
+                "DetectorPretraining); of any other model, give its state_dict()"
+            )
+        return Opened(model.state_dict(), {"densessl": model.describe()}, f"the given {kind}")
     if isinstance(source, Mapping):
         name, content, meta = "the given state", source, source.get("meta")
     else:
@@ -104,10 +114,13 @@ def safetensors_meta(path: str | Path) -> Any:
     """Return the ``meta`` that an export wrote into a safetensors file; None for files from elsewhere.
 
     Raises:
-        ValueError: The metadata is damaged.
+        CheckpointError: The metadata is damaged.
     """
-    with safe_open(Path(path).expanduser(), "pt") as file:
-        return json.loads((file.metadata() or {}).get("densessl", "null"))
+    try:
+        with safe_open(Path(path).expanduser(), "pt") as file:
+            return json.loads((file.metadata() or {}).get("densessl", "null"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata 'densessl' is no JSON: {error}") from error
 
 
 def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, Tensor], Fingerprint]:
@@ -184,6 +197,7 @@ def part_configs(meta: Any) -> Mapping[str, Any]:
 
     Raises:
         UnsafeCheckpointError: an entry is no config.
+        CheckpointError: the statistics of the pixels are none.
     """
     configs = (meta.get("densessl") or meta.get("parts")) if isinstance(meta, Mapping) else None
     configs = configs if isinstance(configs, Mapping) else {}
@@ -194,6 +208,7 @@ def part_configs(meta: Any) -> Mapping[str, Any]:
             raise UnsafeCheckpointError(f"meta: {part}: found {config!r:.80}, expected a config with a 'type'")
     if not isinstance(configs.get("normalize"), Mapping | None):
         raise UnsafeCheckpointError(f"meta: normalize: found {configs['normalize']!r:.80}, expected mean and std")
+    fp.check_pixels(configs.get("normalize") or {})
     return configs
 
 
@@ -208,15 +223,11 @@ def open_init(file: str) -> Opened:
         FileMissing: There is no such file; the message names the nearest ones.
         UnsafeCheckpointError: Reading the file would execute code.
     """
-    path = Path(file).expanduser()
     try:
         return open_checkpoint(file)
     except UnsafeCheckpointError:
         raise
     except FileMissing as error:
-        names = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
-        near = nearest(path.name, names)
-        beside = f"; near it are {near}" if near else ""
-        raise FileMissing(f"--init: {error}{beside}. For random weights use --init none") from error
+        raise FileMissing(f"--init: {error}. For random weights use --init none") from error
     except ValueError as error:
         raise SettingError(f"--init: {error}") from error

@@ -35,7 +35,7 @@ def load_into(
     before = {name: tensor.clone() for name, tensor in own.items()} if strict else {}
     result = model.load_state_dict(fitting, strict=False)
     missing = [name for name in result.missing_keys if name not in mismatched]
-    # Old checkpoints lack the step counters of batch norm, and PyTorch neither misses nor needs them.
+    # Old checkpoints lack the batch counters of batch norms, which PyTorch does not report as missing.
     expected = sum(name in weights or not name.endswith("num_batches_tracked") for name in own)
     report = LoadReport(
         source,

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from densessl.branches.vit import ViT
 from densessl.registry import SCOPE
 
+# Last layers of the classifiers of torchvision and timm.
+CLASSIFIER = r"(head|fc|fc_norm)"
 # Tensors of bare files outside the encoder: classifiers, and the decoders and targets of MAE and SIM.
-REST = re.compile(r"(head|fc|fc_norm|mask_token|mm_\w+|\w*decoder_\w+)(\..*)?")
+REST = re.compile(rf"({CLASSIFIER}|mask_token|mm_\w+|\w*decoder_\w+)(\..*)?")
 RELATIVE = ("rel_pos_h", "rel_pos_w")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,10 +116,27 @@ def test_what_cannot_be_resumed_ends_with_exit_code_2(photos, tmp_path, capsys):
     one = {"train_cfg.max_epochs": 1}
     assert train(photos, tmp_path, **one) == 0
     assert train(photos, tmp_path, "--resume", **one, **{"train_dataloader.batch_size": 2}) == 2
-    assert "it was trained with 4 images a step" in "".join(capsys.readouterr())
+    text = "".join(capsys.readouterr())
+    assert "it was trained with 4 images a step" in text and "Give --batch-size 4, or start" in text
     (tmp_path / "cut.pth").write_bytes((tmp_path / "epoch_1.pth").read_bytes()[:5000])
     assert train(photos, tmp_path, "--resume", str(tmp_path / "cut.pth"), **one) == 2
     assert "cut.pth is not a readable checkpoint" in "".join(capsys.readouterr())
+
+
+def test_an_automatic_batch_is_that_of_the_run_that_is_resumed(photos, tmp_path, capsys):
+    """One photo more, which would make the batch larger; and a run whose batch was given says which one."""
+    shutil.copytree(photos, tmp_path / "photos")
+    automatic = {"train_dataloader.batch_size": "auto"}
+    assert train(tmp_path / "photos", tmp_path / "a", **automatic, **{"train_cfg.max_epochs": 1}) == 0
+    shutil.copy(photos / "0.png", tmp_path / "photos/another.png")
+    assert train(tmp_path / "photos", tmp_path / "a", "--resume", **automatic) == 0
+    for epoch in (1, 2):
+        run = read_checkpoint(tmp_path / f"a/epoch_{epoch}.pth")["meta"]["run"]
+        assert (run["batch_size"], run["settled"]) == (9, {"train_dataloader.batch_size": 9})
+    assert train(photos, tmp_path / "b", **{"train_cfg.max_epochs": 1, "train_dataloader.batch_size": 8}) == 0
+    capsys.readouterr()
+    assert train(photos, tmp_path / "b", "--resume", **automatic) == 2
+    assert "Give --batch-size 8, or start a new run" in "".join(capsys.readouterr())
 
 
 def test_two_processes_train_the_model_of_one(photos, tmp_path):

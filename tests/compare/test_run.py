@@ -123,7 +123,7 @@ def test_a_hash_stands_for_a_file_that_is_not_here(toy):
         )
     (toy.folder / "good.pth").unlink()
     assert run_grid(toy.small(hashes={"ours": digest}), say=quiet).missing == 0
-    with pytest.raises(CompareError, match=r"--init ours: nothing at .*good\.pth; nearest in .*"):
+    with pytest.raises(CompareError, match=r"--init ours: no checkpoint .*good\.pth; near it .*"):
         run_grid(toy.small(), say=quiet)
 
 

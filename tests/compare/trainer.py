@@ -20,7 +20,7 @@ for word in ("--steps", "--evaluations", "--seed"):
 parser.add_argument("--cfg-options", nargs="+", default=[])
 args = parser.parse_args()
 
-init = "" if args.init in (None, "none") else Path(args.init).read_text()
+init = "" if args.init in (None, "none") else Path(args.init).read_bytes()[:40].decode(errors="ignore")
 work_dir = Path(args.work_dir)
 runs = next(folder for folder in work_dir.parents if folder.name == "runs")
 with open(runs / "started", "a") as file:

@@ -226,7 +226,7 @@ def test_advice_depends_on_what_is_left_to_raise(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert "43% of this epoch" in loader_advice(0.43, 2)
     assert loader_advice(0.43, 2).endswith("raise it, up to 4.")
-    assert "all are in use" in loader_advice(0.43, 4)
+    assert "all cores are in use" in loader_advice(0.43, 4)
 
 
 def test_batch_sizes():

@@ -51,7 +51,7 @@ def test_cells_match_a_loop_over_crop_parameters(first, second):
 
 @given(crop_strategy(), crop_strategy())
 def test_official_parameters_give_the_same_cells(first, second):
-    """As the fact sheet writes them: crops counted in the source flipped beforehand, and a record of both."""
+    """As in SIM's released code: crops in coordinates of the source flipped beforehand, and a record of both flips."""
     g, width = 4, SOURCE[0]
     ((i1, h1), (j1, w1), f1, _), ((i2, h2), (j2, w2), f2, _) = first, second
     views = []

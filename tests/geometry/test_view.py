@@ -36,6 +36,34 @@ def test_cell_centres_of_a_flipped_crop():
     assert centres.tolist() == [[x, y] for y in (25.0, 35.0) for x in (45.0, 35.0, 25.0, 15.0)]
 
 
+@pytest.mark.parametrize("sources", [(100, 80), torch.tensor([[100, 80], [90, 70], [100, 80]])], ids=["one", "each"])
+def test_crops_by_their_boxes_lie_where_the_operations_put_them(sources):
+    """Cut out, resized to 8 x 4, the second one mirrored."""
+    boxes = [(10, 20, 50, 40), (0, 5, 90, 70), (3, 3, 4, 6)]
+    sizes = torch.as_tensor(sources).expand(3, 2).tolist()
+    expected = views(
+        *(
+            (
+                affine.compose(
+                    affine.crop(x0, y0),
+                    affine.resize((x1 - x0, y1 - y0), (8, 4)),
+                    *[affine.hflip(8)] * (number == 1),
+                ),
+                (8, 4),
+                tuple(sizes[number]),
+            )
+            for number, (x0, y0, x1, y1) in enumerate(boxes)
+        )
+    )
+    boxes = torch.tensor(boxes, dtype=torch.float32)
+    found = G.ViewGeometry.from_crops(boxes, (8, 4), sources, torch.tensor([False, True, False]))
+    for one, other in zip(found, expected):
+        assert one.dtype == other.dtype == torch.float64
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    unflipped = G.ViewGeometry.from_crops(boxes, (8, 4), sources)
+    assert torch.equal(unflipped.matrix[[0, 2]], found.matrix[[0, 2]]) and (unflipped.matrix[:, 0, 0] > 0).all()
+
+
 def test_overlap_and_disjoint_views():
     def box(left, top, width, height):
         return (

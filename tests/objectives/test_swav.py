@@ -168,7 +168,7 @@ def test_codes_follow_their_images_and_collapse_is_ln_k():
 
 
 def test_errors_name_the_key():
-    with pytest.raises(ValueError, match=r"SwAV.views is \(0, 1\); expected groups"):
+    with pytest.raises(ValueError, match=r"SwAV.views is \(0, 1\), expected groups"):
         SwAV(views=(0, 1))
     with pytest.raises(ValueError, match=r"objectives.swav.assign is \(0, 2\); expected some of its views \(0, 1\)"):
         SwAV(views=((0, 1),), assign=(0, 2))

@@ -115,7 +115,7 @@ def test_every_setting_has_a_line_with_value_origin_and_meaning():
     assert lines["model.objectives.0.level"].startswith("1   (")
     line = line_of("small/lcloss_r18.py", 'dict(type="BYOL"')
     assert f"small/lcloss_r18.py:{line})" in lines["model.objectives.0.level"]
-    assert lines["views.0.vflip"] == "0.0   (default)   probability of mirroring left-right, and upside down [0 to 1]"
+    assert lines["views.0.vflip"] == "0.0   (default)   probability of mirroring left-right and top-bottom [0 to 1]"
     assert lines["default_hooks.lr.schedule.final"] == "0.0   (default)   value at the end of the run"
     assert "small_r18.py:" in lines["train_dataloader.batch_size"]
     assert lines["train_dataloader.batch_size"].endswith(" [at least 1 or 'auto']")

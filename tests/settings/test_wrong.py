@@ -98,7 +98,7 @@ WRONG = [
         {"visualizer.vis_backends": [dict(type="JsonVisBackend")]},
         "visualizer.vis_backends.0.type: 'JsonVisBackend'",
     ),
-    at(MOCO, "runner_type", "densessl.DenseRuner", "'densessl.DenseRuner' is unknown; did you mean Dense"),
+    at(MOCO, "runner_type", "densessl.DenseRuner", "'densessl.DenseRuner' is unknown; did you mean densessl.Dense"),
     at(REGIONS, "regions.type", "RegionStor", "'RegionStor' is unknown; did you mean RegionStore?"),
     (
         LOCAL,
@@ -128,7 +128,7 @@ WRONG = [
     (
         MOCO,
         {"train_cfg.type": "EpochBasedTrainLoop"},
-        "train_cfg.by_epoch: leave it out: a loop with a `type` counts as",
+        "train_cfg.by_epoch: leave it out: the `type` of the loop decides",
     ),
     at(MOCO, "train_dataloader.batch_size", 0, "found 0, expected a whole number (at least"),
     at(MOCO, "train_dataloader.num_workers", -1, "found -1, expected a whole number (at"),
@@ -208,11 +208,11 @@ WRONG = [
         {"model.objectives.0.level": "cls.3"},
         "model.objectives.0: level 'cls.3' is asked for, the backbone gives",
     ),
-    at(MOCO, "model.objectives.0.views", (0, 2), "view 2 is asked for; `views` gives 2, from 0"),
+    at(MOCO, "model.objectives.0.views", (0, 2), "view 2 is asked for; `views` gives 2, counted from 0"),
     (
         MOCO,
         {"views.0.repeat": 1},
-        "model.objectives.0.views: view 1 is asked for; `views` gives 1, from 0, `repeat` coun",
+        "model.objectives.0.views: view 1 is asked for; `views` gives 1, counted from 0 with `repeat` appl",
     ),
     (
         MOCO,
@@ -294,8 +294,8 @@ def test_a_masked_view_needs_a_transformer():
 
 def test_an_objective_and_a_view_each_say_that_they_miss_the_regions():
     assert check_config(run_of(REGIONS, {"regions": None})) == [
-        "views.0.regions: needs the regions of the images, and the config has no `regions`",
-        "model.objectives.1: looks at regions, and the config has no `regions`",
+        "views.0.regions: needs the regions of the images, but the config has no `regions`",
+        "model.objectives.1: needs regions, but the config has no `regions`",
     ]
 
 

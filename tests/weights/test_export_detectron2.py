@@ -238,7 +238,7 @@ def test_settings_name_what_is_not_detectron2s_default_and_what_is_not_known():
     bare = detectron2_settings("a.pkl", *read_backbone(checkpoint(50, width=8)[1].state_dict()))
     assert "INPUT" not in yaml.safe_load(bare)
     assert bare.endswith(
-        "# The checkpoint does not tell MODEL.PIXEL_MEAN, MODEL.PIXEL_STD, MODEL.RESNETS.STRIDE_IN_1X1, INPUT.FORMAT"
+        "# The checkpoint does not state MODEL.PIXEL_MEAN, MODEL.PIXEL_STD, MODEL.RESNETS.STRIDE_IN_1X1, INPUT.FORMAT"
     )
 
 

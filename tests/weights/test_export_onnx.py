@@ -119,8 +119,8 @@ def test_the_network_of_a_fingerprint_is_the_one_that_was_trained(content, confi
 @pytest.mark.parametrize(
     ("content", "size", "message"),
     [
-        (lambda: checkpoint(50, 8)[1].state_dict(), None, "does not tell stride, eps, which the graph depends on"),
-        (lambda: vits.checkpoint()[1].state_dict(), None, "does not tell heads, eps"),
+        (lambda: checkpoint(50, 8)[1].state_dict(), None, "does not state stride, eps, which the graph depends on"),
+        (lambda: vits.checkpoint()[1].state_dict(), None, "does not state heads, eps"),
         (lambda: checkpoint(18, 8)[0], 640, "size: found 640, expected none: a ResNet's graph takes images of any"),
     ],
 )

@@ -111,7 +111,7 @@ def test_timm_is_not_given_what_it_cannot_express(tmp_path):
     content, _ = checkpoint(eps=1e-5)
     with pytest.raises(ExportError, match="eps: found 1e-05, timm has 1e-06"):
         export_backbone(content, tmp_path / "a.pth", to="timm")
-    with pytest.raises(ExportError, match="timm has ViTs of several heads, eps; the checkpoint does not tell its own"):
+    with pytest.raises(ExportError, match="timm has ViTs of several heads, eps; the checkpoint does not state its own"):
         export_backbone(checkpoint()[1].state_dict(), tmp_path / "a.pth", to="timm")
     content, _ = checkpoint()
     content["state_dict"]["online.backbone.blocks.0.attn.rel_pos_h"] = torch.zeros(7, 16)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from densessl.branches.resnet import ResNet
@@ -115,6 +116,28 @@ def test_a_c4_detector_gets_its_last_stage_in_the_box_head():
     block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
     with pytest.raises(LoadError, match="stride: found 1x1 and 3x3, expected 3x3"):
         load_backbone(detector, content)
+
+
+@pytest.mark.parametrize("library", ["torchvision", pytest.param("timm", marks=pytest.mark.det)])
+def test_the_last_layer_of_a_classifier_keeps_its_values(library):
+    content, online, _ = checkpoint(18, 64)
+
+    def classifier():
+        if library == "torchvision":
+            return torchvision.models.resnet18()
+        import timm  # of the det extra
+
+        return timm.create_model("resnet18")
+
+    model = classifier()
+    last = {name: value.clone() for name, value in model.fc.state_dict().items()}
+    report = load_backbone(model, content)
+    assert report.summary == "120/120 backbone tensors loaded; 0 unexpected; fc: 2 new"
+    assert all(torch.equal(value, model.fc.state_dict()[name]) for name, value in last.items())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in online.state_dict().items())
+    del content["state_dict"]["online.backbone.layer4.1.conv2.weight"]
+    with pytest.raises(LoadError, match="119/120 backbone tensors fit"):
+        load_backbone(classifier(), content)
 
 
 def test_coverage_counts_what_is_missing_or_of_another_shape():

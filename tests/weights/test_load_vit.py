@@ -12,6 +12,7 @@ from densessl.finetune.vitdet import ViTDet
 from densessl.weights.equality import feature_differences
 from densessl.weights.export import export_backbone
 from densessl.weights.fingerprint import of_model
+from densessl.weights.formats.to_timm import timm_arguments
 from densessl.weights.load import load_backbone
 from densessl.weights.read import read_backbone
 from tests.weights import cases
@@ -184,3 +185,18 @@ def test_vits_of_other_libraries_are_read_the_same_way():
     report = caught.value.report
     assert [difference.field for difference in report.differences] == ["eps"]
     assert report.coverage == 1 and report.unused == ["cls_token"] and report.new == {"rel_pos": 6}
+
+
+@pytest.mark.det
+def test_a_classifier_of_timm_takes_a_vit_and_keeps_its_head():
+    import timm  # of the det extra
+
+    content, online = checkpoint(final_norm=True)
+    name, arguments = timm_arguments(*read_backbone(content))
+    model = timm.create_model(name, **{**arguments, "num_classes": 3}).eval()
+    head = model.head.weight.clone()
+    assert load_backbone(model, content).summary == "42/42 backbone tensors loaded; 0 unexpected; head: 2 new"
+    assert torch.equal(model.head.weight, head)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(model.forward_features(images), online(images, tokens=True)[0])

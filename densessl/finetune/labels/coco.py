@@ -108,11 +108,7 @@ def _categories(path: Path, entries: list[Any], notes: Notes) -> tuple[list[str]
             notes.mend("category names written as text", names[-1])
     refuse_twice(path, "the category name", names)
     refuse_twice(path, "the category id", (str(entry["id"]) for entry in entries))
-    numbers: dict[Any, int] = {}
-    for number, entry in enumerate(entries):
-        numbers.setdefault(str(entry["id"]), number)
-    numbers.update({_id(entry["id"]): number for number, entry in enumerate(entries)})
-    return names, numbers
+    return names, {_id(entry["id"]): number for number, entry in enumerate(entries)}
 
 
 def _with_objects(
@@ -121,6 +117,7 @@ def _with_objects(
     exact = {photo.id: number for number, photo in enumerate(photos)}
     alike = {str(photo.id): number for number, photo in enumerate(photos)}
     alike |= {photo.name: number for number, photo in enumerate(photos) if photo.name not in alike}
+    categories_alike = {str(key): number for key, number in categories.items()}
     rows, ids, good = Rows(), set(), True
     for entry in annotations:
         if not isinstance(entry, Mapping):
@@ -138,7 +135,7 @@ def _with_objects(
         if good:
             ids.add(number)
         category = _found(entry.get("category_id"), categories)
-        if category is None and (category := categories.get(str(entry.get("category_id")))) is not None:
+        if category is None and (category := categories_alike.get(str(entry.get("category_id")))) is not None:
             notes.mend("category ids of another type matched", photos[photo].name)
         rows.add(
             photo,

@@ -172,7 +172,7 @@ def detectron2_settings(out: str | Path, state: Mapping[str, Tensor], fingerprin
         }
         lines = _yaml({key: value for key, value in settings.items() if value is not None})
     unknown = [key for key, value in settings.items() if value is None]
-    return "\n".join(lines + [f"# The checkpoint does not tell {', '.join(unknown)}"] * bool(unknown))
+    return "\n".join(lines + [f"# The checkpoint does not state {', '.join(unknown)}"] * bool(unknown))
 
 
 def _yaml(settings: Mapping[str, Any]) -> list[str]:

@@ -113,7 +113,7 @@ def backbone_network(
     batch_norm = fingerprint.norm == "BN"  # synchronised or not: in evaluation it is the same
     unknown = [name for name in (*needed, *["eps"] * batch_norm) if getattr(fingerprint, name) is None]
     if unknown:
-        raise ExportError(f"onnx: the checkpoint does not tell {', '.join(unknown)}, which the graph depends on")
+        raise ExportError(f"onnx: the checkpoint does not state {', '.join(unknown)}, which the graph depends on")
     with torch.device("meta"):
         if fingerprint.arch == "resnet":
             if fingerprint.depth not in DEPTHS:
@@ -170,6 +170,6 @@ def onnx_signature(out: str | Path) -> str:
         )
     else:
         lines.append(
-            "the checkpoint does not tell mean, std and channel order: normalise images as the pretraining did"
+            "the checkpoint does not state mean, std and channel order: normalise images as the pretraining did"
         )
     return "\n".join(lines)

@@ -30,7 +30,7 @@ def timm_arguments(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> tup
         raise ExportError(f"timm: found a network of the kind {fingerprint.arch!r}, expected 'resnet' or 'vit'")
     unknown = [name for name in ("heads", "eps", "image_size") if getattr(fingerprint, name) is None]
     if unknown:
-        raise ExportError(f"timm has ViTs of several {', '.join(unknown)}; the checkpoint does not tell its own")
+        raise ExportError(f"timm has ViTs of several {', '.join(unknown)}; the checkpoint does not state its own")
     if not math.isclose(fingerprint.eps, EPS, rel_tol=1e-6):
         raise ExportError(f"timm's ViT is another network: eps: found {fingerprint.eps}, timm has {EPS}")
     odd = sorted(_names(state, fingerprint) ^ state.keys())

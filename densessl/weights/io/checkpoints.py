@@ -23,6 +23,7 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "blobs")
 __all__ = [
     "CheckpointError",
     "UnsafeCheckpointError",
+    "checkpoint_to_resume",
     "find_latest_checkpoint",
     "load_content",
     "load_weights",
@@ -176,6 +177,23 @@ def find_latest_checkpoint(folder: str | Path) -> Path | None:
     if named:
         raise FileMissing(f"{note} names {named}, which does not exist, and {folder} holds no other checkpoint")
     return None
+
+
+def checkpoint_to_resume(resume: bool | str, load_from: str | Path | None, folder: str | Path) -> Path | None:
+    """Return the checkpoint that a run goes on from, or None if it starts anew.
+
+    Args:
+        resume, load_from, folder: ``resume``, ``load_from`` and ``work_dir`` of the run's config; see
+            :class:`densessl.engine.runner.DenseRunner`.
+
+    Raises:
+        FileMissing: as :func:`find_latest_checkpoint`.
+    """
+    if not resume:
+        return None
+    if load_from is None or resume == "auto":
+        return find_latest_checkpoint(folder)
+    return Path(load_from)
 
 
 RenameRules = list[tuple[str, str | Callable[[re.Match], str]]]

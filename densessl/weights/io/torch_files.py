@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from densessl.errors import CheckpointError, FileMissing, UnsafeCheckpointError
 from densessl.weights.io.array_pickles import DAMAGED, RefusedPickle, in_a_line, load_arrays
+from densessl.wording import near_it
 
 # The first bytes of files in torch.save's older format, after a few bytes of pickle.
 _LEGACY = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")
@@ -108,12 +109,13 @@ def load_content(path: str | Path, drop_objects: bool = False) -> Any:
 
 
 def existing(path: str | Path) -> Path:
-    """Return the path of a local file. Raise FileMissing if there is none, or for a URL."""
+    """Return the path of a local file. Raise FileMissing, with the nearest names, if there is none, or for a URL."""
     if re.match(r"[a-z0-9+-]+://", str(path)):
         raise FileMissing(f"{path}: expected a local file; download it first")
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileMissing(f"{path} is a folder, expected a checkpoint" if path.is_dir() else f"no checkpoint {path}")
+        what = f"{path} is a folder, expected a checkpoint" if path.is_dir() else f"no checkpoint {path}{near_it(path)}"
+        raise FileMissing(what)
     return path
 
 
