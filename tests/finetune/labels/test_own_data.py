@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
+from densessl.cli.compare import grid_of
+from densessl.cli.compare import parser as compare_parser
 from densessl.cli.train import settings_of
+from densessl.comparison.grid import command, shared_identity
 from densessl.errors import DensesslError, SettingError
 from densessl.finetune.config.data_files import leaves
 from densessl.finetune.config.own_data import _heads
@@ -193,3 +196,17 @@ def test_lists_and_folders_of_yolo(tmp_path):
     (root / "labels/val/a/1.txt").write_text("0 60 50 20 10\n0 70 50 20 10\n")
     with pytest.raises(SettingError, match=r"2 of 3 objects have coordinates above 1\.5"):
         prepared(tmp_path, SMALL_COCO, "--yolo-root", str(root))
+
+
+def test_a_comparison_passes_them_on(tmp_path):
+    words = yolo_root(tmp_path / "data")
+    line = ["--config", SMALL_COCO, "--init", "a=none", "--out", str(tmp_path / "out"), *words, "--classes", "owl"]
+    grid = grid_of(compare_parser().parse_args(line))
+    fixed, _ = shared_identity(grid)
+    assert set(fixed["data"]) == {"train_dataloader.dataset", "val_dataloader.dataset"}
+    run = command(grid, None, "all", 0, 4)
+    assert run[run.index("--yolo-root") :][:4] == [*words, "--classes", "owl"]
+    (tmp_path / "data/labels/val/2.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    assert shared_identity(grid)[0]["data"] == fixed["data"]  # a fox, which is not chosen
+    (tmp_path / "data/labels/val/2.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    assert shared_identity(grid)[0]["data"] != fixed["data"]
