@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.registry import METRICS, DefaultScope
 
 from densessl.errors import DensesslError, SettingError
 from densessl.finetune.config.counts import count_train_set
@@ -127,6 +129,22 @@ def test_a_train_set_without_boxes_is_refused(data):
         SettingError, match="trains on 0 of 6 images, left out: 6 without boxes; no box of 'fox', 'owl'"
     ):
         prepared(SMALL_COCO, data, steps=2)
+
+
+@pytest.mark.parametrize("change", [lambda c: c["annotations"].clear(), lambda c: c.pop("annotations")])
+@pytest.mark.parametrize("config", [RETINANET, SMALL_COCO])
+def test_a_validation_set_without_boxes_is_told_and_does_not_end_the_run(data, config, change):
+    edit(data, change, "val2017")
+    cfg, lines = prepared(config, data)
+    assert any("instances_val2017.json has no object to detect, so validation has no AP" in line for line in lines)
+    data_set, entry = built(cfg, "val_dataloader"), dict(cfg.val_evaluator, metric="bbox", metric_items=None)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        metric = METRICS.build(entry)
+    metric.dataset_meta = data_set.metainfo
+    for info in map(data_set.get_data_info, range(len(data_set))):
+        found = dict(bboxes=torch.ones(1, 4), labels=torch.zeros(1, dtype=torch.int64), scores=torch.ones(1))
+        metric.process({}, [dict(info, ori_shape=(60, 90), instances=[], pred_instances=found)])
+    assert metric.evaluate(len(data_set))["coco/bbox_mAP"] == -1
 
 
 @pytest.mark.parametrize("mask", [None, [], [[1, 2, 3]], {"counts": [1], "size": [1, 1]}])

@@ -221,6 +221,8 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
         settings = dict(ann_subdir=str(target))
         files = {target / f"{name}.xml": content for name, content in voc_files(cleaned.labels)}
     lines = describe(path, cleaned, labels, classes, lacking, order, settings)
+    if loader == "val_dataloader" and cleaned.labels.objects.ignore.all():  # also of none
+        lines.append(f"{path} has no object to detect, so validation has no AP")
     return Settled(leaf, cleaned, files, settings, lines)
 
 
