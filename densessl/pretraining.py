@@ -11,7 +11,7 @@ from densessl.constraints import AUTO
 from densessl.data.demo import write_demo_photos
 from densessl.data.sources import ImageList, list_images, remedies
 from densessl.errors import SettingError
-from densessl.run_settings import RunSettings
+from densessl.run_settings import OWN_DATA, RunSettings
 from densessl.sizes import SETTLED, fitting_batch, fitting_epochs, fitting_queue, processes
 from densessl.weights.io.checkpoints import checkpoint_to_resume, read_checkpoint
 from densessl.weights.read import NONE
@@ -27,8 +27,8 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
     Raises:
         SettingError: a setting is for other kinds of config.
     """
-    for name in ("labels", "labels_seed", "steps", "evaluations"):
-        if getattr(settings, name) is not None:
+    for name in ("labels", "labels_seed", "steps", "evaluations", *OWN_DATA, "classes", "boxes_as_masks"):
+        if getattr(settings, name) not in (None, False):
             raise SettingError(
                 f"--{name.replace('_', '-')} is for detectors' and segmentors' configs; {settings.config} pretrains"
             )

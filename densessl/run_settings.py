@@ -9,7 +9,8 @@ from typing import Any, Literal
 from densessl.budget import allowed
 from densessl.errors import SettingError
 
-PATHS = ("config", "data_root", "work_dir", "resume", "init", "regions")
+OWN_DATA = ("train_json", "val_json", "images", "val_images", "voc_root", "yolo_root")
+PATHS = ("config", "data_root", "work_dir", "resume", "init", "regions", *OWN_DATA)
 LAUNCHERS = ("none", "pytorch", "slurm")
 LARGEST_SEED = 2**32 - 1  # of numpy's generators
 
@@ -34,6 +35,12 @@ class RunSettings:
         bad_images: how many images may be unreadable before the run stops with exit code 3: a share of the data set
             (``"0.1%"``, at least one), a number, or ``"none"``; None for the config's.
         labels, labels_seed: part of a detector's train set (``"10%"``, ``"30-shot"``), and which part of that size.
+        train_json, val_json: a detector's train and validation set, in COCO's format, instead of the config's.
+        images, val_images: their folders of images; by default the folder of each json, and ``images`` for both.
+        voc_root, yolo_root: folder of a detector's data in Pascal VOC's or YOLO's layout, instead of the config's.
+        classes: a detector's classes, as a sequence or as text with commas (``"fox,owl"``); None for those of the
+            train set or the config.
+        boxes_as_masks: objects without a mask get their box as mask, for detectors that need masks.
         steps, evaluations: length of a detector's training in optimiser steps, and number of evaluations.
         launcher: launcher that started the processes.
         options: entries of the config by dotted name; they override the other settings.
@@ -55,6 +62,14 @@ class RunSettings:
     bad_images: str | int | None = None
     labels: str | None = None
     labels_seed: int | None = None
+    train_json: str | None = None
+    val_json: str | None = None
+    images: str | None = None
+    val_images: str | None = None
+    voc_root: str | None = None
+    yolo_root: str | None = None
+    classes: Sequence[str] | str | None = None
+    boxes_as_masks: bool = False
     steps: int | None = None
     evaluations: int | None = None
     launcher: Literal[LAUNCHERS] = "none"
@@ -89,10 +104,25 @@ class RunSettings:
             wrong.append("resume: found '', expected True, False or the path of a checkpoint")
         if not isinstance(self.demo, bool):
             wrong.append(f"demo: found {self.demo!r}, expected True or False")
+        wrong += self._wrong_classes()
         if not isinstance(self.options, Mapping) or not all(isinstance(name, str) for name in self.options):
             wrong.append(f"options: found {self.options!r:.80}, expected a dict of values by dotted name")
         if wrong:
             raise SettingError("\n".join(wrong))
+
+    def _wrong_classes(self) -> list[str]:
+        """Turn text with commas into a tuple of names, and return what is wrong with them."""
+        names = self.classes.split(",") if isinstance(self.classes, str) else self.classes
+        if names is None:
+            return []
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            return [f"--classes: found {names!r:.80}, expected names"]
+        names = tuple(name.strip() for name in names)
+        object.__setattr__(self, "classes", names)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if not names or not all(names):
+            return [f"--classes: found {','.join(names)!r}, expected names separated by commas"]
+        return [f"--classes: found {', '.join(map(repr, twice))} more than once"] if twice else []
 
     def _wrong_numbers(self) -> list[str]:
         """Turn numpy's whole numbers into Python's, and return what is wrong with the numbers."""

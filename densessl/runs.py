@@ -60,6 +60,10 @@ def run_config(settings: RunSettings) -> Config:
 # Where the config has what a setting changes.
 PLACES = {
     "data_root": "train_dataloader.dataset",
+    "train_json": "train_dataloader.dataset",
+    "val_json": "val_dataloader.dataset",
+    "voc_root": "train_dataloader.dataset",
+    "yolo_root": "train_dataloader.dataset",
     "work_dir": "work_dir",
     "seed": "randomness.seed",
     "batch_size": "train_dataloader.batch_size",

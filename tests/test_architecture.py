@@ -13,7 +13,7 @@ FLOORS = [
     {"constraints", "extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
     {"augment", "configs", "losses"},
     {"data", "figures", "overrides"},
-    {"horizon", "preprocessor", "regions", "schedules"},
+    {"finetune.labels", "horizon", "preprocessor", "regions", "schedules"},
     {"branches", "correspondence", "counting"},
     {"methods", "objectives"},
     {"weights"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"cli"},
     {"", "__main__"},  # the package's own face
 ]
-APART = ("finetune.config", "weights.io")
+APART = ("finetune.config", "finetune.labels", "weights.io")
 # Who may import mmdet, mmcv or mmseg while being imported. densessl.detectors is imported for whole detectors only.
 USERS_OF_MMDET = {"compat", "detectors", "finetune"}
 

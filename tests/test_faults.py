@@ -34,7 +34,7 @@ CONFIGS = """
 COMMAND_LINES = """
     train | the following arguments are required: config
     train tiny.py extra | unrecognized arguments: extra
-    train tiny.py --data-rot photos | unrecognized arguments: --data-rot photos; did you mean --data-root\\?
+    train tiny.py --data-rot photos | unrecognized arguments: --data-rot photos; did you mean --data-root
     train tiny.py --data-root | --data-root: expected at least one argument
     train tiny.py --launcher mpi | --launcher: invalid choice: 'mpi' \\(choose from 'none', 'pytorch', 'slurm'\\)
     train tiny.py --set | --set/--cfg-options: expected at least one argument

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
-from densessl.cli.options import Options
+from densessl.cli.options import Options, add_own_data
 from densessl.errors import SettingError
 from densessl.run_settings import RunSettings
 from densessl.runs import build_run, explain_run
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="images that may be missing or damaged before the run stops: a share (default: 0.1%%, at least one), a "
         "number, or 'none'",
     )
+    add_own_data(parser)
     detector = parser.add_argument_group("detectors and segmentors")
     detector.add_argument("--labels", help="part of the train set: 10%%, 30-shot (boxes per class), 100-images")
     detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
