@@ -22,14 +22,14 @@ def _no_pause(monkeypatch):
 
 
 class Rates(Hook):
-    """Records what the schedulers set, by iteration: the values that the next update will use."""
+    """Records the learning rates and momenta of each update, by iteration."""
 
     priority = "LOWEST"
 
     def __init__(self):
         self.values = {}
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if hasattr(wrapper, "keys") else [wrapper]
         self.values[runner.iter] = [
@@ -204,4 +204,4 @@ def test_without_the_state_of_the_optimiser_rates_are_right_too(tmp_path):
         custom_hooks=[],
     )
     runner.resume(str(tmp_path / "straight" / "epoch_2.pth"), resume_optimizer=False)
-    assert runner.optim_wrapper.get_lr()["lr"][0] == max(values[0] for values in straight[9])
+    assert runner.optim_wrapper.get_lr()["lr"][0] == max(values[0] for values in straight[10])
