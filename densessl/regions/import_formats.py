@@ -17,6 +17,7 @@ import numpy as np
 from densessl.data.decode import open_image
 from densessl.data.sources import ImageList, list_images
 from densessl.errors import FileMissing, SettingError
+from densessl.regions.file_digest import UNKNOWN, digest_of_file
 from densessl.weights.io.array_pickles import Held, load_arrays
 
 _PACKED = {"paths", "boxes", "offsets"}
@@ -92,6 +93,18 @@ class Images:
     def size(self, path: str) -> tuple[int, int]:
         """(width, height) of an image from the json, or else from its file. Raises UnreadableImage."""
         return self.stated.get(path) or open_image(os.path.join(self._listed.root, path)).source_size
+
+    def digest(self, path: str) -> int:
+        """Digest of an image's file (:mod:`densessl.regions.file_digest`); 0 if there is no such file."""
+        return UNKNOWN if self._folder is None else digest_of_file(os.path.join(self._folder, path))
+
+    @functools.cached_property
+    def _folder(self) -> str | None:
+        """Folder of the images; None if there is none, as beside a json alone."""
+        try:
+            return self._listed.root
+        except FileMissing:
+            return None
 
     def with_id(self, number: Any) -> str:
         """The path of the image with an id: in a json by ``id``, otherwise by its file name without extension.
