@@ -85,11 +85,6 @@ class EncodedImage:
         swapped = self._orientation >= 5
         self.source_size = self._stored_size[::-1] if swapped else self._stored_size
 
-    @property
-    def content(self) -> bytes:
-        """The bytes of the file."""
-        return self._bytes
-
     def decode(self, denominator: int = 1) -> Placed:
         """Decode the pixels. A JPEG can be decoded at 1/denominator of its width and height, which is faster.
 

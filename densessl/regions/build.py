@@ -27,7 +27,7 @@ from densessl.data.path_table import PathTable
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
-from densessl.regions.file_digest import changed_files, digest_of
+from densessl.regions.file_digest import changed_files, digest_of_file
 from densessl.regions.journal import Journal, image_record, refuse_other_plan, unreadable_record
 from densessl.regions.proposals import Proposals
 from densessl.regions.store import RegionStore
@@ -159,8 +159,8 @@ class _Images(Dataset):
         path = self.paths[position]
         place = os.path.join(self.root, path)
         try:
-            image = open_image(place)
-            pixels = image.decode().image
+            digest = digest_of_file(place)  # before the pixels, so that a later change is noticed in any case
+            pixels = open_image(place).decode().image
         except UnreadableImage as error:
             # The manifest must be the same in every run: remove the folder and the addresses of objects.
             reason = str(error).removeprefix(f"{place}: ")
@@ -168,7 +168,7 @@ class _Images(Dataset):
         size = pixels.shape[1], pixels.shape[0]
         try:
             draws = [self._draw(path, pixels, number) for number in range(self.draws)]
-            return position, image_record(pack(path, size, draws, digest_of(image.content)))
+            return position, image_record(pack(path, size, draws, digest))
         except Exception as error:
             raise RuntimeError(f"{place}: {type(self.generator).__name__} failed: {error}") from error
 

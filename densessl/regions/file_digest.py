@@ -10,13 +10,9 @@ UNKNOWN = 0
 _THREADS = 8  # for disks that answer slowly
 
 
-def digest_of(content: bytes) -> int:
-    """64 bits of the length of a file and its first and last 64 KiB; never 0, which stands for unknown."""
-    return _digest(len(content), content[:END_BYTES], content[-END_BYTES:])
-
-
 def digest_of_file(place: str | os.PathLike) -> int:
-    """:func:`digest_of` a file, of which only the two ends are read; 0 if it cannot be read."""
+    """64 bits of the length of a file and its first and last 64 KiB; 0, which stands for unknown, if it cannot be
+    read."""
     try:
         with open(place, "rb", buffering=0) as file:
             length = file.seek(0, os.SEEK_END)
@@ -24,11 +20,12 @@ def digest_of_file(place: str | os.PathLike) -> int:
             first, last = os.pread(file.fileno(), END_BYTES, 0), os.pread(file.fileno(), END_BYTES, start)
     except OSError:
         return UNKNOWN
-    return _digest(length, first, last)
+    content = length.to_bytes(8, "little") + first + last
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
 
 
 def changed_files(expected: Iterable[tuple[str, int]], root: str) -> Iterator[str]:
-    """Yield the paths of the files whose digest is another one.
+    """Yield the paths of the files whose digest is another one. Files that cannot be read are passed over.
 
     Args:
         expected: paths relative to ``root``, and the digests that their files had; unknown ones are passed over.
@@ -37,10 +34,5 @@ def changed_files(expected: Iterable[tuple[str, int]], root: str) -> Iterator[st
     with ThreadPoolExecutor(_THREADS) as pool:
         places = (os.path.join(root, path) for path, _ in known)
         for (path, digest), found in zip(known, pool.map(digest_of_file, places), strict=True):
-            if found != digest:
+            if found not in (UNKNOWN, digest):
                 yield path
-
-
-def _digest(length: int, first: bytes, last: bytes) -> int:
-    content = length.to_bytes(8, "little") + first + last
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1

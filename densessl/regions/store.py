@@ -12,7 +12,7 @@ import numpy as np
 from densessl.constraints import Count
 from densessl.data.decode import EncodedImage
 from densessl.files import sha256
-from densessl.regions.file_digest import UNKNOWN, digest_of, digest_of_file
+from densessl.regions.file_digest import UNKNOWN, digest_of_file
 from densessl.regions.proposals import Proposals
 from densessl.regions.source import RegionSource, SelectionConfig
 from densessl.regions.store_format import (
@@ -152,7 +152,7 @@ class RegionStore(RegionSource):
                 f"{self.path}: the regions of {name!r} were made of an image of {size[0]} x {size[1]} pixels, "
                 f"{image.path} has {image.source_size[0]} x {image.source_size[1]}. Build the store of these images"
             )
-        self._refuse_changed(name, image.path, digest_of(image.content))
+        self._refuse_changed(name, image.path)
         return found
 
     def require(self, path: str, root: str = "") -> None:
@@ -167,11 +167,12 @@ class RegionStore(RegionSource):
         name = self._name(path)
         if name not in self.manifest["about"].get("unreadable", {}):
             self._entry(name)
-            if root and (digest := digest_of_file(place := os.path.join(root, path))):
-                self._refuse_changed(name, place, digest)
+            if root:
+                self._refuse_changed(name, os.path.join(root, path))
 
-    def _refuse_changed(self, name: str, place: str, digest: int) -> None:
-        if not self.allow_changed and self.digest(name) not in (UNKNOWN, digest):
+    def _refuse_changed(self, name: str, place: str) -> None:
+        expected = UNKNOWN if self.allow_changed else self.digest(name)
+        if expected != UNKNOWN and digest_of_file(place) not in (UNKNOWN, expected):
             raise StoreError(
                 f"{self.path}: {place} has changed since its regions were made: the file has another content. Build "
                 "the store of these images anew; or, if the files were only saved anew and show the same, give "

@@ -15,7 +15,7 @@ from densessl.files import sha256
 from densessl.preflight import check_regions
 from densessl.regions import RegionStore, StoreError
 from densessl.regions.build import build
-from densessl.regions.file_digest import END_BYTES, digest_of, digest_of_file
+from densessl.regions.file_digest import END_BYTES, digest_of_file
 from densessl.regions.importing import import_regions
 from densessl.regions.store_format import BOXES, HEADER_BYTES, INDEX, MANIFEST, entry_type, header
 from tests.regions.slow_boxes import LOG, write_images
@@ -127,7 +127,7 @@ def test_imported_regions_remember_the_images_too(tmp_path, photos):
     boxes = {path: np.array([[0.0, 0, 5, 5]]) for path in ("n0/0.png", CHANGED)}
     import_regions(written(tmp_path / "p.pkl", boxes), tmp_path / "store", data=photos)
     store = RegionStore(tmp_path / "store")
-    assert store.digest(CHANGED) == digest_of((photos / CHANGED).read_bytes())
+    assert store.digest(CHANGED) == digest_of_file(photos / CHANGED) != 0
     change(photos)
     with pytest.raises(StoreError, match="has changed since"):
         store.require(CHANGED, str(photos))
@@ -162,7 +162,11 @@ def test_the_digest_of_a_file(tmp_path, length):
     place = tmp_path / "file"
     place.write_bytes(content)
     digest = digest_of_file(place)
-    assert digest == digest_of(content) and 0 < digest < 2**64
-    for other in (content + b"\0", content[:-1] + bytes([content[-1] ^ 1]) if content else b"x"):
-        assert digest_of(other) != digest
+    assert 0 < digest < 2**64
+    others = [content + b"\0", content[:-1] + bytes([content[-1] ^ 1]) if content else b"x"]
+    for other in [*others, bytes([content[0] ^ 1]) + content[1:] if content else b"y"]:
+        place.write_bytes(other)
+        assert digest_of_file(place) != digest
+    place.write_bytes(content)
+    assert digest_of_file(place) == digest
     assert digest_of_file(tmp_path / "none") == 0
