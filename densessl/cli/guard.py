@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 
 from densessl.cli.options import tell_errors_in_a_line
-from densessl.errors import DISK, DONE, SETTINGS, DensesslError
+from densessl.errors import DISK, DONE, SETTINGS, DensesslError, MissingPackage
+from densessl.extras import missing, missing_package
 
 INTERRUPTED = 130  # after Ctrl-C, as shells do
 # What stands where something else is wanted; Python's own words are "File exists" for a folder that cannot be made.
@@ -47,12 +48,20 @@ def guarded(run: Callable[[], int | None], debug: bool = False, after_interrupt:
     except KeyboardInterrupt:
         print(f"stopped{after_interrupt}", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except Exception as raised:
+        error = of_missing_package(raised) or raised
         code = exit_code_of(error)
         if debug or code is None:
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         return code
+
+
+def of_missing_package(error: Exception) -> MissingPackage | None:
+    """The error that says how to install the package of an extra without which an import failed somewhere, often inside
+    another library; None for other errors."""
+    package = missing_package(error) if isinstance(error, ImportError) else None
+    return None if package is None or isinstance(error, DensesslError) else missing(package, "this command")
 
 
 def exit_code_of(error: BaseException) -> int | None:

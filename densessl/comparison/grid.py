@@ -82,8 +82,8 @@ def check(grid: Grid) -> None:
     """Check a grid before anything runs. Raises a CompareError that lists everything that is wrong."""
     wrong = []
     for name, file in grid.inits.items():
-        if not re.fullmatch(r"[\w.+-]+", name):
-            wrong.append(f"--init {name}=…: expected a name of letters, digits and . + - _")
+        if not is_name(name):
+            wrong.append(f"--init {name!s:.40}=…: expected a name of up to 100 letters, digits and . + - _")
         if file is not None and name not in grid.hashes:
             try:
                 existing(file)
@@ -109,6 +109,11 @@ def check(grid: Grid) -> None:
         wrong += missing_folder("--data-root", Path(grid.data_root))
     if wrong:
         raise CompareError("\n".join(wrong))
+
+
+def is_name(name: Any) -> bool:
+    """Whether a start may have this name, which is part of file names."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.+-]{1,100}", name) is not None
 
 
 def missing_folder(what: str, path: Path) -> list[str]:

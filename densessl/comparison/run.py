@@ -9,6 +9,7 @@ from typing import Any
 
 from densessl.comparison.cells import Cell, CompareError, Failure, read_record, run_cells, write_json
 from densessl.comparison.grid import (
+    ALL,
     Grid,
     cell_name,
     cells,
@@ -16,10 +17,13 @@ from densessl.comparison.grid import (
     explain,
     identity,
     init_hashes,
+    is_name,
     shared_identity,
     timing_cell,
 )
 from densessl.comparison.results import choose_metrics, label, value
+from densessl.errors import SettingError
+from densessl.finetune.config.label_fractions import parse_labels
 
 GRID = "grid.json"  # the grid of the last command
 
@@ -121,19 +125,67 @@ def read_results(out: Path, failures: Sequence[Failure] = ()) -> Results:
     path = Path(out) / GRID
     try:
         grid = json.loads(path.read_text(encoding="utf-8"))
+        check_stored(grid)
     except FileNotFoundError:
         raise CompareError(f"no comparison was begun in {out}: there is no {path}") from None
-    except ValueError as error:
-        raise CompareError(f"no comparison was begun in {out}: {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CompareError(f"{path} is not that of a comparison: {error}") from error
     records = {}
     for init, digest in grid["inits"].items():
         for labels in grid["labels"]:
             for seed in grid["seeds"]:
                 record = read_record(Path(out), cell_name(init, labels, seed))
                 if record and record["identity"] == identity(grid["fixed"], digest, labels, seed):
+                    check_record(Path(out), record, cell_name(init, labels, seed))
                     records[init, labels, seed] = record
     names = dict(inits=tuple(grid["inits"]), labels=tuple(grid["labels"]), seeds=tuple(grid["seeds"]))
     return Results(grid["config"], **names, steps=grid["fixed"]["steps"], records=records, failures=tuple(failures))
+
+
+def check_stored(grid: Any) -> None:
+    """Check what ``grid.json`` says: names of starts and labels become file names. Raises ValueError."""
+    if not isinstance(grid, Mapping):
+        raise ValueError(f"found a {type(grid).__name__}, expected a dict")
+    expected = {
+        "config": lambda config: isinstance(config, str),
+        "inits": lambda inits: (
+            isinstance(inits, Mapping)
+            and len(inits) > 0
+            and all(map(is_name, inits))
+            and all(isinstance(digest, str | None) for digest in inits.values())
+        ),
+        "labels": lambda labels: isinstance(labels, list) and len(labels) > 0 and all(map(_is_fraction, labels)),
+        "seeds": lambda seeds: isinstance(seeds, list) and len(seeds) > 0 and all(type(seed) is int for seed in seeds),
+        "fixed": lambda fixed: isinstance(fixed, Mapping) and isinstance(fixed.get("steps", ""), int | None),
+    }
+    for key, fits in expected.items():
+        if key not in grid or not fits(grid[key]):
+            raise ValueError(f"{key}: {f'found {grid[key]!r:.60}' if key in grid else 'missing'}")
+
+
+def check_record(out: Path, record: Mapping[str, Any], name: str) -> None:
+    """Raise CompareError, unless the record of a run has its curve, and what the report shows of it."""
+    result = record["result"]
+    curve = result.get("curve") if isinstance(result, Mapping) else None
+    texts = [record.get(key) for key in ("name", "densessl", "date", "command")]
+    lines = curve if isinstance(curve, list) else [None]
+    numbers = all(
+        isinstance(line, Mapping) and "step" in line and all(map(_is_figure, line.values())) for line in lines
+    )
+    complete = bool(lines) and numbers and isinstance(result.get("load"), list)
+    if not complete or not all(isinstance(text, str) for text in texts):
+        raise CompareError(f"{out / name}.json is not the record of a run; remove it to run it anew")
+
+
+def _is_figure(number: Any) -> bool:
+    return isinstance(number, int | float | None)
+
+
+def _is_fraction(labels: Any) -> bool:
+    try:
+        return isinstance(labels, str) and len(labels) < 100 and bool(labels == ALL or parse_labels(labels))
+    except SettingError:
+        return False
 
 
 def _in_short(record: Mapping[str, Any]) -> str:

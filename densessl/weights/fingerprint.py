@@ -164,7 +164,31 @@ class Fingerprint:
         wrong = [f"{key}: found {value!r}" for key, value in given.items() if not _is_a(known[key], value)]
         if wrong:
             raise CheckpointError(f"fingerprint with values that are not of their fields' types: {'; '.join(wrong)}")
+        check_pixels(given)
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+
+
+def check_pixels(values: Mapping) -> None:
+    """Check the statistics of pixels that a file gives, which another library or a person may have written.
+
+    Args:
+        values: ``mean``, ``std`` and ``channel_order``; each may be missing or None.
+
+    Raises:
+        CheckpointError: one of them cannot be: not finite numbers, a deviation of 0, other channels.
+    """
+    for key in ("mean", "std"):
+        numbers = values.get(key)
+        if numbers is None:
+            continue
+        fits = _is_a(tuple, numbers) and len(numbers) > 0 and all(math.isfinite(number) for number in numbers)
+        if not fits or (key == "std" and min(numbers) <= 0):
+            more = " above 0" if key == "std" else ""
+            raise CheckpointError(
+                f"{key} of the pixels: found {numbers!r:.60}, expected a finite number{more} per channel"
+            )
+    if values.get("channel_order") not in (None, "RGB", "BGR"):
+        raise CheckpointError(f"channel_order: found {values['channel_order']!r:.60}, expected 'RGB' or 'BGR'")
 
 
 def _is_a(kind: Any, value: Any) -> bool:

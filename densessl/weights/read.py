@@ -114,10 +114,13 @@ def safetensors_meta(path: str | Path) -> Any:
     """Return the ``meta`` that an export wrote into a safetensors file; None for files from elsewhere.
 
     Raises:
-        ValueError: The metadata is damaged.
+        CheckpointError: The metadata is damaged.
     """
-    with safe_open(Path(path).expanduser(), "pt") as file:
-        return json.loads((file.metadata() or {}).get("densessl", "null"))
+    try:
+        with safe_open(Path(path).expanduser(), "pt") as file:
+            return json.loads((file.metadata() or {}).get("densessl", "null"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its metadata 'densessl' is no JSON: {error}") from error
 
 
 def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, Tensor], Fingerprint]:
@@ -194,6 +197,7 @@ def part_configs(meta: Any) -> Mapping[str, Any]:
 
     Raises:
         UnsafeCheckpointError: an entry is no config.
+        CheckpointError: the statistics of the pixels are none.
     """
     configs = (meta.get("densessl") or meta.get("parts")) if isinstance(meta, Mapping) else None
     configs = configs if isinstance(configs, Mapping) else {}
@@ -204,6 +208,7 @@ def part_configs(meta: Any) -> Mapping[str, Any]:
             raise UnsafeCheckpointError(f"meta: {part}: found {config!r:.80}, expected a config with a 'type'")
     if not isinstance(configs.get("normalize"), Mapping | None):
         raise UnsafeCheckpointError(f"meta: normalize: found {configs['normalize']!r:.80}, expected mean and std")
+    fp.check_pixels(configs.get("normalize") or {})
     return configs
 
 

@@ -1,0 +1,57 @@
+"""Without a package of an extra, every command that needs it says in a line how to install it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from densessl.extras import EXTRAS, how_to_install
+
+ROOT = Path(__file__).parents[2]
+RETINANET = "mmdet::retinanet/retinanet_r50_fpn_1x_coco"
+FCN = "train transfer/voc/fcn_r50-d8_512_20k --data-root nowhere"
+COMMANDS = {
+    "mmcv": f"train {RETINANET} --data-root nowhere",
+    "mmdet": f"export ours.pth out.pth --into {RETINANET}",
+    "pycocotools": f"train {RETINANET} --data-root nowhere",
+    "timm": "train tiny.py --data-root photos --set model.online.backbone.type=timm.test_resnet",
+    "mmseg": FCN,
+    "ftfy": FCN,
+    "regex": FCN,
+    "onnx": "export ours.pth out.onnx --to onnx",
+    "onnxscript": "export ours.pth out.onnx --to onnx",
+    "numba": "regions build photos out",
+    "selectivesearch": "regions build photos out --generator selectivesearch",
+    "skimage": "look matching ours.pth out.png --size 32 48",
+}
+# In a process of its own, where nothing has imported the package before.
+CODE = """
+import sys
+from importlib.machinery import PathFinder
+class Blocker(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == sys.argv[1] else super().find_spec(name, path, target)
+sys.meta_path[:] = [Blocker if each is PathFinder else each for each in sys.meta_path]
+from densessl.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_every_package_of_an_extra_has_a_command():
+    packages = {package for packages in EXTRAS.values() for package in packages}
+    # scipy is needed at the end of densessl segment; without cityscapesscripts, configs use COCO's metrics.
+    assert packages - set(COMMANDS) == {"scipy", "cityscapesscripts"}
+
+
+@pytest.mark.det
+@pytest.mark.parametrize("package", COMMANDS)
+def test_a_missing_package_is_told_in_a_line(package, fault_room):
+    command = [sys.executable, "-W", "ignore", "-c", CODE, package, *COMMANDS[package].split()]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run(command, env=environment, cwd=fault_room, capture_output=True, text=True, timeout=120)
+    extras = [how_to_install(extra) for extra, packages in EXTRAS.items() if package in packages]
+    assert found.returncode == 2 and "Traceback" not in found.stderr, found.stderr
+    assert f"needs the package {package!r}, which is not installed: {extras[0]}" in found.stderr
