@@ -22,6 +22,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from densessl.engine.compiling import checked_options, compile_error, compile_networks
 from densessl.engine.resumed_schedulers import resume_schedulers, scheduler_states
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
@@ -42,6 +43,9 @@ from densessl.weights.state import load_into
 # Facts about the process rather than the run; the resuming process has its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
 
+# Prefixes that DistributedDataParallel and torch.compile put into names.
+_WRAPPERS = ((r"^module\.", ""), (r"(^|\.)_orig_mod\.", r"\1"))
+
 _RUNS = itertools.count(1)  # of this process
 
 
@@ -58,6 +62,8 @@ class DenseRunner(Runner):
         self._quiet: list[tuple[logging.Handler, int]] = []
         cfg = kwargs.get("cfg")
         cfg = kwargs["cfg"] = copy.copy(cfg) if isinstance(cfg, Config) else Config(dict(cfg or {}))
+        if cfg.get("compile"):
+            checked_options({} if cfg.compile is True else cfg.compile)
         # Otherwise yapf formats the config's text four times before the first step: seconds for a detector's config.
         object.__setattr__(cfg, "_format_python_code", False)
         # MMEngine keys loggers and visualizers by this name and the time in seconds: two runs built within one second
@@ -104,6 +110,27 @@ class DenseRunner(Runner):
             handler.setLevel(logging.WARNING)
         super()._log_env(env_cfg)
 
+    def train(self) -> nn.Module:
+        """Train as MMEngine's runner does.
+
+        Raises:
+            SettingError: the model cannot be compiled as the config asks.
+        """
+        try:
+            return super().train()
+        except Exception as error:
+            in_words = compile_error(error) if self.cfg.get("compile") else None
+            if in_words is None:
+                raise
+            raise in_words from error
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the networks inside the model, not its ``target``; see :mod:`densessl.engine.compiling`."""
+        options = self.cfg.get("compile")
+        if options:
+            names = compile_networks(self._bare_model, {} if options is True else options)
+            self.logger.info(f"compiled: {', '.join(names)}. The first iterations are slow")
+
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
@@ -116,9 +143,7 @@ class DenseRunner(Runner):
         if self._load_from is not None:
             self.load_checkpoint(self._load_from)
 
-    def load_checkpoint(
-        self, filename: str, map_location="cpu", strict: bool = False, revise_keys=((r"^module\.", ""),)
-    ) -> dict:
+    def load_checkpoint(self, filename: str, map_location="cpu", strict: bool = False, revise_keys=_WRAPPERS) -> dict:
         """Load weights into the model, through :func:`load_weights`, and log which of them were loaded.
 
         Args:
