@@ -89,4 +89,4 @@ def check_regions(dataset: Config, images: ImageList) -> None:
         raise StoreMissing(error.folder, error.reason, str(dataset.source), more) from error
     if isinstance(source, RegionStore):
         for path in islice(images.paths, LOOKED_UP):
-            source.require(path)
+            source.require(path, images.root)

@@ -14,6 +14,7 @@ from densessl.regions.check import check
 from densessl.regions.importing import import_regions
 from densessl.regions.report import format_statistics, statistics
 from densessl.regions.select import PRESETS
+from densessl.regions.store_format import StoreError
 from densessl.registry import REGION_GENERATORS
 
 SOURCE = "a folder of images, a list file or a COCO json"
@@ -73,7 +74,13 @@ def run_check(args: argparse.Namespace) -> None:
     if args.picture and not args.data:
         raise SettingError("--picture needs --data, the images to draw on")
     with remedies(source=f"Give {SOURCE} with --data"):
-        print(check(args.out, args.coco, args.data, args.picture))
+        report = check(args.out, args.coco, args.data, args.picture)
+    print(report)
+    if report.changed:
+        raise StoreError(
+            f"{len(report.changed):,} images of {args.data} have changed since their regions were made, such as "
+            f"{report.changed[0]!r}: build the store of these images anew"
+        )
 
 
 def run_import(args: argparse.Namespace) -> None:
@@ -136,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("check", help="check a store, count its regions, and measure its recall")
     checking.add_argument("out", help="folder of the store")
     checking.add_argument("--coco", metavar="INSTANCES.json", help="annotations to measure recall against")
-    checking.add_argument("--data", help="folder of the images, for the picture")
+    checking.add_argument("--data", help="folder of the images, for the picture and to see which changed")
     checking.add_argument("--picture", metavar="OUT.png", help="draw boxes on a few images into this file")
     checking.set_defaults(run=run_check)
 

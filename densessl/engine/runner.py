@@ -9,7 +9,7 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mmengine
@@ -18,10 +18,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from densessl.engine.compiling import checked_options, compile_error, compile_networks
+from densessl.engine.resumed_schedulers import resume_schedulers, scheduler_states
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
 from densessl.quiet import silence
@@ -41,6 +43,9 @@ from densessl.weights.state import load_into
 # Facts about the process rather than the run; the resuming process has its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
 
+# Prefixes that DistributedDataParallel and torch.compile put into names.
+_WRAPPERS = ((r"^module\.", ""), (r"(^|\.)_orig_mod\.", r"\1"))
+
 _RUNS = itertools.count(1)  # of this process
 
 
@@ -57,6 +62,8 @@ class DenseRunner(Runner):
         self._quiet: list[tuple[logging.Handler, int]] = []
         cfg = kwargs.get("cfg")
         cfg = kwargs["cfg"] = copy.copy(cfg) if isinstance(cfg, Config) else Config(dict(cfg or {}))
+        if cfg.get("compile"):
+            checked_options({} if cfg.compile is True else cfg.compile)
         # Otherwise yapf formats the config's text four times before the first step: seconds for a detector's config.
         object.__setattr__(cfg, "_format_python_code", False)
         # MMEngine keys loggers and visualizers by this name and the time in seconds: two runs built within one second
@@ -103,6 +110,27 @@ class DenseRunner(Runner):
             handler.setLevel(logging.WARNING)
         super()._log_env(env_cfg)
 
+    def train(self) -> nn.Module:
+        """Train as MMEngine's runner does.
+
+        Raises:
+            SettingError: the model cannot be compiled as the config asks.
+        """
+        try:
+            return super().train()
+        except Exception as error:
+            in_words = compile_error(error) if self.cfg.get("compile") else None
+            if in_words is None:
+                raise
+            raise in_words from error
+
+    def _maybe_compile(self, target: str) -> None:
+        """Compile the networks inside the model, not its ``target``; see :mod:`densessl.engine.compiling`."""
+        options = self.cfg.get("compile")
+        if options:
+            names = compile_networks(self._bare_model, {} if options is True else options)
+            self.logger.info(f"compiled: {', '.join(names)}. The first iterations are slow")
+
     def load_or_resume(self) -> None:
         if self._has_loaded:
             return
@@ -115,9 +143,7 @@ class DenseRunner(Runner):
         if self._load_from is not None:
             self.load_checkpoint(self._load_from)
 
-    def load_checkpoint(
-        self, filename: str, map_location="cpu", strict: bool = False, revise_keys=((r"^module\.", ""),)
-    ) -> dict:
+    def load_checkpoint(self, filename: str, map_location="cpu", strict: bool = False, revise_keys=_WRAPPERS) -> dict:
         """Load weights into the model, through :func:`load_weights`, and log which of them were loaded.
 
         Args:
@@ -143,10 +169,14 @@ class DenseRunner(Runner):
     ) -> None:
         """Restore model, optimiser, schedulers, seed and position from a checkpoint that this class wrote.
 
+        Schedules follow the config: if it has another length or other schedulers than the run that wrote the file, the
+        learning rates from here on are those of a run that had this config from its beginning.
+
         Raises:
             UnsafeCheckpointError: reading the file would execute code.
-            CheckpointError: the model differs, the file has no optimiser state, or this run has another number of
-                images per optimiser step or of iterations per epoch than the run that wrote the file.
+            CheckpointError: the model differs, the file has no optimiser state, this run has another number of images
+                per optimiser step or of iterations per epoch than the run that wrote the file, or it is shorter than
+                what has been trained.
         """
         checkpoint = read_checkpoint(filename)
         for key in ("meta", "state_dict"):
@@ -155,6 +185,7 @@ class DenseRunner(Runner):
         meta = checkpoint["meta"]
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._check_run(meta.get("run", {}), filename)
+        self._check_length(meta, filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             load_into(self._bare_model, checkpoint["state_dict"], strict=True, source=filename)
@@ -170,10 +201,10 @@ class DenseRunner(Runner):
             self._randomness_cfg.update(seed=seed)
             self.set_randomness(**self._randomness_cfg)
         self._restore_infos(checkpoint.get("message_hub", {}).get("runtime_info", {}))
+        finish = self._resume_schedule(checkpoint, filename, resume_optimizer, resume_param_scheduler)
         if resume_optimizer:
             self._restore_optimizer(checkpoint, filename)
-        if resume_param_scheduler and self.param_schedulers is not None:
-            self._restore_param_schedulers(checkpoint, filename)
+        finish()
         self._has_loaded = True
         self.logger.info(f"resumed {filename} at epoch {self.epoch}, iteration {self.iter}")
 
@@ -229,11 +260,7 @@ class DenseRunner(Runner):
         if save_optimizer:
             checkpoint["optimizer"] = to_plain(self.optim_wrapper.state_dict(), "optimizer")
         if save_param_scheduler and self.param_schedulers is not None:
-            checkpoint["param_schedulers"] = _each(
-                self.param_schedulers,
-                # Functions among the attributes are dropped, as they are not state: the resuming scheduler has its own.
-                lambda schedulers: [to_plain(scheduler.state_dict(), drop=True) for scheduler in schedulers],
-            )
+            checkpoint["param_schedulers"] = scheduler_states(self.param_schedulers)
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         save_checkpoint(Path(out_dir) / filename, checkpoint)
 
@@ -253,6 +280,7 @@ class DenseRunner(Runner):
             "accumulative_counts": accumulation,
             "images_per_step": batch and batch * self.world_size * accumulation,
             "iters_per_epoch": len(loader),
+            "max_iters": self.train_loop.max_iters,
         }
 
     def _check_run(self, before: dict, filename: str) -> None:
@@ -279,6 +307,44 @@ class DenseRunner(Runner):
                 f"{filename} was trained by {before['world_size']} processes, this run has {now['world_size']}: "
                 "the images of each step are the same, but the random numbers of each process (dropout) differ."
             )
+
+    def _check_length(self, meta: dict, filename: str) -> None:
+        """Raise CheckpointError if the run ``meta`` has trained longer than this run lasts."""
+        loop = self.train_loop
+        if meta["iter"] > loop.max_iters:
+            epochs = isinstance(loop, EpochBasedTrainLoop)
+            done, length = (meta["epoch"], loop.max_epochs) if epochs else (meta["iter"], loop.max_iters)
+            unit, key = ("epochs", "max_epochs") if epochs else ("iterations", "max_iters")
+            raise CheckpointError(
+                f"cannot resume {filename}: it has trained {done:,} {unit}, this run lasts {length:,} "
+                f"(train_cfg.{key}). Expected at least {done:,}; or start a new run in another work folder"
+            )
+
+    def _resume_schedule(self, checkpoint: dict, filename: str, optimizer: bool, wanted: bool) -> Callable[[], None]:
+        """Bring the schedulers to the position of the checkpoint, and log what differs in its schedule.
+
+        Args:
+            optimizer: whether the state of the optimiser, with its learning rates, is going to be restored.
+            wanted: whether schedulers are to be resumed at all.
+
+        Returns:
+            A function to call after the state of the optimiser was restored.
+        """
+        loop, before = self.train_loop, checkpoint["meta"].get("run", {}).get("max_iters")
+        told = []
+        if isinstance(before, int) and before != loop.max_iters:
+            told = [f"this run lasts {loop.max_iters:,} iterations, that one {before:,}"]
+        finish: Callable[[], None] = lambda: None  # noqa: E731
+        if wanted and self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+            position = loop.iter, loop.epoch, len(self.train_dataloader)
+            changes, finish = resume_schedulers(
+                self.param_schedulers, checkpoint.get("param_schedulers"), position, filename, optimizer
+            )
+            told += [changes] if changes else []
+        if told:
+            self.logger.info(f"{filename} was under another schedule: {'; '.join(told)}. From here on this run's holds")
+        return finish
 
     def _restore_infos(self, infos: dict) -> None:
         """Restore the saved runtime information.
@@ -316,30 +382,11 @@ class DenseRunner(Runner):
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"cannot resume {filename}: its optimiser state does not fit: {error}") from error
 
-    def _restore_param_schedulers(self, checkpoint: dict, filename: str) -> None:
-        self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
-        saved = checkpoint.get("param_schedulers")
-        if _each(saved, len) != _each(self.param_schedulers, len):
-            raise CheckpointError(
-                f"cannot resume {filename}: it holds {_each(saved, len)} parameter schedulers, this run has "
-                f"{_each(self.param_schedulers, len)}"
-            )
-        for name in self.param_schedulers if isinstance(saved, dict) else [slice(None)]:
-            for scheduler, state in zip(self.param_schedulers[name], saved[name], strict=True):
-                scheduler.load_state_dict(state)
-
 
 def _settings_of(state: dict) -> list[set[str]]:
     """Names of the settings of each parameter group, which differ between types of optimisers; none if there are
     several optimisers."""
     return [group.keys() - {"initial_lr"} for group in state.get("param_groups", ())]
-
-
-def _each(schedulers, function):
-    """Apply ``function`` to a list of schedulers, or to each list in a dict of lists (several optimisers)."""
-    if isinstance(schedulers, dict):
-        return {name: function(entries) for name, entries in schedulers.items()}
-    return None if schedulers is None else function(schedulers)
 
 
 def _arithmetic(facts: dict) -> str:

@@ -6,7 +6,7 @@ and each cluster is assigned one class by Hungarian matching over all images.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -129,17 +129,21 @@ def count_pixels(
 
     Returns:
         (K, K) int64 numbers of pixels by (class, cluster), and the share of all pixels that have a class.
+
+    Raises:
+        SettingError: two images have one label file: ``a.jpg`` and ``a.png`` of a folder.
     """
     at_least("--size", size, 1)
     at_least("--batch-size", batch_size, 1)
     listed = list_images(images)
+    _refuse_shared_labels(listed.paths, labels)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     names = list(listed.paths)[rank::ranks]
     device = next(model.parameters()).device
     counts = torch.zeros(objective.widths["pixel"], objective.widths["pixel"], dtype=torch.int64, device=device)
     for start in range(0, len(names), batch_size):
         pairs = [
-            load_pair(Path(listed.root, name), Path(labels, name).with_suffix(".png"), size)
+            load_pair(Path(listed.root, name), _label_file(labels, name), size)
             for name in names[start : start + batch_size]
         ]
         views, truth = (torch.stack(column).to(device) for column in zip(*pairs))
@@ -149,3 +153,19 @@ def count_pixels(
     pixels = len(listed.paths) * size**2
     counts = over_ranks(counts)
     return counts, counts.sum().item() / pixels
+
+
+def _label_file(labels: str | Path, name: str) -> Path:
+    return Path(labels, name).with_suffix(".png")
+
+
+def _refuse_shared_labels(names: Iterable[str], labels: str | Path) -> None:
+    """Raise SettingError if two images have one label file. (An image listed twice counts twice.)"""
+    owners: dict[Path, str] = {}
+    for name in names:
+        place = _label_file(labels, name)
+        if owners.setdefault(place, name) != name:
+            raise SettingError(
+                f"{owners[place]!r} and {name!r} have one label file, {place}: expected a file of its own for each "
+                "image. Rename one of them, or list one with a .txt file as the images"
+            )

@@ -27,6 +27,7 @@ from densessl.data.path_table import PathTable
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
 from densessl.errors import SettingError
+from densessl.regions.file_digest import changed_files, digest_of_file
 from densessl.regions.journal import Journal, image_record, refuse_other_plan, unreadable_record
 from densessl.regions.proposals import Proposals
 from densessl.regions.store import RegionStore
@@ -54,7 +55,8 @@ def build(
 
     Args:
         source: folder, list file or COCO json of images, see :func:`densessl.data.sources.list_images`. An image that
-            is listed twice is done once.
+            is listed twice is done once. An image whose file has changed since an interrupted build did it is done
+            again.
         out: folder of the store.
         generator: config of a generator (:mod:`densessl.regions.generators`).
         per_image: number of regions to keep of an image, the first ones; None keeps all.
@@ -68,7 +70,8 @@ def build(
         The store. Images that cannot be read are not in it; its manifest lists them under ``about.unreadable``.
 
     Raises:
-        StoreError: ``out`` was begun with other parameters or images, or is being built by another process, or no image
+        StoreError: ``out`` was begun with other parameters or images, or is finished and an image has changed since,
+            or is being built by another process, or no image
             can be read.
         SettingError: a parameter is invalid.
         DataNotFound: ``source`` does not exist or names no image.
@@ -97,17 +100,18 @@ def build(
     )
     out = Path(out)
     if (out / MANIFEST).exists():  # checked before mkdir and lock, which would touch a finished store
-        refuse_other_plan(out, RegionStore(out).manifest["about"], plan)
+        _refuse_other_images(RegionStore(out), plan, images)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
         if (out / MANIFEST).exists():
             store = RegionStore(out)
-            refuse_other_plan(out, store.manifest["about"], plan)
+            _refuse_other_images(store, plan, images)
             print(f"{out} is finished already")
         else:
             images.try_generator()
             journal = Journal(out / JOURNAL, plan, len(images.paths))
             try:
+                _forget_changed(images, journal)
                 _work(images, journal, workers)
                 _finish(images, journal, out, plan)
             finally:
@@ -155,6 +159,7 @@ class _Images(Dataset):
         path = self.paths[position]
         place = os.path.join(self.root, path)
         try:
+            digest = digest_of_file(place)  # before the pixels, so that a later change is noticed in any case
             pixels = open_image(place).decode().image
         except UnreadableImage as error:
             # The manifest must be the same in every run: remove the folder and the addresses of objects.
@@ -162,7 +167,8 @@ class _Images(Dataset):
             return position, unreadable_record(re.sub(r" at 0x[0-9a-f]+", "", reason))
         size = pixels.shape[1], pixels.shape[0]
         try:
-            return position, image_record(pack(path, size, [self._draw(path, pixels, n) for n in range(self.draws)]))
+            draws = [self._draw(path, pixels, number) for number in range(self.draws)]
+            return position, image_record(pack(path, size, draws, digest))
         except Exception as error:
             raise RuntimeError(f"{place}: {type(self.generator).__name__} failed: {error}") from error
 
@@ -199,6 +205,28 @@ def _locked(out: Path) -> Iterator[None]:
         yield
         # Only on success: after an error, another process may hold this file open while a third creates a new one.
         (out / LOCK).unlink()
+
+
+def _refuse_other_images(store: RegionStore, plan: dict, images: _Images) -> None:
+    """Raise StoreError if a finished store is of another plan, or an image has changed since."""
+    refuse_other_plan(store.path, store.manifest["about"], plan)
+    changed = list(changed_files(((path, store.digest(path)) for path in store.paths()), images.root))
+    if changed:
+        raise StoreError(
+            f"{len(changed):,} of the {len(store):,} images of {store.path} have changed in {images.root} since their "
+            f"regions were made, such as {changed[0]!r}. Remove {store.path} to build it anew, or give another folder"
+        )
+
+
+def _forget_changed(images: _Images, journal: Journal) -> None:
+    """Have the images done again whose files have changed since an interrupted build did them."""
+    positions = {images.paths[position]: position for position in map(int, np.flatnonzero(journal.done))}
+    expected = ((path, journal.image(position).digest) for path, position in positions.items())
+    changed = list(changed_files(expected, images.root))
+    for path in changed:
+        journal.forget(positions[path])
+    if changed:
+        print(f"{len(changed):,} images changed since they were done, such as {changed[0]!r}: done again", flush=True)
 
 
 class _Rate(ProgressColumn):

@@ -1,6 +1,7 @@
 """Check a store of regions: its checksums, statistics of its boxes, their recall of objects, and a picture."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from densessl.data.sources import list_images
 from densessl.errors import SettingError
 from densessl.files import require_picture
 from densessl.regions.draw import Shown, draw_regions
+from densessl.regions.file_digest import changed_files
 from densessl.regions.import_formats import Images, list_of, read_json
 from densessl.regions.match import match_paths
 from densessl.regions.recall import AT, Recall, RecallTable
@@ -31,6 +33,8 @@ class CheckReport:
         unreadable: reasons by path of the images that have no regions because they could not be read.
         recall: recall of the annotated objects by the store's first draw, in its order; None without annotations.
         annotated: number of annotated images that the store has, and number of annotated images.
+        compared: number of images of the data whose files were compared with those that the regions were made of.
+        changed: paths of those that differ.
         resized: number of images that have another size in the annotations, which the recall leaves out.
         picture: file of the picture; None if there is none.
     """
@@ -41,11 +45,15 @@ class CheckReport:
     recall: RecallTable | None = None
     annotated: tuple[int, int] = (0, 0)
     resized: int = 0
+    compared: int | None = None
+    changed: Sequence[str] = ()
     picture: Path | None = None
 
     def __str__(self) -> str:
         unreadable = [f"{path}: {reason}" for path, reason in self.unreadable.items()]
         lines = [f"{self.store}: whole, all checksums agree", "", format_statistics(self.statistics, unreadable)]
+        if self.compared is not None:
+            lines += ["", self._files()]
         if self.recall is not None:
             lines += ["", f"recall: {self.annotated[0]:,} of {self.annotated[1]:,} annotated images are in the store"]
             if self.resized:
@@ -54,6 +62,15 @@ class CheckReport:
         if self.picture is not None:
             lines += ["", f"picture: {self.picture}"]
         return "\n".join(lines)
+
+    def _files(self) -> str:
+        if not self.compared:
+            return "images: the store does not say of which files it was made, so changes since cannot be seen"
+        if not self.changed:
+            return f"images: all {self.compared:,} files compared are those that the regions were made of"
+        more = f" and {len(self.changed) - SHOWN:,} more" if len(self.changed) > SHOWN else ""
+        names = ", ".join(self.changed[:SHOWN]) + more
+        return f"images: {len(self.changed):,} of {self.compared:,} have changed since their regions were made: {names}"
 
 
 def check(
@@ -68,7 +85,8 @@ def check(
         out: folder of the store.
         coco: COCO json of annotated objects, to measure their recall at 10, 50, 100 and, if images have more than 100
             boxes, 1000. Images are matched by their paths, which may begin at another folder.
-        data: folder, list file or json of the images, to draw a picture of some of them.
+        data: folder, list file or json of the images, to draw a picture of some of them, and to see which have changed
+            since the store was built.
         picture: file of the picture; None is ``check.png`` in the store's folder.
 
     Raises:
@@ -90,10 +108,16 @@ def check(
         for path, (boxes, areas) in truth.objects.items():
             recall.add(store.lookup(path)[0].boxes, boxes, areas)
         recall = recall.table()
-    saved = None
+    saved, compared, changed = None, None, []
     if data is not None:
+        root, places = _match(store, data)
+        known = {place: name for name, place in places.items() if store.digest(name)}
+        compared = len(known)
+        changed = [
+            known[place] for place in changed_files(((p, store.digest(name)) for p, name in known.items()), root)
+        ]
         saved = Path(out, "check.png") if picture is None else Path(picture)
-        draw_regions(_choose(store, data, truth)).save(saved)
+        draw_regions(_choose(store, root, places, truth)).save(saved)
     return CheckReport(
         store=os.fspath(out),
         statistics=found,
@@ -101,6 +125,8 @@ def check(
         recall=recall,
         annotated=(0, 0) if truth is None else (truth.found, truth.images),
         resized=0 if truth is None else truth.found - len(truth.objects),
+        compared=compared,
+        changed=changed,
         picture=saved,
     )
 
@@ -143,8 +169,8 @@ class _Truth(NamedTuple):
         return cls(len(rows), len(meant), objects)
 
 
-def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -> list[Shown]:
-    """Choose up to ``SHOWN`` evenly spaced images that have regions and, with annotations, objects."""
+def _match(store: RegionStore, data: str | os.PathLike) -> tuple[str, dict[str, str]]:
+    """The root of the data, and the path there of each of the store's images that it has."""
     listed = list_images(data)
     root, paths = listed.root, listed.paths
     places = match_paths(store.paths(), paths, root)
@@ -152,6 +178,11 @@ def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -
         raise SettingError(
             f"no image of {data}, such as {paths[0]!r}, is in {store.path}, such as {next(store.paths())!r}"
         )
+    return root, places
+
+
+def _choose(store: RegionStore, root: str, places: Mapping[str, str], truth: _Truth | None) -> list[Shown]:
+    """Choose up to ``SHOWN`` evenly spaced images that have regions and, with annotations, objects."""
     wanted = [path for path in places if truth is None or len(truth.objects.get(path, [()])[0])]
     shown = []
     for number in np.unique(np.linspace(0, len(wanted) - 1, SHOWN).round().astype(int)):
@@ -164,5 +195,5 @@ def _choose(store: RegionStore, data: str | os.PathLike, truth: _Truth | None) -
         if pixels.shape[1::-1] == size:
             shown.append(Shown(path, pixels, found, None if truth is None else truth.objects[path][0]))
     if not shown:
-        raise SettingError(f"no image of {data} can be read and has the size that {store.path} was made of")
+        raise SettingError(f"no image in {root} can be read and has the size that {store.path} was made of")
     return shown

@@ -17,6 +17,7 @@ import numpy as np
 from densessl.data.decode import open_image
 from densessl.data.sources import ImageList, list_images
 from densessl.errors import FileMissing, SettingError
+from densessl.regions.file_digest import UNKNOWN, digest_of_file
 from densessl.weights.io.array_pickles import Held, load_arrays
 
 _PACKED = {"paths", "boxes", "offsets"}
@@ -51,8 +52,12 @@ class Images:
 
     Attributes:
         root: folder of the images; "" for a json, whose images are not looked for until a size needs them.
-        paths: paths relative to the root, in order.
+        paths: paths relative to the root, in order. A path that is listed twice counts once, unless a json gives its
+            entries different ids.
         stated: sizes (width, height) in the json, by path.
+
+    Raises:
+        SettingError: a json gives one file two ids, or two sizes.
     """
 
     def __init__(self, source: str | os.PathLike, content: Any = None):
@@ -61,16 +66,25 @@ class Images:
         self.stated: dict[str, tuple[int, int]] = {}
         if self.source.suffix.lower() == ".json":
             images = list_of(content or read_json(self.source), "images", self.source, ("file_name", "id"))
-            self.paths: Sequence[str] = [image["file_name"] for image in images]
-            self._by_id = {str(image["id"]): image["file_name"] for image in images}
+            by_path: dict[str, dict] = {}
+            for image in images:
+                first = by_path.setdefault(image["file_name"], image)
+                for key in ("id", "width", "height"):
+                    if first.get(key) != image.get(key):
+                        raise SettingError(
+                            f"{self.source} has the image {image['file_name']!r} twice, with {key} {first.get(key)!r} "
+                            f"and {image.get(key)!r}. Expected each image once"
+                        )
+            self.paths: Sequence[str] = list(by_path)
+            self._ids: dict[str, list[str]] | None = _grouped((str(each["id"]), path) for path, each in by_path.items())
             self.stated = {
-                image["file_name"]: (int(image["width"]), int(image["height"]))
-                for image in images
+                path: (int(image["width"]), int(image["height"]))
+                for path, image in by_path.items()
                 if image.get("width") and image.get("height")
             }
         else:
-            self.root, self.paths = self._listed.root, self._listed.paths
-            self._by_id = None
+            self.root, self.paths = self._listed.root, list(dict.fromkeys(self._listed.paths))
+            self._ids = None
 
     @functools.cached_property
     def _listed(self) -> ImageList:
@@ -80,19 +94,47 @@ class Images:
         """(width, height) of an image from the json, or else from its file. Raises UnreadableImage."""
         return self.stated.get(path) or open_image(os.path.join(self._listed.root, path)).source_size
 
+    def digest(self, path: str) -> int:
+        """Digest of an image's file (:mod:`densessl.regions.file_digest`); 0 if there is no such file."""
+        return UNKNOWN if self._folder is None else digest_of_file(os.path.join(self._folder, path))
+
+    @functools.cached_property
+    def _folder(self) -> str | None:
+        """Folder of the images; None if there is none, as beside a json alone."""
+        try:
+            return self._listed.root
+        except FileMissing:
+            return None
+
     def with_id(self, number: Any) -> str:
         """The path of the image with an id: in a json by ``id``, otherwise by its file name without extension.
 
         Raises:
-            SettingError: there is no such image.
+            SettingError: there is no such image, or there are several.
         """
-        if self._by_id is None:
-            self._by_id = {Path(path).stem: path for path in self.paths}
-        if str(number) not in self._by_id:
+        if self._ids is None:
+            self._ids = _grouped((Path(path).stem, path) for path in self.paths)
+        meant = self._ids.get(str(number), [])
+        if not meant:
             raise SettingError(
                 f"{self.source} has no image with the id {number!r}. Give the COCO json that the regions were made with"
             )
-        return self._by_id[str(number)]
+        if len(meant) > 1:
+            one_of = f"{meant[0]!r} and {meant[1]!r}" + f" and {len(meant) - 2:,} more" * (len(meant) > 2)
+            raise SettingError(
+                f"{self.source} has {len(meant)} images with the id {number!r}: {one_of}. Give the COCO json that the "
+                "regions were made with, in which each image has an id of its own"
+            )
+        return meant[0]
+
+    def in_order(self) -> Sequence[str]:
+        """The paths, for a file whose entries follow their order.
+
+        Raises:
+            SettingError: a path is listed twice.
+        """
+        listed = self.paths if self.root == "" else self._listed.paths
+        return list(once(listed, f"{self.source} lists the image"))
 
 
 def read_coco(place: Path, images: Images | None) -> Entries:
@@ -133,6 +175,7 @@ def read_npz(place: Path, images: Images | None) -> Entries:
         raise SettingError(f"{place} is not a readable npz file") from error
     if not isinstance(arrays, np.lib.npyio.NpzFile):
         raise SettingError(f"{place} holds one array, expected an npz file with an array for each image")
+    once(arrays.files, f"{place} has the array")
     if not set(arrays.files) >= _PACKED:
         return {name: lambda name=name: _with_scores(arrays[name], f"{place}: {name}") for name in arrays.files}
     if unknown := set(arrays.files) - _PACKED - _PACKED_TOO:
@@ -160,7 +203,8 @@ def read_npz(place: Path, images: Images | None) -> Entries:
         size = tuple(map(int, packed["sizes"][number])) if "sizes" in packed else None
         return Found(boxes, scores, levels, size)
 
-    return {str(path): functools.partial(read, number) for number, path in enumerate(packed["paths"])}
+    paths = once(map(str, packed["paths"]), f"{place} has regions of")
+    return {path: functools.partial(read, number) for number, path in enumerate(paths)}
 
 
 def read_pickle(place: Path, images: Images | None) -> Entries:
@@ -180,11 +224,10 @@ def read_pickle(place: Path, images: Images | None) -> Entries:
             f"{place} holds a {type(content).__name__}, expected the dict or list of proposals of a detector"
         )
     _needs(images, place, "a list of proposals", "the list or COCO json of its images, in the order of the list")
-    if len(content) != len(images.paths):
-        raise SettingError(f"{place} has proposals of {len(content)} images, {images.source} has {len(images.paths)}")
-    return {
-        path: lambda one=one, path=path: _mmdet(one, f"{place}: {path}") for path, one in zip(images.paths, content)
-    }
+    paths = images.in_order()
+    if len(content) != len(paths):
+        raise SettingError(f"{place} has proposals of {len(content)} images, {images.source} has {len(paths)}")
+    return {path: lambda one=one, path=path: _mmdet(one, f"{place}: {path}") for path, one in zip(paths, content)}
 
 
 def _detectron2(content: dict, place: Path, images: Images | None) -> Entries:
@@ -203,6 +246,7 @@ def _detectron2(content: dict, place: Path, images: Images | None) -> Entries:
             boxes[:, 2:] += boxes[:, :2]
         return Found(boxes, None if scores is None else np.asarray(scores[number]))
 
+    once(map(str, ids), f"{place} has the image id")
     return {images.with_id(one): functools.partial(read, number) for number, one in enumerate(ids)}
 
 
@@ -232,6 +276,23 @@ def _with_scores(array: Any, where: str) -> Found:
 def _needs(images: Images | None, place: Path, what: str, wanted: str) -> None:
     if images is None:
         raise SettingError(f"{place} is {what}: give --data, {wanted}")
+
+
+def once(names: Iterable[str], what: str) -> dict[str, None]:
+    """The names, in order, as the keys of a dict. Raises SettingError if one appears twice, saying ``what`` has it."""
+    seen: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            raise SettingError(f"{what} {name!r} twice. Expected each once")
+        seen[name] = None
+    return seen
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for key, value in pairs:
+        grouped.setdefault(key, []).append(value)
+    return grouped
 
 
 def read_json(place: Path) -> Any:

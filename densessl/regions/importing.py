@@ -9,10 +9,11 @@ import numpy as np
 
 from densessl.data.decode import UnreadableImage
 from densessl.errors import FileMissing, SettingError
+from densessl.regions.file_digest import UNKNOWN
 from densessl.regions.import_formats import Found, Images, read_coco, read_npz, read_pickle
 from densessl.regions.match import match_paths
 from densessl.regions.proposals import Proposals
-from densessl.regions.store_format import write_store
+from densessl.regions.store_format import Packed, pack, write_packed
 
 FORMATS = {"coco": (".json",), "npz": (".npz",), "pickle": (".pkl", ".pickle")}
 _READERS = {"coco": read_coco, "npz": read_npz, "pickle": read_pickle}
@@ -112,7 +113,7 @@ def import_regions(
                 f"{images.paths[0]!r}"
             )
 
-    def fitted() -> Iterator[tuple[str, tuple[int, int], list[Proposals]]]:
+    def fitted() -> Iterator[tuple[str, Packed]]:
         for name, path in paths.items():
             found = entries[name]()
             if found.size is None and images is None:
@@ -127,9 +128,9 @@ def import_regions(
             proposals = _fit(found, size, top, f"{place}: {name}", report)
             report.images += 1
             report.boxes += len(proposals.boxes)
-            yield path, size, [proposals]
+            yield path, pack(path, size, [proposals], UNKNOWN if images is None else images.digest(path))
 
-    write_store(out, fitted(), dict(imported=place.name, top=top, unreadable=report.unreadable))
+    write_packed(out, fitted(), dict(imported=place.name, top=top, unreadable=report.unreadable))
     return report
 
 

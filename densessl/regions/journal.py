@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from densessl.regions.file_digest import UNKNOWN
 from densessl.regions.store_format import Packed, StoreError, written
 
 _RECORD = struct.Struct("<IIQ")  # CRC-32 of all that follows, bytes of the payload, position of the image
 _IMAGE = struct.Struct("<BII")  # whether coordinates are whole, width, height; followed by the draws' counts and rows
+_DIGEST = struct.Struct("<Q")  # of the image's file; follows where the first number has this bit:
+_WITH_DIGEST = 4
 _UNREADABLE = b"\2"
 _PLAN = 2**64 - 1  # position of the first record, the plan
 
@@ -19,7 +22,8 @@ _PLAN = 2**64 - 1  # position of the first record, the plan
 def image_record(packed: Packed) -> bytes:
     """Payload of the record of a finished image."""
     counts = np.array(packed.counts, "<u4").tobytes()
-    return _IMAGE.pack(packed.exact, *packed.size) + counts + packed.rows.tobytes()
+    head = _IMAGE.pack(packed.exact | _WITH_DIGEST, *packed.size) + _DIGEST.pack(packed.digest)
+    return head + counts + packed.rows.tobytes()
 
 
 def unreadable_record(reason: str) -> bytes:
@@ -69,10 +73,17 @@ class Journal:
     def image(self, position: int) -> Packed:
         """The regions of a finished image."""
         payload = self._payload(position)
-        exact, width, height = _IMAGE.unpack_from(payload)
-        counts = np.frombuffer(payload, "<u4", self._draws, _IMAGE.size)
-        rows = np.frombuffer(payload, "<u2", offset=_IMAGE.size + counts.nbytes).reshape(-1, 5)
-        return Packed((width, height), bool(exact), tuple(counts.tolist()), rows)
+        flags, width, height = _IMAGE.unpack_from(payload)
+        digest, place = UNKNOWN, _IMAGE.size
+        if flags & _WITH_DIGEST:
+            (digest,), place = _DIGEST.unpack_from(payload, place), place + _DIGEST.size
+        counts = np.frombuffer(payload, "<u4", self._draws, place)
+        rows = np.frombuffer(payload, "<u2", offset=place + counts.nbytes).reshape(-1, 5)
+        return Packed((width, height), bool(flags & 1), tuple(counts.tolist()), rows, digest)
+
+    def forget(self, position: int) -> None:
+        """Take an image as not done; the next record of it replaces this one."""
+        self.done[position] = False
 
     def reason(self, position: int) -> str:
         """Why an image cannot be read."""

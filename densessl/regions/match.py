@@ -14,17 +14,18 @@ def match_paths(names: Iterable[str], paths: Iterable[str], root: str = "") -> d
 
     Args:
         names: names without duplicates, with "/" between folders.
-        paths: paths relative to ``root``, iterated once; only those that a name could match are kept in memory.
+        paths: paths relative to ``root``, iterated once; only those that a name could match are kept in memory. One
+            that comes twice counts once.
 
     Returns:
         {name: path} of the matched names, in their order.
     """
     names = list(names)
     wanted = {_last(name) for name in names}
-    alike: dict[str, list[str]] = defaultdict(list)
+    alike: dict[str, dict[str, None]] = defaultdict(dict)
     for path in paths:
         if _last(path) in wanted:
-            alike[_last(path)].append(path)
+            alike[_last(path)][path] = None
     claims: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for name in names:
         ranks = {path: _rank(name, path, root) for path in alike[_last(name)]}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from densessl.constraints import Count
 from densessl.data.decode import EncodedImage
 from densessl.files import sha256
+from densessl.regions.file_digest import UNKNOWN, digest_of_file
 from densessl.regions.proposals import Proposals
 from densessl.regions.source import RegionSource, SelectionConfig
 from densessl.regions.store_format import (
@@ -21,7 +23,7 @@ from densessl.regions.store_format import (
     JOURNAL,
     MANIFEST,
     PATHS,
-    VERSION,
+    READABLE,
     StoreError,
     StoreMissing,
     encoded,
@@ -50,6 +52,8 @@ class RegionStore(RegionSource):
             folder above the data set.
         strip: prefix to remove from a data set's paths first: ``"train2017/"`` if the store was built from that folder,
             and the data set is the folder above.
+        allow_changed: use the regions of an image although its file has changed since they were made, as when images
+            were saved anew. Their sizes must still be equal.
         select, uniforms: see :class:`RegionSource`.
 
     Attributes:
@@ -66,20 +70,23 @@ class RegionStore(RegionSource):
         uniforms: Mapping[str, Count] | None = None,
         prefix: str = "",
         strip: str = "",
+        allow_changed: bool = False,
     ):
         super().__init__(select, uniforms)
         self.path = Path(path)
         self.prefix, self.strip = prefix, strip
+        self.allow_changed = allow_changed
         self._open()
 
     def _open(self) -> None:
         self.manifest = _manifest(self.path)
+        version = self.manifest["version"]
         boxes, index, self._paths = (_mapped(self.path / name, self.manifest) for name in (BOXES, INDEX, PATHS))
         for name, file in ((BOXES, boxes), (INDEX, index)):
-            if file[:HEADER_BYTES] != header():
-                raise StoreError(f"{self.path / name} does not begin as {FORMAT} of version {VERSION} do: build anew")
+            if file[:HEADER_BYTES] != header(version):
+                raise StoreError(f"{self.path / name} does not begin as {FORMAT} of version {version} do: build anew")
         self._boxes = np.frombuffer(boxes, "<u2", offset=HEADER_BYTES).reshape(-1, 5)
-        self._index = np.frombuffer(index, entry_type(self.draws), offset=HEADER_BYTES)
+        self._index = np.frombuffer(index, entry_type(self.draws, version), offset=HEADER_BYTES)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in ("_boxes", "_index", "_paths")}
@@ -127,11 +134,16 @@ class RegionStore(RegionSource):
         entry = self._entry(path)
         return self._proposals(entry, draw), _size(entry)
 
+    def digest(self, path: str) -> int:
+        """Digest of the file of an image when its regions were made (:mod:`densessl.regions.file_digest`); 0 if the
+        store does not have it, as one of version 1 or of imported boxes. ``path`` is the image's path in the store."""
+        return int(self._entry(path)["digest"]) if self.manifest["version"] > 1 else UNKNOWN
+
     def propose(self, path: str, image: EncodedImage, rng: np.random.Generator, epoch: int) -> Proposals:
         """The regions of an image in draw ``epoch % draws``.
 
         Raises:
-            StoreError: the store does not have the image, or has it with another size.
+            StoreError: the store does not have the image, or made its regions of another file.
         """
         name = self._name(path)
         found, size = self.lookup(name, epoch % self.draws)
@@ -140,16 +152,32 @@ class RegionStore(RegionSource):
                 f"{self.path}: the regions of {name!r} were made of an image of {size[0]} x {size[1]} pixels, "
                 f"{image.path} has {image.source_size[0]} x {image.source_size[1]}. Build the store of these images"
             )
+        self._refuse_changed(name, image.path)
         return found
 
-    def require(self, path: str) -> None:
+    def require(self, path: str, root: str = "") -> None:
         """Check that the store has an image of the data set, or could not read it when it was built.
 
+        Args:
+            root: folder of the data set; the image's file there is compared with the one that was read then.
+
         Raises:
-            StoreError: neither is so; the message names the most similar image.
+            StoreError: neither is so, and the message names the most similar image; or the file has changed.
         """
-        if self._name(path) not in self.manifest["about"].get("unreadable", {}):
-            self._entry(self._name(path))
+        name = self._name(path)
+        if name not in self.manifest["about"].get("unreadable", {}):
+            self._entry(name)
+            if root:
+                self._refuse_changed(name, os.path.join(root, path))
+
+    def _refuse_changed(self, name: str, place: str) -> None:
+        expected = UNKNOWN if self.allow_changed else self.digest(name)
+        if expected != UNKNOWN and digest_of_file(place) not in (UNKNOWN, expected):
+            raise StoreError(
+                f"{self.path}: {place} has changed since its regions were made: the file has another content. Build "
+                "the store of these images anew; or, if the files were only saved anew and show the same, give "
+                "`regions.allow_changed=True`"
+            )
 
     def _name(self, path: str) -> str:
         """The path in the store of an image of the data set."""
@@ -234,8 +262,11 @@ def _manifest(folder: Path) -> dict:
         raise StoreError(f"{place} is not JSON ({error}): copy it again or build anew") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(f"{place} is not that of a store of regions: it does not say format {FORMAT!r}")
-    if manifest.get("version") != VERSION:
-        raise StoreError(f"{place} says version {manifest.get('version')}, this densessl reads {VERSION}: build anew")
+    if manifest.get("version") not in READABLE:
+        raise StoreError(
+            f"{place} says version {manifest.get('version')}, this densessl reads {READABLE[0]} to {READABLE[-1]}: "
+            "build anew"
+        )
     lacking = {"images", "draws", "boxes", "files", "about"} - manifest.keys()
     if lacking:
         raise StoreError(f"{place} says nothing about {' and '.join(sorted(lacking))}: copy it again or build anew")

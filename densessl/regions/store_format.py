@@ -6,8 +6,8 @@ A store is a folder of four files; numbers are little-endian.
   height, and the level. The boxes of an image are contiguous, draw after draw, and images are in the order of the list.
   100 boxes for each of 1.28 million images take 1.3 GB, of which a training step reads one page per image.
 - ``index.bin``: a header, then an open-addressing hash table over 64-bit BLAKE2b hashes of the relative paths, at most
-  two thirds full. Its entries (:func:`entry_type`) hold the positions of the boxes and the path; a lookup reads one
-  page.
+  two thirds full. Its entries (:func:`entry_type`) hold the positions of the boxes and the path, and a digest of the
+  image's file (:mod:`densessl.regions.file_digest`), which version 1 does not have; a lookup reads one page.
 - ``paths.bin``: the relative paths in order, each followed by a zero byte; they distinguish images of equal hash.
 - ``manifest.json``: format, sizes and SHA-256 of the files, counts, and how the boxes were made. It is written last, so
   a folder without it is not a store yet.
@@ -29,9 +29,11 @@ import numpy as np
 
 from densessl.errors import DensesslError, SettingError
 from densessl.files import sha256
+from densessl.regions.file_digest import UNKNOWN
 from densessl.regions.proposals import Proposals
 
-FORMAT, VERSION = "densessl regions", 1
+FORMAT, VERSION = "densessl regions", 2
+READABLE = (1, 2)  # versions
 BOXES, INDEX, PATHS, MANIFEST = "boxes.bin", "index.bin", "paths.bin", "manifest.json"
 JOURNAL = "journal.bin"  # of an unfinished build, see densessl.regions.journal
 HEADER_BYTES = 32  # the format's name, zeros, and the version in the last four bytes
@@ -68,21 +70,24 @@ class Packed(NamedTuple):
         exact: whether all coordinates are whole pixels, which rounding restores.
         counts: number of boxes in each draw.
         rows: (sum of the counts, 5) uint16, the quantised boxes and their levels.
+        digest: of the image's file, see :mod:`densessl.regions.file_digest`; 0 if unknown.
     """
 
     size: tuple[int, int]
     exact: bool
     counts: tuple[int, ...]
     rows: np.ndarray
+    digest: int = UNKNOWN
 
 
-def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed:
+def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals], digest: int = UNKNOWN) -> Packed:
     """Quantise the regions of an image. A box thinner than one quantum becomes one quantum thick.
 
     Args:
         path: path of the image, for messages.
         size: (width, height) of the upright image in pixels.
         draws: proposals of each draw.
+        digest: of the image's file; 0 if unknown.
 
     Raises:
         SettingError: the image has no area, a box is empty or not inside the image, or a level is outside 1..65535.
@@ -114,7 +119,7 @@ def pack(path: str, size: tuple[int, int], draws: Sequence[Proposals]) -> Packed
     rows[:, :2] -= thin & at_end
     rows[:, 2:4] += thin & ~at_end
     exact = np.array_equal(unpack(rows, (width, height), True).boxes, boxes)
-    return Packed((width, height), exact, tuple(len(draw.boxes) for draw in draws), rows)
+    return Packed((width, height), exact, tuple(len(draw.boxes) for draw in draws), rows, digest)
 
 
 def unpack(rows: np.ndarray, size: tuple[int, int], exact: bool) -> Proposals:
@@ -133,17 +138,19 @@ def path_hash(path: str) -> int:
     return int.from_bytes(hashlib.blake2b(encoded(path), digest_size=8).digest(), "little") or 1
 
 
-def entry_type(draws: int) -> np.dtype:
+def entry_type(draws: int, version: int = VERSION) -> np.dtype:
     """The dtype of an index slot: hash of the path (0 if empty), offset of the path in ``paths.bin``, index of the
-    first box, size of the image, whether coordinates are whole, and the number of boxes in each draw."""
+    first box, digest of the image's file (0 if unknown; not in version 1), size of the image, whether coordinates are
+    whole, and the number of boxes in each draw."""
     sides = [("width", "<u4"), ("height", "<u4")]
     places = [("hash", "<u8"), ("path", "<u8"), ("first", "<u8")]
+    places += [("digest", "<u8")] if version > 1 else []
     return np.dtype([*places, *sides, ("exact", "<u4"), ("counts", "<u4", (draws,))])
 
 
-def header() -> bytes:
+def header(version: int = VERSION) -> bytes:
     """The header of ``boxes.bin`` and ``index.bin``."""
-    return FORMAT.encode().ljust(HEADER_BYTES - 4, b"\0") + VERSION.to_bytes(4, "little")
+    return FORMAT.encode().ljust(HEADER_BYTES - 4, b"\0") + version.to_bytes(4, "little")
 
 
 def write_store(
@@ -207,7 +214,7 @@ def _write_images(boxes: IO[bytes], paths: IO[bytes], images: Iterator[tuple[str
             raise SettingError(f"{path!r} has a zero byte, which no path can have")
         if len(packed.counts) != draws:
             raise SettingError(f"{path} has {len(packed.counts)} draws of regions, the images before it {draws}")
-        rows.append((path_hash(path), place, first, *packed.size, packed.exact, packed.counts))
+        rows.append((path_hash(path), place, first, packed.digest, *packed.size, packed.exact, packed.counts))
         if len(rows) == _ROWS:
             chunks.append(np.array(rows, entry_type(draws)))
             rows.clear()

@@ -90,7 +90,7 @@ class Run(TypedDict, total=False):
         resume: whether to continue from a checkpoint.
         launcher: program that starts the processes.
         experiment_name: name of the run in its logs.
-        compile: arguments of torch.compile; True for its defaults.
+        compile: arguments of torch.compile for the branches, or backbone and neck, of the model; True for its defaults.
         sync_bn: library whose synchronised batch norm replaces all batch norms.
         find_unused_parameters: argument of the model wrapper of a config that has no `model_wrapper_cfg`.
         activation_checkpointing: modules whose activations are recomputed in the backward pass.

@@ -167,6 +167,7 @@ class TestResumeErrors:
         facts = runner._run_facts()
         assert facts == {
             "world_size": 1, "batch_size": 4, "accumulative_counts": 1, "images_per_step": 4, "iters_per_epoch": 5,
+            "max_iters": 5,
         }  # fmt: skip
         content = read_checkpoint(path)
         content["meta"]["run"] = {**facts, "world_size": 2, "batch_size": 2}

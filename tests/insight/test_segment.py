@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from densessl.cli.segment import main
 from densessl.configs import load_config
+from densessl.errors import SettingError
 from densessl.insight.segmentation import count_pixels, load_model, load_pair
 from densessl.pretraining import link_views
 from densessl.registry import MODELS
@@ -151,6 +153,19 @@ def test_image_and_labels_are_the_same_square(tmp_path):
     assert torch.equal(labels, torch.from_numpy(np.kron(blocks[1:5], np.ones((24, 24), np.int64))))
     inner = (np.arange(96) % 24 > 4) & (np.arange(96) % 24 < 19)
     assert torch.equal(image[0][inner][:, inner].long(), labels[inner][:, inner])
+
+
+def test_two_images_with_one_label_file_are_refused(case, tmp_path, capsys):
+    root, _ = case
+    shutil.copytree(root / "images", tmp_path / "images")
+    Image.open(tmp_path / "images" / "a" / "0.png").save(tmp_path / "images" / "a" / "0.jpg")
+    model, objective, size = load_model(CONFIG, root / "epoch_1.pth", OPTIONS)
+    with pytest.raises(SettingError, match=r"'a/0.jpg' and 'a/0.png' have one label file, .*labels/a/0.png"):
+        count_pixels(model, objective, tmp_path / "images", root / "labels", size)
+    (tmp_path / "list.txt").write_text("images/a/0.png\nimages/a/0.png\n")
+    shutil.copytree(root / "labels", tmp_path / "labels" / "images")
+    counts, _ = count_pixels(model, objective, tmp_path / "list.txt", tmp_path / "labels", size)
+    assert counts.sum() == 2 * 64 * 64
 
 
 def test_what_is_missing_or_does_not_fit_is_named(case, tmp_path, capsys):

@@ -319,6 +319,10 @@ def test_errors(tmp_path, folder):
         import_regions(good, tmp_path / "store", data=folder)
 
 
+def test_a_path_that_comes_twice_is_one_path():
+    assert match_paths(["a.png"], ["x/a.png", "x/a.png"]) == {"a.png": "x/a.png"}
+
+
 def test_names_mean_paths_that_end_alike():
     paths = ["a/1.jpg", "b/1.jpg", "c/d/2.jpg", "3.jpg", "x3.jpg"]
     names = ["b/1.jpg", "1.jpg", "d/2.jpg", "root/3.jpg", "e/2.jpg", "4.jpg"]

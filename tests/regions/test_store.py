@@ -197,9 +197,9 @@ def cut(name):
     return lambda path: (path / name).write_bytes((path / name).read_bytes()[:-1])
 
 
-def version_two(path):
+def version_one(path):
     data = (path / BOXES).read_bytes()
-    (path / BOXES).write_bytes(data[:28] + b"\2" + data[29:])
+    (path / BOXES).write_bytes(data[:28] + b"\1" + data[29:])
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def version_two(path):
         (lambda path: ((path / MANIFEST).unlink(), (path / "journal.bin").touch()), "is not finished. Run the same"),
         (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is not JSON"),
         (edited(format="coco"), "not that of a store"),
-        (edited(version=2), "says version 2, this densessl reads 1"),
+        (edited(version=3), "says version 3, this densessl reads 1 to 2"),
         (edited(files={}), "boxes.bin has .* bytes, the manifest says None"),
         (cut(BOXES), r"boxes.bin has \d+ bytes, the manifest says \d+: cut short"),
         (cut(INDEX), r"index.bin has \d+ bytes"),
         (cut(PATHS), r"paths.bin has \d+ bytes"),
-        (version_two, "boxes.bin does not begin as densessl regions of version 1"),
+        (version_one, "boxes.bin does not begin as densessl regions of version 2"),
         (lambda path: (path / INDEX).unlink(), "index.bin is missing"),
     ],
 )

@@ -15,7 +15,8 @@ from densessl.weights.layouts.renames import HEADS, NAMES
 from densessl.weights.layouts.tables import LAYOUTS, PLAIN, Layout
 from densessl.weights.vit_facts import REST, is_vit
 
-WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*")
+# Prefixes that DistributedDataParallel and torch.compile put into names; the latter also before a compiled part.
+WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*|(?<=\.)_orig_mod\.")
 FPN = re.compile(r"neck\.(?:lateral|fpn)_convs\.")
 # DeepMind's networks pad as TensorFlow does: asymmetrically at stride 2.
 HAIKU = re.compile(r"(?:^|\.)res_net\d+/~/", re.MULTILINE)
