@@ -6,6 +6,7 @@ import numpy as np
 
 from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
+from densessl.wording import count
 
 
 class Horizon(NamedTuple):
@@ -35,7 +36,9 @@ class Horizon(NamedTuple):
             SettingError: the images do not fill one batch.
         """
         if not 0 < batch_size <= num_images:
-            raise SettingError(f"found {num_images} images for a batch of {batch_size}, expected at least a full batch")
+            raise SettingError(
+                f"found {count(num_images, 'image')} for a batch of {batch_size}, expected at least a full batch"
+            )
         steps = num_images // batch_size
         return cls(steps, epochs, steps * epochs, num_images, batch_size)
 

@@ -78,9 +78,9 @@ DATA = """
     train tiny.py --data-root gone.txt | 'photos/gone.png', which is not a file.* train_dataloader.dataset.root=FOLDER
     train tiny.py --data-root empty | no image in .*empty or below it: 0 files there
     train tiny.py --data-root notes | no image in .*notes or below it: 1 files there \\(1 .me\\)
-    train tiny.py --data-root one | found 1 images for a batch of 4: not one full batch
+    train tiny.py --data-root one | found 1 image for a batch of 4: not one full batch
     train tiny.py --data-root others | found 3 images for a batch of 4.*--batch-size auto
-    train tiny.py --data-root one --batch-size auto | found 1 images for 1 batches a step
+    train tiny.py --data-root one --batch-size auto | found 1 image for 1 batch a step
     TINY --set train_dataloader.dataset.limit=2 | found 2 images for a batch of 4
     train RETINANET --data-root nowhere | (?s)nowhere/   <- missing.*instances_train2017.json   <- missing
     train RETINANET --data-root photos | instances_train2017.json   <- missing

@@ -46,7 +46,7 @@ REGIONS = """
     regions check store --coco photos | photos is a folder, expected a JSON file
     regions check store --coco list.json | list.json is not in COCO format
     regions check store --coco broken.json | broken.json is not JSON
-    regions check store --coco gone.json | none of the 1 images of gone.json, such as 'gone.png', is among the 9
+    regions check store --coco gone.json | none of the 1 image of gone.json, such as 'gone.png', is among the 9
     regions check store --data others | no image of others, such as 'o0.png', is in store, such as 'p0.png'
     regions import nowhere out | there is no file nowhere
     regions import photos out | photos is a folder, expected a file

@@ -15,6 +15,7 @@ from densessl.weights.export import FORMATS, export_backbone, how_to_open
 from densessl.weights.load import load_parts
 from densessl.weights.parts import PARTS
 from densessl.weights.read import BRANCHES, Opened, by_our_names, open_checkpoint, parts_in
+from densessl.wording import count
 
 DESCRIPTION = """Export pretrained weights to MMDetection or another library.
 
@@ -105,7 +106,7 @@ def export(source: Opened, args: argparse.Namespace) -> None:
     written = (args.parts or PARTS) if args.to == "mmdet" else ()
     for part, state in parts_in(source, args.branch).items():
         verb = "also" if part in written else "left out:"
-        print(f"{args.out}: {verb} {args.branch} {part}, {len(state)} tensors")
+        print(f"{args.out}: {verb} {args.branch} {part}, {count(len(state), 'tensor')}")
 
 
 def fits(source: Opened, args: argparse.Namespace, detector: nn.Module) -> bool:

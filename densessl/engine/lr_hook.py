@@ -19,7 +19,7 @@ from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.schedules import SCHEDULES, Horizon, build_schedule
 from densessl.weights.state import bare_model
-from densessl.wording import suggestion
+from densessl.wording import count, suggestion
 
 
 def horizon_of(runner: Runner) -> Horizon:
@@ -129,8 +129,8 @@ class LRHook(Hook):
             return rate
         scaled = rate * RULES[self.rule](batch / self.reference_batch)
         runner.logger.info(
-            f"lr: the recipe's {rate:g} is for {self.reference_batch} images a step, this run takes {batch}; by the "
-            f"{self.rule} rule it becomes {scaled:g}"
+            f"lr: the recipe's {rate:g} is for {count(self.reference_batch, 'image')} a step, this run takes {batch}; "
+            f"by the {self.rule} rule it becomes {scaled:g}"
         )
         return scaled
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from densessl import wording
 from densessl.errors import LoadError
 from densessl.weights.fingerprint import Fingerprint, compare, compare_facts, is_resnet, of_model
 from densessl.weights.load_report import LoadReport, mismatches
@@ -167,7 +168,8 @@ def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: 
     label, module = part_of_model(model, part)
 
     def skipped(why: str) -> _Fit:
-        return _Fit(module, {}, LoadReport(name, label, 0, 0, skipped=f"the file has {len(given)} tensors, {why}"))
+        held = wording.count(len(given), "tensor")
+        return _Fit(module, {}, LoadReport(name, label, 0, 0, skipped=f"the file has {held}, {why}"))
 
     if module is None:
         return skipped("the model has none" + " of the names cls_convs and reg_convs" * (part == "head"))
@@ -214,8 +216,8 @@ def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, wh
         )
     if whole and report.unexpected:
         raise LoadError(
-            f"{report.source} has {len(report.unexpected)} tensors that this model's {report.part} lacks, so it would "
-            "compute something else. Build the model that has them or, if they are not needed, set "
+            f"{report.source} has {wording.count(len(report.unexpected), 'tensor')} that this model's {report.part} "
+            "lacks, so it would compute something else. Build the model that has them or, if they are not needed, set "
             "allow_unexpected=True.\n"
             f"{report}",
             report,
