@@ -121,6 +121,13 @@ class LRHook(Hook):
         self.model = require(bare_model(runner.model), type(self).__name__, "step")
         self.base = self._scaled(configured_rate(runner), runner)
         self.schedule = build_schedule(with_rate(self.shape, self.base))
+        warmup = self.shape.get("warmup_epochs", 0)
+        if warmup > self.horizon.epochs:
+            runner.logger.warning(
+                f"lr: the warm-up of {count(warmup, 'epoch')} is longer than the run of "
+                f"{count(self.horizon.epochs, 'epoch')}: the peak rate {self.base:g} is never reached "
+                "(default_hooks.lr.schedule.warmup_epochs)"
+            )
 
     def _scaled(self, rate: float, runner: Runner) -> float:
         """``rate`` scaled to this run's number of images per step."""

@@ -98,7 +98,11 @@ def build(
             }
         )
     )
+    if not str(out).strip():
+        raise SettingError(f"out: found {str(out)!r}, expected the folder of the store")
     out = Path(out)
+    if out.is_dir() and out.resolve() == Path(images.root).resolve():
+        raise SettingError(f"out: {out} is the folder of the images, expected another folder for the store")
     if (out / MANIFEST).exists():  # checked before mkdir and lock, which would touch a finished store
         _refuse_other_images(RegionStore(out), plan, images)
     out.mkdir(parents=True, exist_ok=True)

@@ -79,9 +79,7 @@ def test_layouts_whose_prefix_leads_to_no_network_are_refused():
         ("backbone.net.", own, ["neck.fc0.weight", "target_net.module.0.conv1.weight"]),
     ):
         state = {f"{inside}{key}": value for key, value in network.items()} | dict.fromkeys(others, ones)
-        with pytest.raises(
-            ExportError, match=rf"known\. The names of its .* lie under \['{inside}'\]: .* --prefix {inside}$"
-        ):
+        with pytest.raises(ExportError, match=rf"known\. .* lie under \['{inside}'\]: .* --prefix {inside}$"):
             read_backbone(state)
     with pytest.raises(ExportError, match=r"the nearest is 'MoCo': \d+% of its marks"):
         read_backbone({"encoder_q.features.0.0.weight": ones, "encoder_k.features.0.0.weight": ones})
