@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from densessl import wording
-from densessl.errors import LoadError
+from densessl.errors import LoadError, SettingError
 from densessl.weights.fingerprint import Fingerprint, compare, compare_facts, is_resnet, of_model
 from densessl.weights.load_report import LoadReport, mismatches
 from densessl.weights.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
@@ -87,7 +87,10 @@ def load_parts(
         LoadError: The coverage of a part is too low, its fingerprint differs, the model's backbone lacks tensors, or
             the file or the model lacks a named part. Nothing was loaded.
         ExportError: The file holds no backbone.
+        SettingError: ``model`` is no module, or ``path`` no source of weights.
     """
+    if not isinstance(model, nn.Module):
+        raise SettingError(f"model: found {model!r:.80}, expected the module to load the weights into")
     model, source = bare_model(model), open_checkpoint(path)
     given = parts_in(source, branch)
     for part in parts or ():
