@@ -26,7 +26,7 @@ from densessl.engine.compiling import checked_options, compile_error, compile_ne
 from densessl.engine.resumed_schedulers import resume_schedulers, scheduler_states
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
-from densessl.quiet import silence
+from densessl.quiet import silence, silence_coco
 from densessl.registry import RUNNERS
 from densessl.sizes import SETTLED, few_images
 from densessl.version import __version__
@@ -99,6 +99,7 @@ class DenseRunner(Runner):
         set up.
         """
         silence(self.logger)
+        silence_coco()
         self.logger.info(
             f"densessl {__version__}, torch {torch.__version__}, {self.world_size} x {get_device()}, seed {self.seed}"
         )

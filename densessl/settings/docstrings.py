@@ -9,7 +9,7 @@ from typing import Any
 SECTIONS = re.compile(r"(Args|Arguments|Attributes|Parameters|Keyword Args):\s*$")
 # "name: text", "first, second: text", "name (type, optional): text"
 ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, ?\w+)*)\s*(?:\((?:[^()]|\([^()]*\))*\))?\s*:(?:\s+(?P<text>.*))?$")
-ROLE = re.compile(r":\w+:`~?(?:[\w.]*?\.)?(\w+)`")
+ROLE = re.compile(r":\w+(?::\w+)*:`~?(?:[^`]*\.)?([^`.<]+)(?:<[^`]*>)?`")
 SENTENCE = re.compile(r"(.+?\.)\s")
 # Beginnings of entries that only refer to another docstring. A base class often has the meaning itself.
 REFERRING = ("see ", "as of ")

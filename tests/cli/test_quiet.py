@@ -39,3 +39,17 @@ def test_other_messages_are_printed_as_before(capsys):
     mmengine_logging.print_log("Could not import OneDL. Skipping OneDL datasets.")
     mmengine_logging.print_log("something else", logger=None)
     assert capsys.readouterr().out == "something else\n"
+
+
+@pytest.mark.det
+def test_loading_annotations_prints_nothing(tmp_path, capsys):
+    import mmdet  # noqa: F401
+    from pycocotools import coco
+
+    quiet.silence_coco()
+    file = tmp_path / "a.json"
+    file.write_text('{"images": [], "annotations": [], "categories": [], "info": {"year": 2026}}')
+    loaded = coco.COCO(str(file))
+    assert capsys.readouterr().out == ""
+    loaded.info()
+    assert capsys.readouterr().out == "year: 2026\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from densessl.settings import check_config, explain, origins_of
+from densessl.settings.docstrings import meanings_of
 from densessl.settings.origins import origin_of, overridden
 from tests.settings.run_of import CONFIGS, run_of
 
@@ -146,3 +147,14 @@ def _leaves(path, value):
 def test_a_wrong_config_is_explained_too():
     cfg = run_of("small/densecl_r18.py", {"model.objectives.0.tempreature": 1})
     assert check_config(cfg) and "model.objectives.0.dim = 128" in explain(cfg)
+
+
+def test_markup_of_other_libraries_is_left_out():
+    def kind(device):
+        """Make something.
+
+        Args:
+            device (str, optional): the current :ref:`accelerator<accelerators>` of :class:`torch.cuda.Stream`.
+        """
+
+    assert meanings_of(kind) == {"device": "the current accelerator of Stream"}

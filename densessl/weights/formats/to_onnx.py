@@ -9,6 +9,7 @@ integers or fused into the decoding, and normalising twice is a common silent er
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,16 +70,18 @@ def write_onnx(
             raise ExportError(f"size: found {size}, expected none: a ResNet's graph takes images of any size")
     else:
         side, names = set_side(network, size or fingerprint.image_size), ("last_map",)
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, side, side),),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=names,
-        dynamic_shapes=(free,),
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PyTorch's exporter about PyTorch itself
+        program = torch.onnx.export(
+            network,
+            (torch.zeros(2, 3, side, side),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes=(free,),
+            verbose=False,
+        )
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
