@@ -9,7 +9,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1] / "densessl"
 # From the ground up. A room is a module or a package of densessl, or a package in one that stands on another floor.
 FLOORS = [
-    {"compat", "errors", "files", "geometry", "loaders", "quiet", "registry", "version"},
+    {"budget", "compat", "errors", "files", "geometry", "loaders", "quiet", "registry", "version"},
     {"constraints", "extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
     {"augment", "configs", "losses"},
     {"data", "figures", "overrides"},

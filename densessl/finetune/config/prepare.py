@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from densessl.errors import SettingError
 from densessl.finetune.config.annotations import check_classes
+from densessl.finetune.config.bad_images import tolerate_bad_images
 from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import check_data, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels, set_labels
@@ -43,12 +44,14 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
     if settings.labels is not None:
         parse_labels(settings.labels)  # report a typo before reading files
     set_own_data(cfg, settings)
+    if isinstance(settings.data_root, tuple):
+        raise SettingError("--data-root: several places are for pretraining; a detector's config has one data_root")
     if settings.data_root:
         set_data_root(cfg, settings.data_root)
     if settings.batch_size is not None:
         cfg.train_dataloader.batch_size = settings.batch_size
     imports = dict(cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False))
-    own = ["densessl.compat", *(["densessl.finetune"] if settings.init else [])]
+    own = ["densessl.compat", "densessl.engine", "densessl.finetune", "densessl.finetune.reading"]
     cfg.custom_imports = imports | dict(imports=list(dict.fromkeys([*imports["imports"], *own])))
     if settings.init:
         set_init(cfg, settings.init)
@@ -87,6 +90,7 @@ def read_data(cfg: Config, settings: RunSettings) -> list[str]:
             )
     else:
         lines += built
+    tolerate_bad_images(cfg, settings.bad_images)
     return lines + notes(cfg, settings.init, settings.launcher)
 
 
