@@ -1,7 +1,7 @@
 """The Python interface: what a notebook or another program calls."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Pretrained:
 
 
 def pretrain(
-    data: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
     method: str = "pixpro",
     backbone: str | Mapping[str, Any] | None = None,
     out: str | Path | None = None,
@@ -56,14 +56,15 @@ def pretrain(
     demo: bool = False,
     resume: bool | str | Path = False,
     regions: str | Path | None = None,
+    bad_images: str | int | None = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Pretrained:
     """Pretrain on unlabelled images: what ``densessl train METHOD --data-root DATA`` does.
 
     Args:
-        data: folder of images (searched recursively), list file or COCO json, whose labels are ignored; not needed with
-            ``demo``.
+        data: folder of images (searched recursively), archive, list file or COCO json, whose labels are ignored, or a
+            list of several; not needed with ``demo``.
         method: name of a method (:func:`densessl.list_methods`) or of a config.
         backbone: ``"resnet18"``, ``"resnet50"`` …, ``"timm.NAME"`` or ``"mmdet.NAME"``, or a config,
             ``dict(type="mmdet.ResNet", depth=18)``; by default the method's own.
@@ -71,7 +72,7 @@ def pretrain(
         epochs, batch_size: a number, or ``"auto"`` to derive it from the number of images; by default the config's.
         init: file with weights to start from.
         size: side of the views in pixels; smaller views (local crops) are scaled in proportion.
-        seed, demo, resume, regions: see :class:`densessl.RunSettings`.
+        seed, demo, resume, regions, bad_images: see :class:`densessl.RunSettings`.
         options: entries of the config by dotted name: ``{"model.objectives.0.gamma": 1.0}``; they override everything
             else.
         settings: short names of common entries: ``lr``, ``weight_decay``, ``workers``, ``precision`` (``"fp32"``,
@@ -83,13 +84,15 @@ def pretrain(
     _check_names(pretrain, settings, SHORT)
     if data is None and not demo:
         raise SettingError("data: found None, expected a folder of images, a list file or a COCO json (or demo=True)")
+    if not isinstance(options, Mapping | None):
+        raise SettingError(f"options: found {options!r:.80}, expected a dict of values by dotted name")
     config, changes = method_config(method, backbone)
     if size is not None:
         changes |= size_changes(config, size)
     runner = build_run(
         RunSettings(
             config,
-            data_root=_text(data),
+            data_root=[_text(each) for each in data] if isinstance(data, list | tuple) else _text(data),
             demo=demo,
             work_dir=_text(out),
             resume=resume if isinstance(resume, bool) else str(resume),
@@ -98,6 +101,7 @@ def pretrain(
             batch_size=batch_size,
             epochs=epochs,
             regions=_text(regions),
+            bad_images=bad_images,
             options={**changes, **{SHORT[name]: value for name, value in settings.items()}, **(options or {})},
         )
     )
@@ -125,6 +129,14 @@ def compare(
         DensesslError: something does not fit; nothing was run.
     """
     _check_names(compare, settings, [each.name for each in fields(Grid)])
+    if not isinstance(inits, Mapping):
+        raise SettingError(
+            f"inits: found {inits!r:.80}, expected a dict of files by name, with None for random weights"
+        )
+    for name in ("seeds", "labels"):
+        value = settings.get(name, ())
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise SettingError(f"{name}: found {value!r}, expected a list, such as [{value!r}]")
     files = {name: _text(file) for name, file in inits.items()}
     results = run_grid(Grid(config, files, Path(out), **settings), jobs)
     write_results(results, Path(out))

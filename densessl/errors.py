@@ -6,7 +6,7 @@ program, and keeps its traceback.
 
 from typing import Any
 
-DONE, SETTINGS, DISK = 0, 2, 5  # exit codes of every command
+DONE, SETTINGS, DATA, DISK = 0, 2, 3, 5  # exit codes of every command
 
 
 class DensesslError(Exception):
@@ -29,6 +29,12 @@ class MissingPackage(DensesslError, ModuleNotFoundError):
 
 class FileMissing(DensesslError, FileNotFoundError):
     """A given file or folder does not exist."""
+
+
+class DataError(DensesslError, RuntimeError):
+    """More of the data is bad than the run may replace."""
+
+    exit_code = DATA
 
 
 class CheckpointError(DensesslError, ValueError):

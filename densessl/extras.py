@@ -19,6 +19,8 @@ EXTRAS = {
     "regions": ("numba", "selectivesearch"),
     "segment": ("scipy",),
     "look": ("skimage",),
+    "heif": ("pillow_heif",),
+    "parquet": ("pyarrow",),
 }
 
 

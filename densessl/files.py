@@ -32,6 +32,16 @@ def require_picture(path: str | Path) -> None:
         raise FileMissing(f"{path}: there is no folder {path.parent}")
 
 
+def require_other_file(out: str | Path, source: str | Path) -> None:
+    """Nothing, if writing ``out`` leaves the file ``source`` as it is.
+
+    Raises:
+        SettingError: both are the same file.
+    """
+    if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
+        raise SettingError(f"{out}: is the file that is read, expected another one to write")
+
+
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """``path`` is at all times absent, the old file, or whole: what the block wrote under the temporary name that it is

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def _with_backbone(
     own: Mapping[str, Any], name: str, backbone: str | Mapping[str, Any], configs: Iterable[str]
 ) -> dict[str, Any]:
     """Return the changes that replace the backbone ``own`` of the config ``name``."""
+    if not isinstance(backbone, str | Mapping):
+        raise SettingError(f"backbone: found {backbone!r}, expected a name, such as 'resnet18', or a dict(type=…)")
     if isinstance(backbone, str):
         resnet = re.fullmatch(r"resnet(\d+)", backbone)
         if own["type"] == "ResNet" and resnet and int(resnet[1]) in DEPTHS:
@@ -154,6 +157,8 @@ def size_changes(name: str, size: int) -> dict[str, Any]:
     Raises:
         SettingError: the config has no square views.
     """
+    if isinstance(size, bool) or not isinstance(size, Integral):
+        raise SettingError(f"size: found {size!r}, expected a whole number of pixels")
     sizes = [view.get("size", ViewSpec.size) for view in load_config(name).get("views", ())]
     if not sizes or not all(isinstance(each, int) for each in sizes):
         raise SettingError(f"size: {name} has no square views; found {f'sizes {sizes}' if sizes else '`view`'}")

@@ -99,14 +99,16 @@ class TwoBranch(CountingModel):
         given = {name: self.config[name] for name in ("backbone", "neck", "head") if self.config.get(name)}
         return dict(**to_plain(given, "model.online"), normalize=normalize, version=__version__)
 
-    def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
+    def forward(
+        self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, bad=(), mode: str = "tensor"
+    ):
         """Entry point of MMEngine, whose train step passes the fields of a :class:`Batch` as arguments.
 
         Args:
             mode: "loss" for the losses; "tensor" for the online features of ``views`` (N, 3, H, W).
         """
         if mode == "loss":
-            return self.loss(Batch(views, geometry, draws, keys, regions, derived))
+            return self.loss(Batch(views, geometry, draws, keys, regions, derived, bad))
         if mode == "tensor":
             return self.online(views).levels
         raise ValueError(f"mode is {mode!r}, expected 'loss' or 'tensor'")

@@ -11,7 +11,7 @@ from densessl.constraints import AUTO
 from densessl.data.demo import write_demo_photos
 from densessl.data.sources import ImageList, list_images, remedies
 from densessl.errors import SettingError
-from densessl.run_settings import RunSettings
+from densessl.run_settings import OWN_DATA, RunSettings
 from densessl.sizes import SETTLED, fitting_batch, fitting_epochs, fitting_queue, processes
 from densessl.weights.io.checkpoints import checkpoint_to_resume, read_checkpoint
 from densessl.weights.read import NONE
@@ -27,8 +27,8 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
     Raises:
         SettingError: a setting is for other kinds of config.
     """
-    for name in ("labels", "labels_seed", "steps", "evaluations"):
-        if getattr(settings, name) is not None:
+    for name in ("labels", "labels_seed", "steps", "evaluations", *OWN_DATA, "classes", "boxes_as_masks"):
+        if getattr(settings, name) not in (None, False):
             raise SettingError(
                 f"--{name.replace('_', '-')} is for detectors' and segmentors' configs; {settings.config} pretrains"
             )
@@ -45,6 +45,8 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         loader.dataset.pop("root", None)
     if settings.data_root:
         loader.dataset.source = settings.data_root
+    if settings.bad_images is not None:
+        cfg.merge_from_dict({"default_hooks.bad_images": dict(type="BadImagesHook", budget=settings.bad_images)})
     if settings.regions:
         cfg.regions.path = settings.regions
     if settings.batch_size is not None:
@@ -92,10 +94,19 @@ def complete_config(cfg: Config) -> None:
     """Fill in the entries of a pretraining config that follow from others, in place, after all settings are applied."""
     require_parts(cfg)
     link_views(cfg)
+    if has_hook(cfg, "BadImagesHook"):  # which counts and tells what is replaced
+        cfg.train_dataloader.dataset.setdefault("bad_images", "replace")
     workers = cfg.train_dataloader.get("num_workers", AUTO)
     cfg.train_dataloader.num_workers = workers
     cfg.train_dataloader.persistent_workers = workers != 0
     cfg.train_dataloader.pin_memory = torch.cuda.is_available()
+
+
+def has_hook(cfg: Config, name: str) -> bool:
+    """Whether a config has a hook of a type of densessl."""
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
+    types = [hook.get("type") for hook in hooks if isinstance(hook, Mapping)]
+    return any(isinstance(kind, str) and kind.rpartition(".")[2] == name for kind in types)
 
 
 def link_views(cfg: Config) -> None:

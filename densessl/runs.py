@@ -13,6 +13,7 @@ from mmengine.dist import is_distributed
 from densessl import pretraining
 from densessl.configs import is_pretraining, load_config
 from densessl.engine.runner import DenseRunner
+from densessl.errors import SettingError
 from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
@@ -59,6 +60,10 @@ def run_config(settings: RunSettings) -> Config:
 # Where the config has what a setting changes.
 PLACES = {
     "data_root": "train_dataloader.dataset",
+    "train_json": "train_dataloader.dataset",
+    "val_json": "val_dataloader.dataset",
+    "voc_root": "train_dataloader.dataset",
+    "yolo_root": "train_dataloader.dataset",
     "work_dir": "work_dir",
     "seed": "randomness.seed",
     "batch_size": "train_dataloader.batch_size",
@@ -89,6 +94,8 @@ def build_run(settings: RunSettings) -> DenseRunner:
     Raises:
         DensesslError: settings, data or weights do not fit.
     """
+    if not isinstance(settings, RunSettings):
+        raise SettingError(f"settings: found {settings!r:.80}, expected RunSettings({settings!r:.80}, …)")
     cfg = run_config(settings)
     check_folder(cfg.work_dir)
     if is_pretraining(cfg):

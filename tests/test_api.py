@@ -180,6 +180,9 @@ def test_three_ways_to_start_are_one_run(photos, tmp_path, monkeypatch):
         (dict(data=None), "data: found None, expected a folder of images, a list file or a COCO json (or demo=True)"),
         (dict(method="pixpr"), "method 'pixpr' is unknown; did you mean pixpro?"),
         (dict(backbone="resnet19"), "backbone 'resnet19' does not go with pixpro_r50; did you mean resnet18"),
+        (dict(backbone=3), "backbone: found 3, expected a name, such as 'resnet18', or a dict(type=…)"),
+        (dict(size="big"), "size: found 'big', expected a whole number of pixels"),
+        (dict(options=["a"]), "options: found ['a'], expected a dict of values by dotted name"),
         (dict(epochs=0, seed=-1), "--epochs: found 0, expected a whole number of at least 1 or 'auto'"),
         (dict(size=32, method="detreg_detr"), "size: detreg_detr_r50 has no square views"),
         (dict(options={"views.2.size": 3}), "views.2.size: views has 2 entries: expected 0 to 1, or * for all"),
@@ -204,6 +207,8 @@ def test_what_does_not_fit_is_told_before_anything_is_built(settings, words, pho
         (dict(demo="no"), "demo: found 'no', expected True or False"),
         (dict(options=None), "options: found None, expected a dict"),
         (dict(options={3: 4}), "options: found {3: 4}, expected a dict"),
+        (dict(launcher="ssh"), "launcher: found 'ssh', expected one of none, pytorch, slurm"),
+        (dict(labels=3), "labels: found 3, expected a part such as '10%' or None"),
         (dict(seed=2**32), "--seed: found 4294967296, expected a whole number of at least 0 and at most 4294967295"),
         (dict(batch_size=True), "--batch-size: found True, expected a whole number of at least 1 or 'auto'"),
     ],
@@ -212,6 +217,25 @@ def test_what_does_not_fit_is_told_before_anything_is_built(settings, words, pho
 def test_run_settings_of_another_type_are_setting_errors(wrong, said):
     with pytest.raises(SettingError, match=re.escape(said)):
         RunSettings(**{"config": "pixpro_r18", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (dict(seeds=3), "seeds: found 3, expected a list, such as [3]"),
+        (dict(labels="10%"), "labels: found '10%', expected a list, such as ['10%']"),
+        (dict(inits=["a"]), "inits: found ['a'], expected a dict of files by name"),
+    ],
+    ids=str,
+)
+def test_a_comparison_of_other_types_is_a_setting_error(wrong, said, tmp_path):
+    with pytest.raises(SettingError, match=re.escape(said)):
+        densessl.compare("mmdet::nowhere", **{"inits": {"a": None}, "out": tmp_path, **wrong})
+
+
+def test_a_run_is_built_from_settings():
+    with pytest.raises(SettingError, match=r"found 'pixpro_r18', expected RunSettings\('pixpro_r18', …\)"):
+        densessl.build_run("pixpro_r18")
 
 
 def test_run_settings_take_paths_and_whole_numbers_of_numpy():

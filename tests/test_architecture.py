@@ -9,11 +9,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1] / "densessl"
 # From the ground up. A room is a module or a package of densessl, or a package in one that stands on another floor.
 FLOORS = [
-    {"compat", "errors", "files", "geometry", "loaders", "quiet", "registry", "version"},
+    {"budget", "compat", "errors", "files", "geometry", "loaders", "quiet", "registry", "version"},
     {"constraints", "extras", "run_settings", "signatures", "sizes", "weights.io", "wording"},
     {"augment", "configs", "losses"},
     {"data", "figures", "overrides"},
-    {"horizon", "preprocessor", "regions", "schedules"},
+    {"finetune.labels", "horizon", "preprocessor", "regions", "schedules"},
     {"branches", "correspondence", "counting"},
     {"methods", "objectives"},
     {"weights"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"cli"},
     {"", "__main__"},  # the package's own face
 ]
-APART = ("finetune.config", "weights.io")
+APART = ("finetune.config", "finetune.labels", "weights.io")
 # Who may import mmdet, mmcv or mmseg while being imported. densessl.detectors is imported for whole detectors only.
 USERS_OF_MMDET = {"compat", "detectors", "finetune"}
 

@@ -16,7 +16,7 @@ REGIONS = """
     regions build nowhere out | no data set at .*nowhere.*\\. Give a folder of images, a list .* as DATA$
     regions build list.json out | list.json is not in COCO format
     regions build broken.json out | broken.json is not JSON
-    regions build photos.csv out | photos.csv: expected a folder, a list file
+    regions build photos.csv out | photos.csv: expected a column path, .*it has
     regions build empty out | no image in .*empty
     regions build photos.txt out --root nowhere | 'photos/p0.png', which is not a file .* --root FOLDER$
     regions build photos a_file --generator grid | a_file: is a file, expected a folder
@@ -26,6 +26,7 @@ REGIONS = """
     regions build photos out --workers -1 | --workers: found -1, expected at least 0
     regions build photos out --workers x | --workers: invalid int value: 'x'
     regions build photos out --max-side 0 | max_side is 0, expected a positive number
+    regions build photos out --generator selectivesearch --max-side -3 | max_side is -3, expected a positive number
     regions build photos out --generator grid --generator-options scales=3 | generator grid does not take
     regions build photos out --generator grid --generator-options scale=1 | generator grid takes no 'scale', but scales
     regions build photos out --generator grid --generator-options overlap=2 | Grid.overlap is 2, expected at least 0
@@ -177,6 +178,7 @@ OTHERS = """
     SEGMENT --size 0 | --size: found 0, expected at least 1
     SEGMENT --device gpu | --device: found 'gpu', which is not available
     SEGMENT --cfg-options x | found 'x', expected KEY=VALUE
+    SEGMENT --set model.objectives.0.clases=3 | model.objectives.0.clases: unknown; did you mean .*classes
     cityscapes | the following arguments are required: root
     cityscapes nowhere | nowhere/leftImg8bit/train has no images of Cityscapes
     cityscapes a_file | a_file/leftImg8bit/train has no images of Cityscapes

@@ -50,6 +50,8 @@ RANGES = """
     model.online.backbone.depth=eighteen | model.online.backbone.depth: found 'eighteen'
     model.data_preprocessor.std=(0,0,0) | model.data_preprocessor.std: found \\(0, 0, 0\\)
     randomness.seed=x | randomness.seed: found 'x'
+    randomness.seed=99999999999 | randomness.seed: found 99999999999, expected a whole number \\(0 to 4.*\\)
+    default_hooks.step.priority=VERY_HIGHH | default_hooks.step.priority: found 'VERY_HIGHH', expected .*'VERY_HIGH'
     log_level=LOUD | log_level: found 'LOUD', expected 'DEBUG' or 'INFO'
     work_dir=3 | work_dir: found 3
 """
@@ -66,6 +68,12 @@ TOGETHER = """
     model.objectives.0.level=9 | model.objectives.0: .*level 9 is asked for, the backbone gives 1
     model.objectives.0.level=neck.0 | model.objectives.0: .*level 'neck.0' is asked for
     model.objectives.0.views=(0,7) | model.objectives.0.views: view 7 is asked for
+    model.objectives=[] | model.objectives: found none, expected at least one
+    model.objectives.0.name=a.b | model.objectives.0: name: found 'a.b', expected a name without dots
+    model.objectives.0.weight=dict(type='linear',strat=0,end=1) | model.objectives.0.weight.strat: unknown.*start
+    model.objectives=[dict(type='MoCo',lenght=2)] | model.objectives.0.lenght: unknown; did you mean length
+    param_scheduler.type=CosineAnnealingLR | param_scheduler: is not used in a pretraining
+    val_cfg.type=ValLoop | (?s)val_dataloader: missing, val_cfg needs it.*val_evaluator: missing, val_cfg needs it
     custom_imports.imports=[no_such_module] | custom_imports.imports.0: found 'no_such_module', which cannot be imported
     custom_imports.imports=[broken] | custom_imports.imports.0: found 'broken', .* SyntaxError
     custom_imports.imports=[divides] | custom_imports.imports.0: found 'divides', .* ZeroDivisionError

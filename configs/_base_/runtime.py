@@ -25,6 +25,7 @@ default_hooks = dict(
     param_scheduler=None,  # LRHook sets the learning rate
     checkpoint=dict(type="CheckpointHook", interval=10, max_keep_ckpts=3, save_last=True),
     init=dict(type="InitHook", checkpoint=None),  # set by `--init FILE`
+    bad_images=dict(type="BadImagesHook"),  # `--bad-images 1%`: how many images may be unreadable
     step=dict(type="StepHook"),
     # Each recipe adds the shape of its schedule, and `reference_batch`, the images per step that the rate is meant for.
     lr=dict(type="LRHook"),

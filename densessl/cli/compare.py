@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
+from densessl.cli.options import add_own_data
 from densessl.comparison.cells import CompareError
 from densessl.comparison.grid import ALL, Grid
 from densessl.comparison.report import write_results
 from densessl.comparison.run import read_results, run_grid
+from densessl.run_settings import OWN_DATA
 from densessl.weights.read import NONE
 
 EVALUATIONS = 5
+CHOICES = ("classes", "boxes_as_masks")  # how own data are used
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"evaluations of every run, with --steps or --minutes (default: {EVALUATIONS})",
     )
     parser.add_argument("--data-root", metavar="DIR", help="folder of the data (default: the config's)")
+    add_own_data(parser)
     parser.add_argument(
         "--set",
         "--cfg-options",
@@ -125,6 +129,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         minutes=args.minutes,
         evaluations=(args.evaluations or EVALUATIONS) if sized else None,
         data_root=args.data_root,
+        own_data={name: value for name in (*OWN_DATA, *CHOICES) if (value := getattr(args, name))},
         cfg_options=tuple(args.cfg_options),
         threads=args.threads or (max(1, cores // args.jobs) if args.jobs > 1 else None),
     )

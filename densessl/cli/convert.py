@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.cli.options import Options
 from densessl.errors import SettingError
+from densessl.files import require_other_file
 from densessl.weights.detector.convert import convert_detector
 from densessl.weights.detector.official_names import FAMILIES, family_of
 from densessl.weights.export import FORMATS, convert_backbone, how_to_open
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    for out in (args.out, f"{args.out}.pth"):  # a backbone's file, a detector's
+        require_other_file(out, args.checkpoint)
     source = without_prefix(open_checkpoint(args.checkpoint, args.drop_objects), args.prefix)
     whole = not args.backbone and (args.family != "auto" or family_of(source.state) is not None)
     for_detrs = {"--family": args.family != "auto", "--coco-classes": args.coco_classes, "--options": args.options}

@@ -7,6 +7,7 @@ from torch import nn
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.errors import SETTINGS, SettingError
+from densessl.files import require_other_file
 from densessl.weights.detector.export import export_detector
 from densessl.weights.detector.stock import build_detector
 from densessl.weights.equality import feature_differences, part_differences
@@ -76,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    if args.detector and args.to != DETECTOR:
+        raise SettingError(f"--detector: found --to {args.to}, expected {DETECTOR}")
+    require_other_file(f"{args.out}.pth" if args.to == DETECTOR else args.out, args.checkpoint)
     if args.into and args.to not in LOADABLE:
         raise SettingError(f"--into: found --to {args.to}, expected one of {', '.join(LOADABLE)}")
     if args.to == DETECTOR:

@@ -20,6 +20,7 @@ EXIT_CODES = """exit codes:
   0    done
   1    a fault of the program (please report the traceback), or a run of a comparison failed
   2    settings, files or weights do not fit
+  3    more images are missing or damaged than the run may replace (--bad-images)
   5    the disk is full
   130  stopped by Ctrl-C
 """

@@ -73,12 +73,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    defaults = argparse.ArgumentDefaultsHelpFormatter
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    matching = commands.add_parser(
-        "matching", formatter_class=defaults, help="do cells find their match in a stereo pair?"
-    )
-    matching.add_argument("checkpoint")
+    matching = commands.add_parser("matching", help="do cells find their match in a stereo pair?")
+    matching.add_argument("checkpoint", help="checkpoint of a pretraining")
     matching.add_argument("out", help="picture to write, such as matches.png")
     matching.add_argument(
         "--size",
@@ -87,26 +84,30 @@ def parser() -> argparse.ArgumentParser:
         metavar=("H", "W"),
         help="size of the input; by default 32x48 cells of the coarsest map",
     )
-    matching.add_argument("--points", type=int, default=120, help="approximate number of matches to draw")
+    matching.add_argument(
+        "--points", type=int, default=120, help="approximate number of matches to draw (default: %(default)s)"
+    )
     matching.set_defaults(run=look_matching)
-    spread = commands.add_parser("spread", formatter_class=defaults, help="do the features of different images differ?")
-    spread.add_argument("checkpoint")
+    spread = commands.add_parser("spread", help="do the features of different images differ?")
+    spread.add_argument("checkpoint", help="checkpoint of a pretraining")
     spread.add_argument("folder", help="folder of images")
-    spread.add_argument("--images", type=int, default=64, help="number of images to use")
-    spread.add_argument("--size", type=int, default=224, help="side of the input")
+    spread.add_argument("--images", type=int, default=64, help="number of images to use (default: %(default)s)")
+    spread.add_argument("--size", type=int, default=224, help="side of the input (default: %(default)s)")
     spread.set_defaults(run=look_spread)
-    knn = commands.add_parser("knn", formatter_class=defaults, help="are images of one class nearest neighbours?")
-    knn.add_argument("checkpoint")
+    knn = commands.add_parser("knn", help="are images of one class nearest neighbours?")
+    knn.add_argument("checkpoint", help="checkpoint of a pretraining")
     knn.add_argument("folder", help="folder with one subfolder of images for each class")
-    knn.add_argument("-k", type=int, default=10, help="number of neighbours that vote")
-    knn.add_argument("--size", type=int, default=160, help="side of the input")
-    knn.add_argument("--device", default="cpu")
+    knn.add_argument("-k", type=int, default=10, help="number of neighbours that vote (default: %(default)s)")
+    knn.add_argument("--size", type=int, default=160, help="side of the input (default: %(default)s)")
+    knn.add_argument("--device", default="cpu", help="device to run on (default: %(default)s)")
     knn.set_defaults(run=look_knn)
     for command in (matching, spread, knn):
         add_debug(command)
     for command in (matching, spread):
-        command.add_argument("--level", type=int, default=-1, help="index of the backbone's map; -1 is the last")
-        command.add_argument("--device", default="cpu")
+        command.add_argument(
+            "--level", type=int, default=-1, help="index of the backbone's map; -1 is the last (default: %(default)s)"
+        )
+        command.add_argument("--device", default="cpu", help="device to run on (default: %(default)s)")
     tell_errors_in_a_line(top)
     return top
 

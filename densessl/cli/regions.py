@@ -136,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--workers", type=int, default=cores, metavar="N", help=f"number of processes (default: all {cores} cores)"
     )
-    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     make.add_argument("--root", help="folder that the paths of a list or json are relative to")
     make.set_defaults(run=run_build)
 

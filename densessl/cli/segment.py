@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from densessl.cli.guard import add_debug, guarded
+from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.cli.options import Options
 from densessl.data.sources import remedies
 from densessl.insight.checkpoints import usable_device
@@ -22,24 +22,37 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     parser = argparse.ArgumentParser(
         prog="densessl segment",
-        description="Measure mIoU and pixel accuracy of a DenseSiam segmentation, with clusters "
-        "matched to classes. Under "
-        "torchrun the processes share the images.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Measure mIoU and pixel accuracy of a DenseSiam segmentation, with clusters matched to classes.\n"
+        "Under torchrun the processes share the images.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config")
-    parser.add_argument("checkpoint")
+    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("checkpoint", help="its checkpoint")
     parser.add_argument("--images", required=True, help="folder, list file or COCO json")
     parser.add_argument("--labels", required=True, help="folder with a PNG of the same name for each image")
-    parser.add_argument("--ignore", type=int, default=255, help="label to ignore")
+    parser.add_argument("--ignore", type=int, default=255, help="label to ignore (default: %(default)s)")
     parser.add_argument("--mapping", help='JSON file {"label": class}; labels not in it are ignored')
     parser.add_argument(
         "--size", type=int, help="side of the square that images are resized to (default: the last view's)"
     )
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: %(default)s)")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device to run on (default: %(default)s)",
+    )
     parser.add_argument("--out", help="write the figures to this JSON file")
-    parser.add_argument("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE")
+    parser.add_argument(
+        "--set",
+        "--cfg-options",
+        dest="cfg_options",
+        nargs="+",
+        action=Options,
+        default={},
+        metavar="KEY=VALUE",
+        help="change entries of the config",
+    )
     add_debug(parser)
     return parser
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from densessl.cli.guard import EXIT_CODES, add_debug, guarded
-from densessl.cli.options import Options
+from densessl.cli.options import Options, add_own_data
+from densessl.errors import SettingError
 from densessl.run_settings import RunSettings
 from densessl.runs import build_run, explain_run
 
@@ -21,11 +22,16 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "config", help="a config file, or the name of a shipped config (pixpro_r18) or a stock one (mmdet::retinanet/…)"
+        "config",
+        nargs="?",  # --data-root may have taken it, see _settings
+        help="a config file, or the name of a shipped config (pixpro_r18) or a stock one (mmdet::retinanet/…)",
     )
     parser.add_argument(
         "--data-root",
-        help="folder of images (searched recursively), list file or COCO json; for a detector's config, its data_root",
+        nargs="+",
+        metavar="PLACE",
+        help="folder of images (searched recursively), .zip or .tar, list file or COCO json, or several of these; "
+        "for a detector's config, its data_root",
     )
     parser.add_argument(
         "--demo",
@@ -60,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
         help="epochs of a pretraining; 'auto' derives them from the number of images",
     )
     parser.add_argument("--regions", metavar="STORE", help="for pretraining: region store made by densessl regions")
+    parser.add_argument(
+        "--bad-images",
+        metavar="N",
+        help="images that may be missing or damaged before the run stops: a share (default: 0.1%%, at least one), a "
+        "number, or 'none'",
+    )
+    add_own_data(parser)
     detector = parser.add_argument_group("detectors and segmentors")
     detector.add_argument("--labels", help="part of the train set: 10%%, 30-shot (boxes per class), 100-images")
     detector.add_argument("--labels-seed", type=int, metavar="SEED", help="which part of that size (default: 0)")
@@ -67,7 +80,12 @@ def parser() -> argparse.ArgumentParser:
     detector.add_argument(
         "--evaluations", type=int, metavar="K", help="evaluate K times during --steps, evenly spread (default: 1)"
     )
-    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm"),
+        default="none",
+        help="what started the processes (default: %(default)s)",
+    )
     parser.add_argument(
         "--set",
         "--cfg-options",
@@ -105,6 +123,10 @@ def settings_of(argv: Sequence[str] | None = None) -> RunSettings:
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:
+    if args.config is None and len(args.data_root or ()) > 1:  # densessl train --data-root photos/ pixpro_r18
+        args.config = args.data_root.pop()
+    if args.config is None:
+        raise SettingError("the following arguments are required: config; densessl train --help has the options")
     return RunSettings(**{each.name: getattr(args, each.name) for each in fields(RunSettings)})
 
 

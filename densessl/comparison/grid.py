@@ -23,7 +23,9 @@ from densessl.files import sha256
 from densessl.finetune.config.annotations import labels_digest
 from densessl.finetune.config.data_files import check_data, leaves, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels
+from densessl.finetune.config.own_data import read_own_data, set_own_data
 from densessl.overrides import apply_options
+from densessl.run_settings import RunSettings
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.io.torch_files import existing
 from densessl.weights.read import NONE
@@ -57,6 +59,8 @@ class Grid:
         minutes: Minutes that the steps of a run may take, without validation and start-up; sets the number of steps.
         evaluations: Number of evaluations of every run, evenly spread, the last one at its end.
         data_root: Folder of the data; None for the config's own.
+        own_data: Other data than the config's: ``train_json``, ``voc_root``, ``classes`` and the other fields of
+            :class:`densessl.run_settings.RunSettings` for it.
         cfg_options: ``KEY=VALUE`` for all runs.
         hashes: SHA-256, by name, of weights files that are not present; enough if their runs are done.
         threads: ``OMP_NUM_THREADS`` of a run; None leaves it unchanged.
@@ -72,6 +76,7 @@ class Grid:
     minutes: float | None = None
     evaluations: int | None = None
     data_root: str | None = None
+    own_data: Mapping[str, Any] = field(default_factory=dict)
     cfg_options: Sequence[str] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     threads: int | None = None
@@ -160,6 +165,11 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
     text = config_text(cfg)
     if grid.data_root:
         set_data_root(cfg, str(grid.data_root))
+    if grid.own_data:
+        cfg.work_dir = str(grid.out)
+        settings = RunSettings(grid.config, **grid.own_data)
+        set_own_data(cfg, settings)
+        read_own_data(cfg, settings)
     check_data(cfg)
     listed = [leaf for loader in ("train_dataloader", "val_dataloader") for leaf in leaves(cfg, loader)]
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -167,7 +177,9 @@ def shared_identity(grid: Grid) -> tuple[dict[str, Any], dict[str, str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     data = {leaf.key: found for leaf in listed if (found := labels_digest(leaf))}
-    return dict(config=digest, data=data), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
+    kept = {key: value for key, value in grid.own_data.items() if key in ("classes", "boxes_as_masks")}
+    own = dict(own_data=kept) if grid.own_data else {}
+    return dict(config=digest, data=data, **own), {k: os.environ[k] for k in cfg.env_variables if k in os.environ}
 
 
 def options_of(words: Sequence[str]) -> dict[str, Any]:
@@ -216,6 +228,8 @@ def command(grid: Grid, init: str | None, labels: str, seed: int, steps: int | N
     """Return the command line of a run."""
     words = [sys.executable, *grid.trainer, grid.config]
     words += ["--data-root", str(grid.data_root)] if grid.data_root else []
+    for name, value in grid.own_data.items():
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     words += ["--init", NONE if init is None else str(init)]
     words += ["--labels", labels] if labels != ALL else []
     words += ["--steps", str(steps)] if steps else []

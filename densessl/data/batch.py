@@ -1,5 +1,6 @@
 """The batch contract of every pretraining method, and its collate."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.data.bad_images import BadImage
 from densessl.geometry import ViewGeometry, boxes_to_view
 from densessl.registry import FUNCTIONS
 
@@ -36,6 +38,7 @@ class Sample(NamedTuple):
         draws: V dicts, name to random numbers of a fixed shape, for the ops that run on the device.
         key: (epoch, index).
         regions: the image's regions; None if the data set has no source of regions.
+        bad: images that could not be read, in whose place this one stands.
     """
 
     views: list[np.ndarray]
@@ -43,6 +46,7 @@ class Sample(NamedTuple):
     draws: list[dict[str, np.ndarray]]
     key: tuple[int, int]
     regions: SampleRegions | None = None
+    bad: tuple[BadImage, ...] = ()
 
 
 class Regions(NamedTuple):
@@ -93,6 +97,7 @@ class Batch(NamedTuple):
         keys: (N, 2) int64, (epoch, index) of each image.
         regions: the images' regions; None if the data set has no source of regions.
         derived: views that objectives made after preprocessing (:class:`densessl.objectives.base.DerivedView`).
+        bad: images that could not be read, and were replaced by others.
     """
 
     views: list[Tensor]
@@ -101,6 +106,7 @@ class Batch(NamedTuple):
     keys: Tensor
     regions: Regions | None = None
     derived: dict[str, tuple] | None = None
+    bad: tuple[BadImage, ...] = ()
 
     def to(self, device: torch.device | str) -> "Batch":
         """Move views, geometry, keys and regions to ``device`` without blocking. Draws stay on the CPU."""
@@ -115,7 +121,7 @@ class Batch(NamedTuple):
 @FUNCTIONS.register_module()
 def collate_views(samples: Sequence[Sample]) -> Batch:
     """Stack samples into a batch, in the worker. Views of unequal sizes are zero-padded on the right and below."""
-    views, geometry, draws, keys, regions = zip(*samples)
+    views, geometry, draws, keys, regions, bad = zip(*samples)
     placed = [ViewGeometry.stack(column) for column in zip(*geometry)]
     return Batch(
         # Stacked (h, w, 3) images are channels-last in memory; the permuted tensor is (N, 3, h, w).
@@ -127,6 +133,7 @@ def collate_views(samples: Sequence[Sample]) -> Batch:
         ],
         torch.tensor(keys, dtype=torch.int64),
         None if regions[0] is None else pack_regions(regions, placed),
+        bad=tuple(itertools.chain.from_iterable(bad)),
     )
 
 

@@ -1,6 +1,7 @@
 """The data set of unlabelled images."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,9 +10,11 @@ import torch
 from torch.utils.data import Dataset
 
 from densessl.augment import Photometric
-from densessl.constraints import Config, Count, Whole
+from densessl.constraints import Config, Count, Positive, Whole
+from densessl.data.bad_images import read_or_replace
 from densessl.data.batch import Sample, SampleRegions
-from densessl.data.decode import EncodedImage, open_image
+from densessl.data.decode import MEGAPIXELS, EncodedImage, Reading, open_image
+from densessl.data.depth_of_files import DepthSetting, checked_depth, depth_of_files
 from densessl.data.masks import build_mask
 from densessl.data.rng import keyed_rng
 from densessl.data.sources import list_images
@@ -29,6 +32,7 @@ from densessl.registry import DATASETS, REGIONS
 from densessl.wording import choose
 
 Resample = Literal["fast", "pil"]
+WANTS_KEYS = "unlabelled images need keys (epoch, index), expected type='KeySampler'"
 RegionsConfig = Annotated[dict, Config(REGIONS)]  # dict(type="RegionStore", path="regions/")
 
 
@@ -39,37 +43,76 @@ def keyed(key: tuple[int, int]) -> tuple[int, int]:
         SettingError: the key is a bare index, from a sampler of another type.
     """
     if not isinstance(key, tuple):
-        raise SettingError(
-            "train_dataloader.sampler: unlabelled images need keys (epoch, index), expected type='KeySampler'"
-        )
+        raise SettingError(f"train_dataloader.sampler: {WANTS_KEYS}")
     return key
 
 
 class ImageDataset(Dataset):
-    """Images of a folder, a list file, or a COCO json whose labels are ignored.
+    """Images of folders, archives, lists, or a COCO json whose labels are ignored.
 
     Args:
-        source: the folder, list file or json; see :func:`densessl.data.sources.list_images`.
+        source: a folder, archive, list file, json or image, or a list of several; see
+            :func:`densessl.data.sources.list_images`.
         root: folder that relative paths of a list or json are resolved against.
         resample: "fast" or "pil" (bit-exact Pillow, slower); see :func:`densessl.data.placed.resize`.
         seed: seed of all draws; the sampler replaces it by the seed of the run.
         limit: use only the first ``limit`` images.
+        bad_images: "raise" ends with the error of an image that cannot be read; "replace" takes another image in its
+            place (:func:`densessl.data.bad_images.read_or_replace`) and tells so in ``Batch.bad``, which BadImagesHook
+            counts.
+        max_megapixels: size that an image may declare; a larger one counts as unreadable.
+        depth_range: what becomes black and white in images of more than 8 bits: "auto" estimates one range for the
+            data set from some of its images, "stretch" likewise from percentiles, "file" takes each file's own
+            (:mod:`densessl.data.depth`), and two numbers are that range.
     """
 
     metainfo: dict = {}  # MMEngine reads this attribute; unlabelled images have no meta information
 
     def __init__(
         self,
-        source: str,
+        source: str | Sequence[str],
         root: str | None = None,
         resample: Resample = "fast",
         seed: Whole = 0,
         limit: Count | None = None,
+        bad_images: Literal["raise", "replace"] = "raise",
+        max_megapixels: Positive = MEGAPIXELS,
+        depth_range: DepthSetting = "auto",
     ):
         self.images = list_images(source, root)
         self.resample = resample
         self.seed = seed
         self.limit = limit
+        self.bad_images = choose("dataset.bad_images", bad_images, ("raise", "replace"))
+        self.max_megapixels = max_megapixels
+        self.depth_range = checked_depth(depth_range)
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How files are read. Where a range of samples has to be estimated, some images are looked at."""
+        reading = Reading(self.max_megapixels)
+        return reading._replace(depth=depth_of_files(self.path, len(self), self.depth_range, reading))
+
+    def open(self, index: int) -> EncodedImage:
+        """Open image ``index``. Raises UnreadableImage."""
+        return open_image(self.path(index), self.reading)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Return the sample of key (epoch, index).
+
+        Raises:
+            densessl.data.decode.UnreadableImage: with ``bad_images="raise"``; the message names the file.
+            DataError: with ``bad_images="replace"``, where image after image cannot be read.
+        """
+        epoch, index = keyed(key)
+        if self.bad_images == "raise":
+            return self.sample(epoch, index)
+        sample, bad = read_or_replace(lambda place: self.sample(epoch, place), self.seed, epoch, index, len(self))
+        return sample._replace(bad=bad)
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Make the sample of an image. Raises UnreadableImage."""
+        raise NotImplementedError
 
     def set_seed(self, seed: int) -> None:
         self.seed = seed
@@ -88,7 +131,7 @@ class UnlabelledImages(ImageDataset):
     """Views of unlabelled images.
 
     Args:
-        source, root, resample, seed, limit: see :class:`ImageDataset`.
+        source, **kwargs: see :class:`ImageDataset`.
         views: view configs (:class:`densessl.data.views.ViewSpec`).
         photometric_on: where the photometric ops run. "device": the worker ships plain crops, and the model's
             preprocessor applies the ops to the batch. "worker": the data set applies them in float and ships the result
@@ -100,35 +143,26 @@ class UnlabelledImages(ImageDataset):
 
     def __init__(
         self,
-        source: str,
+        source: str | Sequence[str],
         views: Sequence[ViewConfig | ViewSpec],
-        root: str | None = None,
-        resample: Resample = "fast",
         photometric_on: Literal["device", "worker"] = "device",
         scaled_decode: bool = True,
-        seed: Whole = 0,
-        limit: Count | None = None,
         regions: RegionsConfig | None = None,
+        **kwargs,
     ):
-        super().__init__(source, root, resample, seed, limit)
+        super().__init__(source, **kwargs)
         self.specs = expand_views(views)
         self.photometric = [Photometric(spec.photometric) for spec in self.specs]
         self.masks = [spec.mask and build_mask(spec.mask, spec.width_height) for spec in self.specs]
         self.photometric_on = choose("dataset.photometric_on", photometric_on, ("device", "worker"))
-        self.scaled_decode = scaled_decode and resample == "fast"
+        self.scaled_decode = scaled_decode and self.resample == "fast"
         self.regions = None if regions is None else REGIONS.build(regions)
         if self.regions is None and any(spec.regions for spec in self.specs):
             raise SettingError("a view asks for regions (views.regions), but dataset.regions is not set: set it")
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of key (epoch, index).
-
-        Raises:
-            densessl.data.decode.UnreadableImage: the image cannot be decoded; the message names the file.
-            SettingError: ``key`` is a bare index.
-        """
-        epoch, index = keyed(key)
-        handle = open_image(self.path(index))
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Draw and cut the views of an image. Raises UnreadableImage."""
+        handle = self.open(index)
         regions = self._regions(handle, epoch, index)
         crops = []
         for number, spec in enumerate(self.specs):

@@ -11,8 +11,7 @@ from densessl.augment.photometric import OpConfig
 from densessl.constraints import Count, NonNegative, Whole
 from densessl.data import placed as P
 from densessl.data.batch import Sample, SampleRegions
-from densessl.data.dataset import ImageDataset, RegionsConfig, keyed
-from densessl.data.decode import open_image
+from densessl.data.dataset import ImageDataset, RegionsConfig
 from densessl.data.placed import Placed
 from densessl.data.rng import keyed_rng
 from densessl.data.whole import WholeConfig, WholeSpec, cut_whole, draw_whole
@@ -31,7 +30,7 @@ class RegionImages(ImageDataset):
     its region even where the view does not (released codes of DETReg and UP-DETR).
 
     Args:
-        source, root, resample, seed, limit: see :class:`densessl.data.dataset.ImageDataset`.
+        source, **kwargs: see :class:`densessl.data.dataset.ImageDataset`.
         view: arguments of :class:`densessl.data.whole.WholeSpec`.
         regions: config of a source of regions.
         patch: side of a patch in pixels; None cuts no patches.
@@ -49,7 +48,7 @@ class RegionImages(ImageDataset):
 
     def __init__(
         self,
-        source: str,
+        source: str | Sequence[str],
         regions: RegionsConfig,
         view: WholeConfig | WholeSpec | None = None,
         patch: Count | None = 128,
@@ -69,16 +68,15 @@ class RegionImages(ImageDataset):
         self.photometric = Photometric(photometric)
         self.at_least, self.tries, self.min_side = at_least, tries, min_side
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of key (epoch, index), or of its replacement if the image has too few regions.
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Make the sample of an image, or of its replacement if the image has too few regions.
 
         ``Sample.key`` is the key of the image that was used.
 
         Raises:
             densessl.data.decode.UnreadableImage: an image cannot be decoded; the message names the file.
-            SettingError: ``tries`` images in a row have too few regions, or ``key`` is a bare index.
+            SettingError: ``tries`` images in a row have too few regions.
         """
-        epoch, index = keyed(key)
         others = keyed_rng(self.seed, "replace", epoch, index)
         found = index
         for _ in range(self.tries):
@@ -91,7 +89,7 @@ class RegionImages(ImageDataset):
         )
 
     def _sample(self, epoch: int, index: int) -> Sample | None:
-        handle = open_image(self.path(index))
+        handle = self.open(index)
         proposed = self.regions(self.images.paths[index], handle, self.seed, epoch, index)
         if len(proposed.boxes) < self.at_least:
             return None

@@ -1,21 +1,29 @@
-"""Find the images of a data set: turn a folder, a list file or a COCO json into a root and a table of paths."""
+"""Find the images of a data set: turn folders, archives, lists or a COCO json into a root and a table of paths."""
 
+import importlib.util
 import itertools
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from densessl.data.archives import ARCHIVES, is_archive, members
+from densessl.data.listings import LISTINGS, listed_paths
 from densessl.data.path_table import PathTable
 from densessl.errors import FileMissing, SettingError
 from densessl.wording import nearest
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-LIST_EXTENSIONS = (".txt", ".lst")
-_CHECKED = 8  # entries of a list or json that must exist; checking millions would take minutes on a network disk
+EXTENSIONS = (
+    *(".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".mpo", ".pbm"),
+    *(".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+HEIC = (".heic", ".heif")  # images where the extra `heif` is installed
+IRREGULAR = "pipe, socket or device"  # what stands for a suffix in ``ImageList.others``
+_CHECKED = 8  # entries of a list or json of which half must exist: looking for millions takes too long
+
+Source = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class DataNotFound(FileMissing):
@@ -49,10 +57,10 @@ class ImageList(NamedTuple):
     """The images of a data set.
 
     Attributes:
-        root: absolute folder.
+        root: absolute folder, or archive.
         paths: paths of the images relative to ``root``, with "/" as separator. (Absolute paths of a list file stay
             absolute.)
-        others: number of files of a folder that are no images, by suffix, the most frequent first.
+        others: number of files of a folder or archive that are no images, by suffix, the most frequent first.
     """
 
     root: str
@@ -60,7 +68,7 @@ class ImageList(NamedTuple):
     others: Mapping[str, int] = {}
 
 
-def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None, most: int | None = None) -> ImageList:
+def list_images(source: Source, root: str | os.PathLike | None = None, most: int | None = None) -> ImageList:
     """List the images of a data set; labels are ignored.
 
     Args:
@@ -68,9 +76,12 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
 
             - a folder: all images in it and below it, recognised by their extension (any case), sorted by path. Links
               to folders are followed, but each folder is read once; hidden files and folders are skipped;
-            - a list file (.txt, .lst): one path per line, in the listed order; blank lines and lines beginning with "#"
-              are skipped;
-            - a COCO json: ``images[].file_name``, in the listed order.
+            - an archive (.zip, .tar), read as a folder without being unpacked;
+            - a list file (.txt, .lst, .csv, .parquet, .yaml), see :mod:`densessl.data.listings`, in the listed order;
+            - a COCO json: ``images[].file_name``, in the listed order;
+            - an image: a data set of one;
+            - a list of several of these, whose images follow each other. ``ImageList.root`` is then the deepest folder
+              that holds them all.
 
             A source that does not exist is looked for under ``root``.
         root: folder that the entries of a list file or json are relative to. Default for a list file: its own folder.
@@ -79,29 +90,58 @@ def list_images(source: str | os.PathLike, root: str | os.PathLike | None = None
         most: list only the first ``most`` images, and stop reading there.
 
     Raises:
-        DataNotFound: there is no ``source``; it names no image; or one of its first eight entries is not a file.
-        SettingError: ``source`` is a file of another kind, or its contents do not fit its kind.
+        DataNotFound: there is no ``source``; it names no image; or most of its first eight entries are not files.
+        SettingError: ``source`` is a file of another kind, its contents do not fit its kind, or one image comes twice.
     """
+    if not isinstance(source, str | os.PathLike):
+        return _joined([list_images(each, root, most) for each in source], most)
     place = _locate(source, root)
     if place.is_dir():
-        return ImageList(str(place), *_folder(place, most))
+        return _of_names(place, _walk(str(place), "", set(), others := Counter()), others, most)
+    if is_archive(place):
+        return _of_names(place, _inside(place, others := Counter()), others, most)
     kind = place.suffix.lower()
-    if kind in LIST_EXTENSIONS:
-        with open(place, encoding="utf-8-sig", errors="surrogateescape") as lines:
-            stripped = (line.strip() for line in lines)
-            listed = (line for line in stripped if line and not line.startswith("#"))
-            paths = PathTable(itertools.islice(listed, most))
-        roots = [Path(root) if root is not None else place.parent]
-    elif kind == ".json":
-        paths = PathTable(itertools.islice(_coco_file_names(place), most))
-        roots = [Path(root)] if root is not None else _coco_roots(place)
-    else:
+    if kind in extensions():
+        return ImageList(str(place.parent), PathTable([place.name]))
+    if kind not in LISTINGS:
         raise SettingError(
-            f"data source {place}: expected a folder, a list file ({' or '.join(LIST_EXTENSIONS)}) or a COCO .json"
+            f"data source {place}: expected a folder, an archive ({', '.join(ARCHIVES)}), a list "
+            f"({', '.join(each for each in LISTINGS if each != '.json')}), a COCO .json or an image"
         )
+    paths = PathTable(itertools.islice(listed_paths(place), most))
     if not paths:
         raise DataNotFound(f"{place} names no image")
+    roots = [Path(root)] if root is not None else _coco_roots(place) if kind == ".json" else [place.parent]
     return ImageList(_root_of(place, roots, list(itertools.islice(paths, _CHECKED))), paths)
+
+
+def extensions() -> tuple[str, ...]:
+    """Suffixes of the files of a folder that are images."""
+    return EXTENSIONS + (HEIC if importlib.util.find_spec("pillow_heif") else ())
+
+
+def _joined(lists: Sequence[ImageList], most: int | None) -> ImageList:
+    """Several data sets as one."""
+    if not lists:
+        raise SettingError("dataset.source: an empty list, expected one or more folders, lists or archives")
+    root = os.path.commonpath([each.root for each in lists])
+    others: Counter[str] = Counter()
+    for each in lists:
+        others.update(each.others)
+    return ImageList(root, PathTable(itertools.islice(_together(lists, root), most)), dict(others.most_common()))
+
+
+def _together(lists: Iterable[ImageList], root: str) -> Iterator[str]:
+    """Yield the paths of several data sets relative to one root. Raises SettingError: one comes twice."""
+    seen: set[int] = set()  # hashes: 60 bytes a path while the table is made
+    for each in lists:
+        prefix = os.path.relpath(each.root, root)
+        for path in each.paths:
+            path = path if prefix == "." or path.startswith("/") else f"{prefix}/{path}"
+            if hash(path) in seen:
+                raise SettingError(f"dataset.source: {os.path.join(root, path)} comes twice")
+            seen.add(hash(path))
+            yield path
 
 
 def _locate(source: str | os.PathLike, root: str | os.PathLike | None) -> Path:
@@ -124,17 +164,17 @@ def _near(place: Path) -> str:
     return f" ({missing.parent} has {' and '.join(names) if names else f'no {missing.name}'})"
 
 
-def _folder(folder: Path, most: int | None) -> tuple[PathTable, dict[str, int]]:
-    """The paths of the images in a folder, and the number of its other files by suffix."""
-    others: Counter[str] = Counter()
-    paths = PathTable(itertools.islice(_walk(str(folder), "", set(), others), most))
+def _of_names(place: Path, names: Iterator[str], others: Counter[str], most: int | None) -> ImageList:
+    """The images in a folder or archive, and the number of its other files by suffix, which ``names`` counts."""
+    paths = PathTable(itertools.islice(names, most))
     if not paths:
         found = ", ".join(f"{count} {extension or 'without extension'}" for extension, count in others.most_common(5))
+        heic = any(others[suffix] for suffix in HEIC)
         raise DataNotFound(
-            f"no image in {folder} or below it: {others.total()} files there{f' ({found})' if found else ''}, none of "
-            f"them {', '.join(EXTENSIONS)}"
+            f"no image in {place} or below it: {others.total()} files there{f' ({found})' if found else ''}, none of "
+            f"them {', '.join(EXTENSIONS)}" + ("; HEIC needs the package pillow-heif (extra `heif`)" if heic else "")
         )
-    return paths, dict(others.most_common())
+    return ImageList(str(place), paths, dict(others.most_common()))
 
 
 def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[str]) -> Iterator[str]:
@@ -143,31 +183,36 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
+    known = extensions()
     with os.scandir(folder) as entries:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in entries if not entry.name.startswith("."))
-    for name in names:
+        kinds = {
+            entry.name + "/" * entry.is_dir(): entry.is_file() or entry.is_dir() or entry.is_symlink()
+            for entry in entries
+            if not entry.name.startswith(".")
+        }
+    for name, regular in sorted(kinds.items()):
         extension = os.path.splitext(name)[1].lower()
         if name.endswith("/"):
             yield from _walk(os.path.join(folder, name), prefix + name, seen, others)
-        elif extension in EXTENSIONS:
+        elif not regular:
+            others[IRREGULAR] += 1
+        elif extension in known:
             yield prefix + name
         else:
             others[extension] += 1
 
 
-def _coco_file_names(place: Path) -> Iterable[str]:
-    try:
-        content = json.loads(place.read_bytes())
-    except ValueError as error:
-        raise SettingError(f"{place} is not JSON: {error}") from error
-    images = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(images, list):
-        found = f"keys {sorted(content)}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise SettingError(f"{place} is not in COCO format: expected a list under 'images', found {found}")
-    for number, image in enumerate(images):
-        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
-            raise SettingError(f"{place}: images[{number}] has no 'file_name'")
-    return (image["file_name"] for image in images)
+def _inside(archive: Path, others: Counter[str]) -> Iterator[str]:
+    """Yield the images of an archive, sorted; count its other files by extension."""
+    known = extensions()
+    for name in sorted(members(archive)):
+        extension = os.path.splitext(name)[1].lower()
+        if any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")):
+            continue
+        if extension in known:
+            yield name
+        else:
+            others[extension] += 1
 
 
 def _coco_roots(place: Path) -> list[Path]:
@@ -180,7 +225,8 @@ def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
     """Absolute path of the first of ``roots`` under which all entries in ``first`` are files."""
     lacking = {root: [path for path in first if not (root / path).is_file()] for root in roots}
     best = min(roots, key=lambda root: len(lacking[root]))
-    if not lacking[best]:
+    few = len(lacking[best]) < len(first) / 2  # missing files: bad images, for which a run has a budget
+    if few or not lacking[best]:
         return os.path.abspath(best)
     others = ", ".join(os.path.abspath(root) for root in roots if root != best)
     also = f"; its first images are not all under {others} either" if others else ""

@@ -63,14 +63,16 @@ class DetectorPretraining(CountingModel):
         self.pretext: Pretext = PRETEXTS.build(pretext)
         self.pretext.attach(self.detector)
 
-    def forward(self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, mode: str = "tensor"):
+    def forward(
+        self, views, geometry=None, draws=None, keys=None, regions=None, derived=None, bad=(), mode: str = "tensor"
+    ):
         """MMEngine's entry: the fields of a :class:`Batch` spread out.
 
         Args:
             mode: "loss" for the losses; "tensor" for the detector's feature maps of the views.
         """
         if mode == "loss":
-            return self.loss(Batch(views, geometry, draws, keys, regions, derived))
+            return self.loss(Batch(views, geometry, draws, keys, regions, derived, bad))
         if mode == "tensor":
             return self.detector.extract_feat(views)
         raise ValueError(f"mode is {mode!r}; 'loss' and 'tensor' are known")

@@ -1,5 +1,6 @@
 """Runs: the runner, its hooks, optimisers and logs."""
 
+from densessl.engine.bad_images_hook import BadImagesHook
 from densessl.engine.export_hook import ExportHook
 from densessl.engine.init_hook import InitHook
 from densessl.engine.lars import LARS, DenseOptimWrapperConstructor, split_parameters
@@ -12,6 +13,7 @@ from densessl.engine.vis_backends import JsonlVisBackend
 __all__ = [
     "LARS",
     "AsyncRuntimeInfoHook",
+    "BadImagesHook",
     "DenseOptimWrapper",
     "DenseOptimWrapperConstructor",
     "DenseRunner",

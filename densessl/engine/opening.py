@@ -21,6 +21,9 @@ def opening_lines(runner: Runner) -> Iterator[str]:
         passed = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in images.others.items())
         line += f"; passed over: {passed}" if passed else ""
     yield line
+    depth = getattr(getattr(dataset, "reading", None), "depth", None)
+    if depth is not None:
+        yield f"images of more than 8 bits: {depth} becomes black to white (train_dataloader.dataset.depth_range)"
     batch = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     if batch:

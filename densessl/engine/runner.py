@@ -371,10 +371,22 @@ class DenseRunner(Runner):
                 f"cannot resume {filename}: it holds no optimiser state (MMEngine's 'best' checkpoints do not); "
                 "resume another one of the run, or start a new run from its weights with --init"
             )
+        saved, ours = (_settings_of(state) for state in (checkpoint["optimizer"], self.optim_wrapper.state_dict()))
+        if len(saved) == len(ours) and saved != ours:
+            raise CheckpointError(
+                f"cannot resume {filename}: its optimiser has the settings {', '.join(sorted(set().union(*saved)))}, "
+                f"this run's has {', '.join(sorted(set().union(*ours)))}; start a new run from its weights with --init"
+            )
         try:
             self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"cannot resume {filename}: its optimiser state does not fit: {error}") from error
+
+
+def _settings_of(state: dict) -> list[set[str]]:
+    """Names of the settings of each parameter group, which differ between types of optimisers; none if there are
+    several optimisers."""
+    return [group.keys() - {"initial_lr"} for group in state.get("param_groups", ())]
 
 
 def _arithmetic(facts: dict) -> str:

@@ -27,6 +27,7 @@ from densessl.insight.clustering import confusion, over_ranks
 from densessl.overrides import apply_options
 from densessl.pretraining import link_views
 from densessl.registry import MODELS, SCOPE
+from densessl.settings import require
 from densessl.weights.io.checkpoints import load_weights
 from densessl.weights.state import load_into
 from densessl.wording import at_least
@@ -40,12 +41,13 @@ def load_model(config: str, checkpoint: str | Path, options: Mapping | None = No
         in pixels.
 
     Raises:
-        SettingError: no objective of the config segments.
+        SettingError: no objective of the config segments, or settings of the config are wrong.
         LoadError: the weights do not fit.
     """
     cfg = load_config(config)
     apply_options(cfg, options or {})
     link_views(cfg)
+    require(cfg, options or {})
     with DefaultScope.overwrite_default_scope(SCOPE):
         model = MODELS.build(cfg.model)
     found = [objective for objective in model.objectives.values() if hasattr(objective, "logits")]

@@ -170,6 +170,8 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.name = name or type(self).__name__.lower()
+        if "." in self.name:
+            raise SettingError(f"name: found {self.name!r}, expected a name without dots")
         self.weight = scheduled(weight)
         self.views = tuple(views)
         self.level = level

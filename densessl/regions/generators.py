@@ -155,6 +155,9 @@ class SelectiveSearchPackage:
     min_size: int = 50
     max_side: int | None = None
 
+    def __post_init__(self):
+        _require_positive(self.max_side)
+
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         selective_search = import_extra("selectivesearch", type(self).__name__).selective_search
         with warnings.catch_warnings():
@@ -191,6 +194,7 @@ class OpenCVSelectiveSearch:
             raise SettingError(f"OpenCVSelectiveSearch.mode is {self.mode!r}, expected 'fast' or 'quality'")
         if self.resize is not None and self.max_side is not None:
             raise SettingError("OpenCVSelectiveSearch has resize and max_side, expected one of them")
+        _require_positive(self.max_side)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> Proposals:
         cv2 = _opencv()
@@ -222,6 +226,11 @@ def _opencv():
         )
     cv2.setNumThreads(1)
     return cv2
+
+
+def _require_positive(max_side: int | None) -> None:
+    if max_side is not None and max_side < 1:
+        raise SettingError(f"max_side is {max_side}, expected a positive number, or None")
 
 
 def shrunk(image: np.ndarray, max_side: int | None) -> np.ndarray:

@@ -75,9 +75,20 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
         found.problem("model", "missing, expected the config of a model")
     if is_pretraining(cfg):
         check_together(found, content)
+    check_evaluation(found, content)
     check_hook_names(found, content.get("default_hooks"))
     check_optimiser(found, content.get("optim_wrapper"))
     return found
+
+
+def check_evaluation(found: Walk, content: Mapping[str, Any]) -> None:
+    """Report a validation or test of which the config has only some of the three parts."""
+    for name in ("val", "test"):
+        parts = [f"{name}_{part}" for part in ("dataloader", "cfg", "evaluator")]
+        given = [part for part in parts if content.get(part) is not None]
+        for part in parts if given else ():
+            if part not in given:
+                found.problem(part, f"missing, {' and '.join(given)} {'need' if len(given) > 1 else 'needs'} it")
 
 
 def check_hook_names(found: Walk, hooks: Any) -> None:

@@ -7,11 +7,13 @@ import mmengine.registry as mmengine
 from mmengine.dist import init_dist
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner.priority import Priority
 from mmengine.runner.utils import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
 from densessl.constraints import AutoCount, Config, Count, Depends, NonNegative, Range, Whole
+from densessl.run_settings import LARGEST_SEED
 
 LINKED = ("views", "view", "regions", "photometric")  # stated at the top of a config and used further down
 
@@ -23,7 +25,7 @@ class HookKeys(TypedDict, total=False):
         priority: a name such as "HIGH", or a number from 0 (first) to 100 (last).
     """
 
-    priority: Annotated[int, Range(0, 100)] | str
+    priority: Annotated[int, Range(0, 100)] | Literal[tuple(Priority.__members__)]
 
 
 class HookRules(TypedDict, total=False):
@@ -110,7 +112,7 @@ class RandomnessRules(TypedDict, total=False):
         seed: seed of all random numbers of the run.
     """
 
-    seed: Whole | None
+    seed: Annotated[int, Range(0, LARGEST_SEED)] | None
 
 
 RANDOMNESS = Annotated[dict, Config(set_random_seed, refine=RandomnessRules)]

@@ -14,6 +14,7 @@ import torch
 from densessl.branches import build_branch
 from densessl.branches.branch import Branch
 from densessl.constraints import AUTO, Config
+from densessl.data.dataset import WANTS_KEYS, ImageDataset
 from densessl.data.views import ViewSpec, expand_views
 from densessl.errors import DensesslError
 from densessl.model import TwoBranch, checked_plan
@@ -27,6 +28,7 @@ from densessl.signatures import arguments_of
 from densessl.weights.detector.stock import pretraining_model, stock_model
 from densessl.wording import nearest
 
+KEY_SAMPLER = "KeySampler"
 DETECTOR = Annotated[dict, Config(mmengine.MODELS)]
 # The hooks that a pretraining needs, each with the line of the shared base that has it.
 HOOKS = {
@@ -75,6 +77,8 @@ def check_hooks(found: Walk, content: Mapping[str, Any]) -> None:
     by_name, others = content.get("default_hooks") or {}, content.get("custom_hooks") or ()
     hooks = [*(by_name.values() if isinstance(by_name, Mapping) else ()), *others]
     types = {str(hook.get("type")).rpartition(".")[2] for hook in hooks if isinstance(hook, Mapping)}
+    if content.get("param_scheduler"):
+        found.problem("param_scheduler", "is not used in a pretraining; the rate's is default_hooks.lr.schedule")
     for name, line in HOOKS.items():
         if name not in types:
             key = line.partition("=")[0]
@@ -88,9 +92,15 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
     if not isinstance(dataset, Mapping):
         return
     try:
-        arguments = arguments_of(find(DATASETS, dataset.get("type"), SCOPE)) or {}
+        kind = find(DATASETS, dataset.get("type"), SCOPE)
     except UnknownType:
         return  # reported by the walk
+    arguments = arguments_of(kind) or {}
+    sampler = loader.get("sampler")
+    name = str(sampler.get("type")).rpartition(".")[2] if isinstance(sampler, Mapping) else KEY_SAMPLER
+    wrong = isinstance(kind, type) and issubclass(kind, ImageDataset) and name != KEY_SAMPLER
+    if wrong and not found.has_problem("train_dataloader.sampler"):
+        found.problem("train_dataloader.sampler", f"found {name}; {WANTS_KEYS}")
     for name in LINKED:
         needed = name in arguments and arguments[name].default is REQUIRED
         if needed and name not in dataset and not content.get(name):
@@ -149,6 +159,8 @@ def is_two_branch(model: Mapping[str, Any]) -> bool:
 
 def check_two_branch(found: Walk, model: Mapping[str, Any], views: list[View], regions: Any) -> None:
     """Report branch, objectives and views that do not fit together."""
+    if not model["objectives"]:
+        found.problem("model.objectives", "found none, expected at least one")
     with without_memory():
         branch = a_branch(found, model["online"])
         names: set[str] = set()

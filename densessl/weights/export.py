@@ -25,10 +25,10 @@ import torch
 from safetensors.torch import save_file
 
 from densessl.errors import ExportError
-from densessl.files import written_whole
+from densessl.files import require_other_file, written_whole
 from densessl.version import __version__
 from densessl.weights.fingerprint import Fingerprint
-from densessl.weights.formats.to_detectron2 import detectron2_settings, write_detectron2
+from densessl.weights.formats.to_detectron2 import check_detectron2, detectron2_settings, write_detectron2
 from densessl.weights.formats.to_onnx import onnx_signature, write_onnx
 from densessl.weights.formats.to_timm import timm_arguments
 from densessl.weights.formats.to_torchvision import check_torchvision
@@ -38,7 +38,8 @@ from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.read import Source, by_our_names, open_checkpoint, part_configs, parts_in, read_backbone
 
 FORMATS = ("mmdet", "torchvision", "timm", "detectron2", "safetensors", "onnx")
-SUFFIXES = {"detectron2": ".pkl", "safetensors": ".safetensors"}  # readers of these formats rely on the suffix
+# Readers of these formats rely on the suffix.
+SUFFIXES = {"detectron2": ".pkl", "safetensors": ".safetensors", "onnx": ".onnx"}
 
 
 def export_backbone(
@@ -70,11 +71,13 @@ def export_backbone(
     Raises:
         ExportError: The checkpoint has no such branch or part, a tensor is not finite, or the format cannot express the
             network. Nothing was written.
+        SettingError: ``out`` is the checkpoint itself. Nothing was written.
     """
     if to not in FORMATS:
         raise ExportError(f"to: found {to!r}, expected one of {FORMATS}")
-    if Path(out).suffix != SUFFIXES.get(to, Path(out).suffix):
-        raise ExportError(f"out: found {Path(out).name!r}, expected a name that ends in {SUFFIXES[to]!r} for {to}")
+    require_suffix(out, to)
+    if isinstance(source, str | Path):
+        require_other_file(out, source)
     if size is not None and to != "onnx":
         raise ExportError(f"size: found {size} for {to}, expected none: only graphs for onnx have one")
     source = open_checkpoint(source)
@@ -106,10 +109,7 @@ def export_backbone(
             again = {"model": bare} if fingerprint.arch == "vit" else {}
             save_checkpoint(out, {"state_dict": named, **again, "meta": header})
         case "torchvision" | "timm":
-            if to == "timm":
-                timm_arguments(bare, fingerprint)
-            if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
-                check_torchvision(bare, fingerprint, to)
+            check_library(bare, fingerprint, to)
             save_checkpoint(out, bare)
         case "detectron2":
             write_detectron2(out, bare, fingerprint, header)
@@ -119,6 +119,28 @@ def export_backbone(
         case "onnx":
             write_onnx(out, bare, fingerprint, header, size)
     return fingerprint
+
+
+def require_suffix(out: str | Path, to: str, what: str = "out") -> None:
+    """Raise an ExportError if files of the format have another suffix than ``out``."""
+    if Path(out).suffix != SUFFIXES.get(to, Path(out).suffix):
+        raise ExportError(f"{what}: found {Path(out).name!r}, expected a name that ends in {SUFFIXES[to]!r} for {to}")
+
+
+def require_network(source: Source, to: str, branch: str | None = None) -> None:
+    """Raise an ExportError if the library that the format is for has no network such as the backbone of ``source``."""
+    if to in ("torchvision", "timm"):
+        check_library(*read_backbone(source, branch), to)
+    if to == "detectron2":
+        check_detectron2(*read_backbone(source, branch))
+
+
+def check_library(state: Mapping[str, torch.Tensor], fingerprint: Fingerprint, to: str) -> None:
+    """Raise an ExportError if torchvision or timm has no such network."""
+    if to == "timm":
+        timm_arguments(state, fingerprint)
+    if to == "torchvision" or fingerprint.arch == "resnet":  # timm's ResNets are torchvision's
+        check_torchvision(state, fingerprint, to)
 
 
 def how_to_open(out: str | Path, to: str, source: Source, branch: str | None = None) -> str:

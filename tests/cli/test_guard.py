@@ -87,4 +87,4 @@ def test_no_command_and_a_wrong_one(capsys):
 def test_the_readme_has_the_exit_codes():
     codes = [line.split()[0] for line in EXIT_CODES.splitlines()[1:]]
     table = (ROOT / "README.md").read_text()
-    assert codes == ["0", "1", "2", "5", "130"] and all(f"\n| {code} | " in table for code in codes)
+    assert codes == ["0", "1", "2", "3", "5", "130"] and all(f"\n| {code} | " in table for code in codes)

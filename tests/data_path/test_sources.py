@@ -1,4 +1,5 @@
 import copy
+import io
 import itertools
 import json
 import multiprocessing
@@ -6,12 +7,20 @@ import os
 import pickle
 import random
 import re
+import tarfile
+import zipfile
 from pathlib import Path
 
+import pyarrow
 import pytest
+from PIL import Image
+from pyarrow import parquet
+from torch.utils.data import DataLoader, Dataset
 
+from densessl.data.decode import UnreadableImage, read_image
 from densessl.data.path_table import PathTable
 from densessl.data.sources import DataNotFound, list_images, remedies
+from densessl.errors import SettingError
 
 MANY = 2_000_000
 NAMES = ["a.jpg", "", "Zürich/東京 🦒.png", "x" * 5000, "line\nbreak.jpg", "latin1-\udce9.jpg"]
@@ -168,13 +177,13 @@ def test_relative_source_becomes_an_absolute_root(tmp_path, monkeypatch):
 
 
 def test_folder_without_images_tells_what_it_holds(tmp_path):
-    touch(tmp_path, "a.txt", "b/c.TXT", "d.gif", "README")
+    touch(tmp_path, "a.txt", "b/c.TXT", "d.svg", "README")
     with pytest.raises(DataNotFound) as error:
         list_images(tmp_path)
     text = str(error.value)
     assert str(tmp_path) in text
-    assert "4 files there (2 .txt, 1 without extension, 1 .gif)" in text
-    assert ".bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp" in text
+    assert "4 files there (2 .txt, 1 without extension, 1 .svg)" in text
+    assert ".jpeg, .jpg," in text and ".png," in text and ".webp" in text
 
 
 def test_missing_data_set_tells_where_it_looked(tmp_path, monkeypatch):
@@ -270,11 +279,130 @@ def test_other_json_is_refused(tmp_path, content, message):
 
 
 def test_other_files_are_refused(tmp_path):
-    touch(tmp_path, "one.jpg")
-    with pytest.raises(
-        ValueError, match=r"one\.jpg: expected a folder, a list file \(\.txt or \.lst\) or a COCO \.json"
-    ):
-        list_images(tmp_path / "one.jpg")
+    touch(tmp_path, "one.doc", "photos.tar.gz")
+    with pytest.raises(ValueError, match=r"one\.doc: expected a folder, an archive \(\.zip, \.tar\), a list"):
+        list_images(tmp_path / "one.doc")
+    with pytest.raises(ValueError, match=r"photos\.tar\.gz: a compressed tar can be read from its beginning only"):
+        list_images(tmp_path / "photos.tar.gz")
+    with pytest.raises(ValueError, match="an empty list"):
+        list_images([])
+
+
+def test_an_image_is_a_data_set_of_one(tmp_path):
+    touch(tmp_path, "one.jpg", "two.jpg")
+    listed = list_images(tmp_path / "one.jpg")
+    assert (listed.root, list(listed.paths)) == (str(tmp_path), ["one.jpg"])
+
+
+def test_a_list_with_few_missing_files_is_taken(tmp_path):
+    """What is missing is found when it is read, and counts as a bad image."""
+    touch(tmp_path, "a.jpg", "c.jpg")
+    (tmp_path / "all.txt").write_text("a.jpg\nb.jpg\nc.jpg\n")
+    assert list(list_images(tmp_path / "all.txt").paths) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "id,File_Name,label\n1,1.jpg,x\n2,sub/2.png,y\n3,,z\n"),
+        ("a.csv", "\ufeffpath\n1.jpg\nsub/2.png\n"),
+        ("a.yaml", "- 1.jpg\n- sub/2.png\n"),
+        ("a.yml", "names: [x]\nImages: [1.jpg, sub/2.png]\n"),
+    ],
+)
+def test_tables_and_yaml_list_paths(tmp_path, name, content):
+    touch(tmp_path, "1.jpg", "sub/2.png")
+    (tmp_path / name).write_text(content)
+    assert list(list_images(tmp_path / name).paths) == ["1.jpg", "sub/2.png"]
+
+
+def test_a_parquet_lists_paths(tmp_path):
+    touch(tmp_path, "1.jpg", "sub/2.png")
+    table = pyarrow.table({"label": [1, 2, 3], "path": ["1.jpg", "sub/2.png", None]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert list(list_images(tmp_path / "a.parquet").paths) == ["1.jpg", "sub/2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "id,label\n1,2\n", "expected a column path, .*it has 'id', 'label'"),
+        ("a.yaml", "{a: [b", "is not YAML"),
+        ("a.yaml", "names: [a]", "expected a list of paths"),
+        ("a.parquet", "no", "is not a Parquet file"),
+        ("a.csv", "\udcff\udcfe", "is not text in UTF-8"),
+        ("a.zip", "no", "cannot be read as an archive"),
+        ("a.tar", "no", "cannot be read as an archive"),
+    ],
+)
+def test_lists_of_another_content_are_refused_in_words(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(SettingError, match=said):
+        list_images(tmp_path / name)
+
+
+def archive(place: Path, names: list[str], stored: bool = False) -> None:
+    """Small pictures in an archive, the n-th of n grey."""
+    pictures = {}
+    for number, name in enumerate(names):
+        picture = io.BytesIO()
+        Image.new("RGB", (4, 3), (number,) * 3).save(picture, "PNG")
+        pictures[name] = picture.getvalue()
+    if place.suffix == ".zip":
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED) as file:
+            for name, data in pictures.items():
+                file.writestr(name, data)
+    else:
+        with tarfile.open(place, "w") as file:
+            for name, data in pictures.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+
+
+class Greys(Dataset):
+    def __init__(self, source):
+        self.images = list_images(source)
+
+    def __len__(self):
+        return len(self.images.paths)
+
+    def __getitem__(self, index):
+        return int(read_image(Path(self.images.root, self.images.paths[index])).image[0, 0, 0])
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar"])
+def test_images_are_read_out_of_archives_by_several_processes(tmp_path, name):
+    names = [f"{number % 7}/{number}.png" for number in range(40)]
+    archive(tmp_path / name, [*names, "__MACOSX/1.png", ".hidden/2.png", "notes.txt"])
+    listed = list_images(tmp_path / name)
+    assert listed.root == str(tmp_path / name)
+    assert list(listed.paths) == sorted(names) and listed.others == {".txt": 1}
+    expected = [names.index(path) for path in listed.paths]
+    loader = DataLoader(Greys(tmp_path / name), batch_size=1, num_workers=3)
+    for _ in range(2):
+        assert [int(grey) for grey in loader] == expected
+    with pytest.raises(UnreadableImage, match=f"{name}/9/9.png: no such file in"):
+        read_image(tmp_path / name / "9" / "9.png")
+
+
+def test_several_sources_follow_each_other(tmp_path):
+    touch(tmp_path, "a/2.jpg", "a/1.jpg", "b/c/1.jpg", "b/c/x.txt")
+    archive(tmp_path / "b" / "photos.zip", ["1.png"])
+    listed = list_images([tmp_path / "b" / "c", tmp_path / "a", tmp_path / "b" / "photos.zip"])
+    assert listed.root == str(tmp_path)
+    assert list(listed.paths) == ["b/c/1.jpg", "a/1.jpg", "a/2.jpg", "b/photos.zip/1.png"]
+    assert listed.others == {".txt": 1}
+    assert read_image(Path(listed.root, listed.paths[3])).source_size == (4, 3)
+    with pytest.raises(SettingError, match=r"b/c/1\.jpg comes twice"):
+        list_images([tmp_path / "b", tmp_path / "b" / "c"])
+
+
+def test_pipes_and_devices_of_a_folder_are_passed_over(tmp_path):
+    touch(tmp_path, "1.jpg")
+    os.mkfifo(tmp_path / "2.jpg")
+    listed = list_images(tmp_path)
+    assert list(listed.paths) == ["1.jpg"] and listed.others == {"pipe, socket or device": 1}
 
 
 def test_only_the_first_entries_are_looked_up(tmp_path):

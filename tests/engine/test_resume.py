@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from densessl.errors import CheckpointError
 from densessl.weights.io.checkpoints import read_checkpoint
 from tests.engine.toy import DATA, StopAfter, Toy, assert_same, build, train_one
 
@@ -188,6 +189,12 @@ class TestResumeErrors:
             "optimizer": {"type": "densessl.LARS", "lr": 1.0},
         }
         with pytest.raises(ValueError, match=r"its optimiser state does not fit: .*parameter group"):
+            build(tmp_path, optim_wrapper=wrapper).resume(str(path))
+
+    def test_another_type_of_optimiser(self, tmp_path):
+        _, path = train_one(tmp_path)
+        wrapper = {"type": "densessl.DenseOptimWrapper", "optimizer": {"type": "Adam", "lr": 1.0}, "precision": "fp32"}
+        with pytest.raises(CheckpointError, match=r"its optimiser has the settings .*momentum.*, this run's .*betas"):
             build(tmp_path, optim_wrapper=wrapper).resume(str(path))
 
     def test_another_list_of_schedulers(self, tmp_path):

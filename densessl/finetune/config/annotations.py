@@ -5,7 +5,6 @@ import copy
 import hashlib
 import json
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from mmengine.config import Config
 from densessl.errors import SettingError
 from densessl.files import written_whole
 from densessl.finetune.config.data_files import Leaf, leaves
+from densessl.finetune.labels.coco import category_names
 
 LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders to leave out of a file's name
 
@@ -54,11 +54,6 @@ class LabelFile(NamedTuple):
         path = Path(self.source)
         folders = () if path.is_absolute() else path.parent.parts
         return "_".join([*(part for part in folders if part not in LAYOUT), path.stem])
-
-    def count(self, part: Part) -> Counter[str]:
-        """Count the boxes of each class in a part."""
-        kept = ((box, part[name]) for name in part for box in self.images[name])
-        return Counter(box.name for box, stays in kept if stays is None or box.index in stays)
 
 
 def read_labels(leaf: Leaf) -> LabelFile:
@@ -138,24 +133,25 @@ def _listed(names: Sequence[str], count: int) -> str:
 
 
 def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
-    """Return the names of the categories, without parsing the whole file, which may be very large."""
-    raw = path.read_bytes()
-    start = raw.find(b"[", raw.find(b'"categories"'))
-    text = raw[start : start + (1 << 22)].decode(errors="ignore")
-    try:
-        return {category["name"] for category in json.JSONDecoder().raw_decode(text)[0]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingError(f"{path} is not in COCO's format of boxes: {error!r}") from error
+    return set(category_names(path))
 
 
 def _voc_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:
     """Return the names of objects, from as many images as it takes to see all wanted ones."""
     folder, found = _xml_folder(leaf), set()
     for name in _lines(path)[1]:
-        found |= {box.name for box in _objects(folder / f"{name}.xml")}
+        found |= _object_names(folder / f"{name}.xml")
         if wanted <= found:
             break
     return found
+
+
+def _object_names(path: Path) -> set[str]:
+    """Return the names of the objects of an XML file, whatever is wrong with their boxes."""
+    try:
+        return {(each.findtext("name") or "").strip() for each in ElementTree.parse(path).findall("object")}
+    except (ElementTree.ParseError, OSError) as error:
+        raise SettingError(f"{path} is not in Pascal VOC's format: {error}") from error
 
 
 NAMES = {"CocoDataset": _coco_names, "XMLDataset": _voc_names}
@@ -184,6 +180,7 @@ def _read_coco(leaf: Leaf) -> LabelFile:
     images: dict[str, list[Box]] = {name: [] for name in files.values()}
     for index, (image, name, box) in enumerate(sizes):
         ignored = annotations[index].get("iscrowd") or annotations[index].get("ignore") or min(box[2:]) < 1
+        ignored = ignored or annotations[index].get("area", 1) <= 0
         if name in classes and not ignored and image in files:
             images[files[image]].append(Box(name, json.dumps(box), index))
 

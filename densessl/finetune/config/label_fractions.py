@@ -2,7 +2,8 @@
 
     10%         a tenth of the images with all their labels: floor(share * images), at least one, as the published
                 fractions of COCO (Sohn et al., arXiv 2005.04757; MMDetection's tools/misc/split_coco.py)
-    100-images  that many images
+    100-images  that many images. Those without objects are trained on, too, if the detector can; for a share, the
+                config's filter decides
     30-shot     that many boxes of every class. As in few-shot detection (TFA, Wang et al., arXiv 2003.06957), all other
                 boxes of a chosen image are unlabelled: they count as background
 
@@ -18,7 +19,6 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -28,7 +28,9 @@ from mmengine.config import Config
 
 from densessl.errors import SettingError
 from densessl.finetune.config.annotations import Box, digest, put, read_labels, settings_digest
+from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import Leaf, leaves
+from densessl.finetune.config.empty_images import keep_empty_images
 from densessl.wording import suggestion
 
 FORMS = {"%": r"(\d+(?:\.\d+)?)%", "-shot": r"(\d+)-shot", "-images": r"(\d+)-images"}
@@ -86,14 +88,13 @@ def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[st
     if spec.form == "-shot" and not all(file.classes for file in files):
         raise SettingError(f"--labels: found {spec}, but {files[0].source} lists no boxes; say N% or N-images")
     chosen = choose(spec, seed, [file.images for file in files])
-    tail, boxes, records = f"{str(spec).replace('%', 'percent')}-seed{seed}", Counter(), []
+    tail, records = f"{str(spec).replace('%', 'percent')}-seed{seed}", []
     for number, (file, group) in enumerate(zip(files, groups.values())):
         part = {name: stays for (owner, name), stays in chosen.items() if owner == number}
         twin = f"_{number}" if [other.stem for other in files].count(file.stem) > 1 else ""
         settings = file.write(part, folder / f"{file.stem}{twin}.{tail}")
         for leaf in group:
             leaf.cfg.update(settings)
-        boxes.update(file.count(part))
         records.append(
             dict(
                 source=file.source,
@@ -103,11 +104,17 @@ def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[st
                 sha256=settings_digest(settings),
             )
         )
-    counts = {name: boxes[name] for file in files for name in file.classes}
+    kept = keep_empty_images(cfg) if spec.form == "-images" else None
+    counts = count_train_set(cfg)
+    boxes = dict(counts.boxes) if counts else {}
     of = sum(len(file.images) for file in files)
-    facts = dict(labels=str(spec), seed=seed, images=len(chosen), of=of, boxes=counts, parts=records)
+    facts = dict(labels=str(spec), seed=seed, images=len(chosen), of=of, boxes=boxes, parts=records)
     put(folder / f"{tail}.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
-    return _lines(spec, seed, len(chosen), of, counts, folder / f"{tail}.json")
+    lines = [f"--labels {spec}, seed {seed}: {len(chosen)} of {of} images; {folder / f'{tail}.json'}"]
+    lines += [f"--labels: {kept}"] if kept else []
+    lines += lines_of(counts, "--labels") if counts else []
+    few = [name for name, count in boxes.items() if spec.form == "-shot" and 0 < count < spec.amount]
+    return lines + ([f"--labels: classes with fewer than {spec.amount}: {', '.join(few)}"] if few else [])
 
 
 def rank(images: Iterable[Image], seed: int, name: str = "") -> list[Image]:
@@ -160,15 +167,3 @@ def _in_order(name: str, owners: Mapping[Image, Sequence[Box]], seed: int) -> li
 
 def _hash(*parts: object) -> bytes:
     return hashlib.sha256("|".join(map(str, parts)).encode()).digest()
-
-
-def _lines(spec: Spec, seed: int, images: int, of: int, boxes: Mapping[str, int], path: Path) -> list[str]:
-    lines = [f"--labels {spec}, seed {seed}: {images} of {of} images; {path}"]
-    if boxes:
-        counts = ", ".join(f"{name} {count}" for name, count in boxes.items() if count)
-        lines.append(f"--labels: {sum(boxes.values())} boxes: {counts}")
-        none = [name for name, count in boxes.items() if not count]
-        few = [name for name, count in boxes.items() if spec.form == "-shot" and 0 < count < spec.amount]
-        lines += [f"--labels: classes without any box: {', '.join(none)}"] if none else []
-        lines += [f"--labels: classes with fewer than {spec.amount}: {', '.join(few)}"] if few else []
-    return lines

@@ -8,10 +8,14 @@ from mmengine.config import Config
 
 from densessl.errors import SettingError
 from densessl.finetune.config.annotations import check_classes
+from densessl.finetune.config.bad_images import tolerate_bad_images
+from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import check_data, set_data_root
 from densessl.finetune.config.label_fractions import parse_labels, set_labels
 from densessl.finetune.config.notes import NOTE, notes
+from densessl.finetune.config.own_data import read_own_data, set_own_data
 from densessl.finetune.config.resize_schedule import bare_name, set_steps
+from densessl.finetune.config.settle import settle_labels
 from densessl.run_settings import RunSettings
 from densessl.weights.read import NONE, Opened, open_init
 
@@ -39,12 +43,15 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
         raise SettingError("--labels-seed needs --labels; --seed is the seed of the run")
     if settings.labels is not None:
         parse_labels(settings.labels)  # report a typo before reading files
+    if isinstance(settings.data_root, tuple):
+        raise SettingError("--data-root: several places are for pretraining; a detector's config has one data_root")
+    set_own_data(cfg, settings)
     if settings.data_root:
         set_data_root(cfg, settings.data_root)
     if settings.batch_size is not None:
         cfg.train_dataloader.batch_size = settings.batch_size
     imports = dict(cfg.get("custom_imports") or dict(imports=[], allow_failed_imports=False))
-    own = ["densessl.compat", *(["densessl.finetune"] if settings.init else [])]
+    own = ["densessl.compat", "densessl.engine", "densessl.finetune", "densessl.finetune.reading"]
     cfg.custom_imports = imports | dict(imports=list(dict.fromkeys([*imports["imports"], *own])))
     if settings.init:
         set_init(cfg, settings.init)
@@ -64,17 +71,26 @@ def read_data(cfg: Config, settings: RunSettings) -> list[str]:
             :func:`densessl.finetune.config.resize_schedule.set_steps` and
             :func:`densessl.finetune.config.label_fractions.set_labels`.
     """
+    told = read_own_data(cfg, settings)
     check_data(cfg)
-    lines = [f"{NOTE}{line}" for line in check_classes(cfg)]
+    labels = Path(cfg.work_dir, "labels").absolute()
+    told += check_classes(cfg)
+    told += settle_labels(cfg, settings.boxes_as_masks, labels)
+    lines = [f"{NOTE}{line}" for line in told]
+    counts = count_train_set(cfg)
+    built = lines_of(counts) if counts else []
     if settings.steps is not None:
         lines.append(set_steps(cfg, settings.steps, settings.evaluations or 1))
     if settings.labels is not None:
-        lines += set_labels(cfg, settings.labels, settings.labels_seed or 0, Path(cfg.work_dir, "labels"))
+        lines += set_labels(cfg, settings.labels, settings.labels_seed or 0, labels)
         if "max_epochs" in cfg.train_cfg:
             lines.append(
                 f"--labels: an epoch has fewer steps, and there are {cfg.train_cfg.max_epochs} epochs as before; "
                 "--steps N keeps the length"
             )
+    else:
+        lines += built
+    tolerate_bad_images(cfg, settings.bad_images)
     return lines + notes(cfg, settings.init, settings.launcher)
 
 

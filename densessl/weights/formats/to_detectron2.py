@@ -71,7 +71,7 @@ def write_detectron2(
     Raises:
         ExportError: detectron2 has no such network.
     """
-    _check(state, fingerprint)
+    check_detectron2(state, fingerprint)
     unused = unused_by_design({}, state) if fingerprint.arch == "vit" else []
     named = {detectron2_name(key, fingerprint.arch): value for key, value in state.items() if key not in unused}
     strangers = sorted(key for key in named if not KNOWN.fullmatch(key))
@@ -94,7 +94,7 @@ def write_detectron2(
         temporary.write_bytes(_pickled(content))
 
 
-def _check(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
+def check_detectron2(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> None:
     """Raise if detectron2 would load the tensors and compute another function, or if no config of it fits the
     network."""
     if fingerprint.arch not in ("resnet", "vit"):
