@@ -29,6 +29,8 @@ class BadImagesHook(Hook):
         DataError: more are bad; the run ends with exit code 3.
     """
 
+    priority = "LOWEST"  # after the checkpoint of the step is saved: a run that ends here can be resumed there
+
     def __init__(self, budget: str | int = DEFAULT):
         allowed(budget, 1)  # a typo is told at once
         self.budget = budget

@@ -183,6 +183,9 @@ class DenseRunner(Runner):
             if not isinstance(checkpoint.get(key), dict):
                 raise CheckpointError(f"cannot resume {filename}: it has no {key!r}; for its weights alone use --init")
         meta = checkpoint["meta"]
+        for key in ("epoch", "iter"):
+            if not isinstance(meta.get(key), int):
+                raise CheckpointError(f"cannot resume {filename}: its meta has no {key!r}; for its weights use --init")
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._check_run(meta.get("run", {}), filename)
         self._check_length(meta, filename)
