@@ -1,5 +1,7 @@
 """Groups of images that are the same file, or look the same."""
 
+import itertools
+
 import numpy as np
 
 NEAR = 4  # bits of 64 in which the hashes of two images that look the same may differ
@@ -43,7 +45,7 @@ def near_groups(hashes: np.ndarray, most: int = NEAR) -> list[np.ndarray]:
         return place
 
     edges = np.linspace(0, 64, BANDS + 1).astype(int)
-    for low, high in zip(edges, edges[1:]):
+    for low, high in itertools.pairwise(edges):
         band = (unique >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")
         starts = np.flatnonzero(np.diff(band[order])) + 1
