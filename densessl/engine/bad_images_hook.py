@@ -69,8 +69,8 @@ class BadImagesHook(Hook):
         self.seen, self.size = set(entries), size
         for number, entry in enumerate(new, len(entries) - len(new) + 1):
             runner.logger.warning(
-                f"bad image {entry['path']}: {entry.get('reason')}; {entry.get('instead')} is used instead (bad image "
-                f"{number:,} of {self.most:,} allowed)"
+                f"bad image {entry['path']}: {entry.get('reason')}; {entry.get('instead')} is used instead "
+                f"({number:,} bad so far, {self.most:,} allowed)"
             )
         if new and len(entries) > self.most:
             raise DataError(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from densessl.data.sources import EXTENSIONS
-from densessl.errors import FileMissing, SettingError
+from densessl.errors import DensesslError, FileMissing, SettingError
 from densessl.finetune.labels.sizes import size_of
 from densessl.finetune.labels.table import Labels, Notes, Photo, Rows
 
@@ -78,7 +78,11 @@ def read_yolo(data: YoloSet, part: str) -> Labels:
         if not image.is_relative_to(data.root):
             raise SettingError(f"{image} is not in {data.root}; give --yolo-root a folder that has all images")
         name = image.relative_to(data.root).as_posix()
-        width, height = size_of(image)
+        try:
+            width, height = size_of(image)
+        except DensesslError:
+            notes.leave("images that cannot be read, with their labels", name)
+            continue
         photos.append(Photo(name, width, height, name))
         for words in _lines(file):
             try:
