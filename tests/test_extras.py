@@ -21,6 +21,7 @@ IMPORTED = {  # under another name than the distribution's
     "onedl-mmsegmentation": "mmseg",
     "scikit-image": "skimage",
     "ImageHash": "imagehash",
+    "pillow-heif": "pillow_heif",
 }
 
 

@@ -148,7 +148,9 @@ def _sets(args: argparse.Namespace) -> list[ImageSet]:
         with remedies(root="--root DIR says which folder the paths are relative to"):
             return of_places(places, args.root, args.limit)
     own = {name: getattr(args, name) for name in (*OWN_DATA, "classes", "boxes_as_masks", "options")}
-    return of_config(RunSettings(config, data_root=args.data_root, **own), args.limit)
+    where = "Say where the images are with --data-root PLACE"
+    with remedies(source=where, root=where):
+        return of_config(RunSettings(config, data_root=args.data_root, **own), args.limit)
 
 
 def _config(args: argparse.Namespace) -> str | None:
