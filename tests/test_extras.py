@@ -20,6 +20,8 @@ IMPORTED = {  # under another name than the distribution's
     "onedl-mmdetection": "mmdet",
     "onedl-mmsegmentation": "mmseg",
     "scikit-image": "skimage",
+    "ImageHash": "imagehash",
+    "pillow-heif": "pillow_heif",
 }
 
 

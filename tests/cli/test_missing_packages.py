@@ -59,8 +59,9 @@ for package, command in json.load(sys.stdin).items():
 def test_every_package_of_an_extra_has_a_command():
     packages = {package for packages in EXTRAS.values() for package in packages}
     # scipy is needed at the end of densessl segment; without cityscapesscripts, configs use COCO's metrics. Without
-    # pillow_heif, HEIC files count as bad images; without pyarrow, tests/data_path/test_sources.py has the message.
-    assert packages - set(COMMANDS) == {"scipy", "cityscapesscripts", "pillow_heif", "pyarrow"}
+    # pillow_heif, HEIC files count as bad images; without pyarrow, tests/data_path/test_sources.py has the message;
+    # without imagehash, densessl data check leaves near duplicates out (tests/datacheck).
+    assert packages - set(COMMANDS) == {"scipy", "cityscapesscripts", "pillow_heif", "pyarrow", "imagehash"}
 
 
 @pytest.mark.det
