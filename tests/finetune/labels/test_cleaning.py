@@ -170,6 +170,8 @@ def test_masks_are_made_from_boxes_where_they_lack(tmp_path):
     [
         (lambda c: c["images"].append(dict(c["images"][0], file_name="b.jpg")), "the image id '1' occurs 2 times"),
         (lambda c: c["images"].append(dict(c["images"][0], id=2)), "the file_name 'a.jpg' occurs 2 times"),
+        (lambda c: c["images"].append(dict(c["images"][0], id=2, file_name="./a.jpg")), "'a.jpg' occurs 2 times"),
+        (lambda c: c["images"].clear(), "lists no image"),
         (lambda c: c["categories"].append(dict(id=3, name="fox")), "the category name 'fox' occurs 2 times"),
         (lambda c: c["categories"].append(dict(id=1, name="hen")), "the category id '1' occurs 2 times"),
         (lambda c: c["images"][0].update(file_name="/etc/a.jpg"), "'/etc/a.jpg' is not in the folder of images"),
@@ -229,3 +231,39 @@ def test_voc(tmp_path, entry, corners, left_out, mended):
     assert left_out in "".join(result.left_out) and bool(left_out) == bool(result.left_out)
     assert mended in "".join(result.mended)
     assert {cleaning.SIZES, "difficult set", "spaces around names removed"} <= set(result.mended)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: dict(info=dict(has="categories", categories=["a"]), **text),
+        lambda text: text | dict(categories=[dict(each, name=f" {each['name']}") for each in text["categories"]]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_names_of_categories_are_found_in_any_valid_file(tmp_path, change, encoding):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(change(content())), encoding=encoding)
+    assert category_names(file) == read_coco(file).names == ["fox", "owl"]
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+@pytest.mark.parametrize("value", [[1], {}, None, True])
+def test_what_is_no_id_leaves_an_object_out(tmp_path, key, value):
+    result = cleaned(tmp_path, content(dict(bbox=BOX, **{key: value})))
+    assert result.left_out == {f"with a {key} that is no id": 1}
+
+
+def test_numbers_of_hundreds_of_digits_are_not_finite(tmp_path):
+    huge = 10**400
+    text = content(dict(bbox=[1, 2, huge, 3]), dict(bbox=[huge, 2, 3, 3]), dict(bbox=BOX, area=huge), width=huge)
+    result = cleaned(tmp_path, text)
+    assert result.left_out == {cleaning.NOT_FINITE: 2}
+    assert result.mended[cleaning.AREA] == 1 and result.mended[cleaning.SIZES] == 1
+
+
+def test_ids_and_lists_that_stop_the_reader_are_mended(tmp_path):
+    text = content() | dict(annotations=None)
+    text["categories"][1]["id"] = [2]
+    result = cleaned(tmp_path, text)
+    assert result.mended == {"list of annotations added": 1, "category ids replaced by numbers": 1}
