@@ -267,3 +267,33 @@ def test_ids_and_lists_that_stop_the_reader_are_mended(tmp_path):
     text["categories"][1]["id"] = [2]
     result = cleaned(tmp_path, text)
     assert result.mended == {"list of annotations added": 1, "category ids replaced by numbers": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<html><body/></html>", "found <html>, expected <annotation>"),
+        ("<annotation xmlns='http://x'><object/></annotation>", "expected <annotation>"),
+        ("<?xml version='1.0' encoding='foo-8'?><annotation/>", "unknown encoding"),
+    ],
+)
+def test_other_xml_is_not_read_as_an_image_without_objects(tmp_path, text, said):
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(SettingError, match=said):
+        read_voc(tmp_path, ["a"], lambda name: tmp_path / f"{name}.xml")
+
+
+def test_a_size_of_hundreds_of_digits_is_read_from_the_image(tmp_path):
+    size = f"<size><width>{10**400}</width><height>120</height></size>"
+    (tmp_path / "a.xml").write_text(f"<annotation>{size}</annotation>")
+    labels = read_voc(tmp_path, ["a"], lambda name: tmp_path / f"{name}.xml")
+    assert clean(labels, [], lambda name: (160, 120)).mended == {cleaning.SIZES: 1}
+
+
+def test_an_image_that_cannot_be_read_is_left_to_the_run(tmp_path):
+    """Its objects stay, so that they count as missed in evaluation."""
+    text = content(dict(bbox=[700, 20, 30, 40]), width=0)
+    (tmp_path / "a.json").write_text(json.dumps(text))
+    result = clean(read_coco(tmp_path / "a.json"), ["fox"], lambda name: size_of(tmp_path / name))
+    assert result.mended == {cleaning.UNREADABLE: 1} and not result.left_out
+    assert result.labels.photos[0][1:3] == (730, 640)
