@@ -125,6 +125,7 @@ def test_sizes_are_those_of_the_upright_image(tmp_path):
     assert size_of(tmp_path / "a.jpg") == (30, 40)
 
 
+COMPRESSED = dict(size=[120, 160], counts="T3b1V2:R]b0")
 RUNS = dict(size=[120, 160], counts=[100, 50, 120 * 160 - 150])
 
 
@@ -136,7 +137,11 @@ RUNS = dict(size=[120, 160], counts=[100, 50, 120 * 160 - 150])
         ([[[1, 2], [3, 4], [5, 6]]], [[1, 2, 3, 4, 5, 6]]),
         ([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4, 5, 6]]),
         (RUNS, RUNS),
-        (dict(size=[120, 160], counts="abc"), dict(size=[120, 160], counts="abc")),
+        (COMPRESSED, COMPRESSED),
+        (dict(size=[120, 160], counts="zz##"), None),
+        (dict(size=[120, 160], counts=COMPRESSED["counts"][:-1]), None),
+        (dict(size=[120, 160], counts=COMPRESSED["counts"] + "1"), None),
+        ([[1, 2, 3, 4, 5, 10**400]], None),
         (dict(size=[160, 120], counts=RUNS["counts"]), None),
         (dict(size=[120, 160], counts=[1, 2]), None),
         (dict(size=[120, 160]), None),

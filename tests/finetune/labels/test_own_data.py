@@ -235,7 +235,7 @@ def test_lists_of_voc_with_classes_or_suffixes(tmp_path):
     _, lines = prepared(tmp_path, SMALL_COCO, *words)
     assert any("trains on 2 of 3 images" in line for line in lines)
     (lists / "val.txt").write_text("f\xf6x", encoding="latin-1")
-    with pytest.raises(SettingError, match="val.txt is not text in UTF-8"):
+    with pytest.raises(SettingError, match=r"val\.txt is not text in UTF-8"):
         prepared(tmp_path, SMALL_COCO, *words)
 
 
