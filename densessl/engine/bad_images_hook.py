@@ -30,6 +30,8 @@ class BadImagesHook(Hook):
         DataError: more are bad; the run ends with exit code 3.
     """
 
+    priority = "LOWEST"  # after the checkpoint of the step is saved: a run that ends here can be resumed there
+
     def __init__(self, budget: str | int = DEFAULT):
         allowed(budget, 1)  # a typo is told at once
         self.budget = budget
@@ -70,8 +72,8 @@ class BadImagesHook(Hook):
         self.seen, self.size = set(entries), size
         for number, entry in enumerate(new, len(entries) - len(new) + 1):
             runner.logger.warning(
-                f"bad image {entry['path']}: {entry.get('reason')}; {entry.get('instead')} is used instead (bad image "
-                f"{number:,} of {self.most:,} allowed)"
+                f"bad image {entry['path']}: {entry.get('reason')}; {entry.get('instead')} is used instead "
+                f"({number:,} bad so far, {self.most:,} allowed)"
             )
         if new and len(entries) > self.most:
             raise DataError(

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from densessl.data.archives import read_file
+
 END_BYTES = 1 << 16  # read at each end of a file; an image saved anew differs there, or in its length
 UNKNOWN = 0
 _THREADS = 8  # for disks that answer slowly
@@ -18,8 +20,23 @@ def digest_of_file(place: str | os.PathLike) -> int:
             length = file.seek(0, os.SEEK_END)
             start = max(0, length - END_BYTES)
             first, last = os.pread(file.fileno(), END_BYTES, 0), os.pread(file.fileno(), END_BYTES, start)
+    except NotADirectoryError:
+        return _digest_of_member(place)
     except OSError:
         return UNKNOWN
+    return _digest(length, first, last)
+
+
+def _digest_of_member(place: str | os.PathLike) -> int:
+    """The same of a file in an archive."""
+    try:
+        data = read_file(place)
+    except (OSError, ValueError):
+        return UNKNOWN
+    return _digest(len(data), data[:END_BYTES], data[-END_BYTES:])
+
+
+def _digest(length: int, first: bytes, last: bytes) -> int:
     content = length.to_bytes(8, "little") + first + last
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1
 

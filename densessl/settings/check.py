@@ -99,7 +99,8 @@ def check_evaluation(found: Walk, content: Mapping[str, Any]) -> None:
     for name in ("val", "test"):
         parts = [f"{name}_{part}" for part in ("dataloader", "cfg", "evaluator")]
         given = [part for part in parts if content.get(part) is not None]
-        for part in parts if given else ():
+        sound = given and not any(found.has_problem(part) for part in given)  # what is wrong in a part comes first
+        for part in parts if sound else ():
             if part not in given:
                 found.problem(part, f"missing, {' and '.join(given)} {'need' if len(given) > 1 else 'needs'} it")
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from densessl.files import sha256
 from densessl.preflight import check_regions
 from densessl.regions import RegionStore, StoreError
 from densessl.regions.build import build
-from densessl.regions.file_digest import END_BYTES, digest_of_file
+from densessl.regions.file_digest import END_BYTES, UNKNOWN, digest_of_file
 from densessl.regions.importing import import_regions
 from densessl.regions.store_format import BOXES, HEADER_BYTES, INDEX, MANIFEST, entry_type, header
 from tests.regions.slow_boxes import LOG, write_images
@@ -170,3 +171,13 @@ def test_the_digest_of_a_file(tmp_path, length):
     place.write_bytes(content)
     assert digest_of_file(place) == digest
     assert digest_of_file(tmp_path / "none") == 0
+
+
+def test_a_file_in_an_archive_has_the_digest_of_the_file(tmp_path):
+    for size in (10, END_BYTES + 5, 3 * END_BYTES):
+        (tmp_path / "a.jpg").write_bytes(np.random.default_rng(size).bytes(size))
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+            file.write(tmp_path / "a.jpg", "sub/a.jpg")
+        inside = digest_of_file(tmp_path / "photos.zip" / "sub" / "a.jpg")
+        assert inside == digest_of_file(tmp_path / "a.jpg") != UNKNOWN
+    assert digest_of_file(tmp_path / "photos.zip" / "b.jpg") == UNKNOWN

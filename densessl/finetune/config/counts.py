@@ -40,11 +40,11 @@ class Counts:
     boxes: Counter[str] = field(default_factory=Counter)
 
 
-def count_train_set(cfg: Config) -> Counts | None:
-    """Build the train sets of a config, without their pipelines, and count. None if a reader is not MMDetection's of
-    COCO's or Pascal VOC's format."""
+def count_train_set(cfg: Config, loader: str = "train_dataloader") -> Counts | None:
+    """Build the train sets of a config, or the data sets of another loader, without their pipelines, and count. None if
+    a reader is not MMDetection's of COCO's or Pascal VOC's format."""
     counts = Counts()
-    found = leaves(cfg, "train_dataloader")
+    found = leaves(cfg, loader)
     if not found or not all(map(format_of, found)):
         return None
     for leaf in found:

@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 from PIL import Image
 
+from densessl.finetune.config.data_files import leaves
+
 SIZE = (160, 120)
 NAMES = ("fox", "owl", "hen")
 
@@ -111,8 +113,11 @@ def coco_set(file: Path, classes=NAMES, **more) -> dict[str, Any]:
 
 
 def built(cfg: Config, loader: str) -> Any:
+    """The data set of a loader, without wrappers and pipeline."""
+    (leaf,) = leaves(cfg, loader)
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return DATASETS.build({**copy.deepcopy(cfg[loader].dataset), "serialize_data": False})  # which is slow
+        entry = {**copy.deepcopy(leaf.cfg), "pipeline": [], "serialize_data": False}  # serialising is slow
+        return DATASETS.build(entry)
 
 
 def seen(data_set: Any, root: Path) -> dict[str, list[tuple]]:
