@@ -4,6 +4,7 @@
 :func:`build_run` turns it into a runner that is ready to train.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from mmengine.dist import is_distributed
 
 from densessl import pretraining
 from densessl.configs import is_pretraining, load_config
+from densessl.engine.lr_hook import scaled_rate
 from densessl.engine.runner import DenseRunner
 from densessl.errors import SettingError
 from densessl.finetune.config import prepare as finetuning
@@ -20,8 +22,10 @@ from densessl.overrides import apply_options
 from densessl.preflight import check_folder, check_inputs, check_launcher
 from densessl.run_settings import RunSettings
 from densessl.settings import explain, origins_of, require
-from densessl.settings.origins import overridden
+from densessl.settings.origins import origin_of, overridden
+from densessl.sizes import processes
 from densessl.weights.read import NONE, open_init
+from densessl.wording import count
 
 
 def run_config(settings: RunSettings) -> Config:
@@ -84,7 +88,28 @@ def explain_run(settings: RunSettings) -> str:
     given = [place for name, place in PLACES.items() if getattr(settings, name)]
     demo = dict(cfg.get("demo") or {}) if settings.demo else {}
     origins = overridden(origins_of(settings.config), demo, "--demo")
-    return explain(cfg, overridden(origins, [*given, *settings.options], "command line"))
+    origins = overridden(origins, [*given, *settings.options], "command line")
+    return explain(cfg, origins | scaled_origin(cfg, origins))
+
+
+RATE = "optim_wrapper.optimizer.lr"
+
+
+def scaled_origin(cfg: Config, origins: Mapping[str, str]) -> dict[str, str]:
+    """The origin of a learning rate that :class:`densessl.engine.LRHook` scales with the batch; empty if none is."""
+    hook, batch = (cfg.get("default_hooks") or {}).get("lr"), cfg.train_dataloader.get("batch_size")
+    wrapper = cfg.get("optim_wrapper") or {}
+    rate = (wrapper.get("optimizer") or {}).get("lr")
+    if not hook or not isinstance(batch, int) or rate is None:
+        return {}
+    images = batch * processes(cfg.get("launcher", "none")) * wrapper.get("accumulative_counts", 1)
+    rule = hook.get("rule", "linear")
+    scaled = scaled_rate(rate, images, hook.get("reference_batch"), rule)
+    if scaled == rate:
+        return {}
+    return {
+        RATE: f"{origin_of(RATE, origins) or 'config'}; {rule} rule: {scaled:g} for {count(images, 'image')} a step"
+    }
 
 
 def build_run(settings: RunSettings) -> DenseRunner:

@@ -132,18 +132,22 @@ class LRHook(Hook):
     def _scaled(self, rate: float, runner: Runner) -> float:
         """``rate`` scaled to this run's number of images per step."""
         batch = self.horizon.global_batch
-        if not self.reference_batch or batch == self.reference_batch or self.rule == "none":
-            return rate
-        scaled = rate * RULES[self.rule](batch / self.reference_batch)
-        runner.logger.info(
-            f"lr: the recipe's {rate:g} is for {count(self.reference_batch, 'image')} a step, this run takes {batch}; "
-            f"by the {self.rule} rule it becomes {scaled:g}"
-        )
+        scaled = scaled_rate(rate, batch, self.reference_batch, self.rule)
+        if scaled != rate:
+            runner.logger.info(
+                f"lr: the recipe's {rate:g} is for {count(self.reference_batch, 'image')} a step, this run takes "
+                f"{batch}; by the {self.rule} rule it becomes {scaled:g}"
+            )
         return scaled
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         lr = self.schedule(self.model.step, self.horizon)
         set_learning_rates(runner.optim_wrapper.param_groups, lr, self.base)
+
+
+def scaled_rate(rate: float, batch: int, reference_batch: int | None, rule: str) -> float:
+    """A recipe's learning rate for ``batch`` images per optimiser step; unchanged without a reference batch."""
+    return rate if not reference_batch else rate * RULES[rule](batch / reference_batch)
 
 
 def configured_rate(runner: Runner) -> float:

@@ -1,9 +1,12 @@
 """Every setting of a run on a line: value, origin, meaning."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from densessl.cli.train import settings_of
+from densessl.runs import explain_run
 from densessl.settings import check_config, explain, origins_of
 from densessl.settings.docstrings import meanings_of
 from densessl.settings.origins import origin_of, overridden
@@ -158,3 +161,23 @@ def test_markup_of_other_libraries_is_left_out():
         """
 
     assert meanings_of(kind) == {"device": "the current accelerator of Stream"}
+
+
+@pytest.mark.parametrize(
+    ("words", "origin"),
+    [
+        (["--batch-size", "4"], r"configs/[\w/]+\.py:\d+; linear rule: 0\.0625 for 4 images a step"),
+        (
+            ["--batch-size", "4", "--set", "optim_wrapper.optimizer.lr=2.0"],
+            "command line; linear rule: 0.125 for 4",
+        ),
+        (["--batch-size", "4", "--set", "default_hooks.lr.rule=sqrt"], "sqrt rule: 0.25 for 4 images a step"),
+        (["--batch-size", "16", "--set", "optim_wrapper.accumulative_counts=4"], r"\.py:\d+\)"),
+    ],
+)
+def test_the_rule_that_scales_the_learning_rate_is_an_origin(words, origin):
+    """The recipe's rate 1 is for 64 images a step."""
+    lines = explain_run(settings_of(["pixpro_r18", *words])).splitlines()
+    (line,) = (line for line in lines if line.startswith("optim_wrapper.optimizer.lr = "))
+    assert re.search(origin, line), line
+    assert ("rule" in line.partition(")")[0]) == ("16" not in words)
