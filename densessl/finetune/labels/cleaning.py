@@ -15,10 +15,11 @@ import numpy as np
 
 from densessl.errors import DensesslError, SettingError
 from densessl.finetune.labels import masks as mask_forms
-from densessl.finetune.labels.table import Labels, Notes, Objects, Photo
+from densessl.finetune.labels.table import STAND_IN, UNREADABLE, Labels, Notes, Objects, Photo
 
 LEAST = 1.0  # pixels; MMDetection's reader drops boxes that are narrower
 DIGITS = 3  # decimals of a pixel in cleaned files
+MOST = 4096  # pixels of an assumed side
 AREA_SLACK = 2.0  # a mask that covers more than this multiple of its box is wrong
 
 # Reasons. Those that MMDetection's reader acts on in the same way, so that a train set needs no cleaned file:
@@ -72,7 +73,6 @@ def clean(
 
     Raises:
         SettingError: only part of the boxes is relative.
-        DensesslError: the size of an image is needed and cannot be read.
     """
     notes = Notes()
     notes.mended.update(labels.mended)
@@ -80,7 +80,7 @@ def clean(
     notes.first.update(labels.first)
     names = [photo.name for photo in labels.photos]
     objects = _of_classes(labels, classes, one_class, names, notes)
-    photos = _sized(labels.photos, size_of, notes)
+    photos = _sized(labels.photos, objects, size_of, notes)
     objects = _in_pixels(labels, objects, photos, notes)
     corners = _boxes(objects, photos, names, notes)
     corners = np.trunc(corners) if labels.whole else corners.round(DIGITS)
@@ -122,18 +122,31 @@ def _note(
         note(reason, names[photo[places.argmax()]], count)
 
 
-def _sized(photos: list[Photo], size_of: Callable[[str], tuple[int, int]], notes: Notes) -> list[Photo]:
-    """Read the sizes that the file lacks."""
+def _sized(
+    photos: list[Photo], objects: Objects, size_of: Callable[[str], tuple[int, int]], notes: Notes
+) -> list[Photo]:
+    """Read the sizes that the file lacks. An image that cannot be read is left to the run, which has a budget."""
     if all(photo.width and photo.height for photo in photos):
         return photos
     sized = []
-    for photo in photos:
+    for number, photo in enumerate(photos):
         if not (photo.width and photo.height):
-            notes.mend(SIZES, photo.name)
-            width, height = size_of(photo.name)
+            try:
+                width, height = size_of(photo.name)
+                notes.mend(SIZES, photo.name)
+            except DensesslError:
+                width, height = _size_around(objects.corners[objects.photo == number])
+                notes.mend(UNREADABLE, photo.name)
             photo = photo._replace(width=width, height=height)
         sized.append(photo)
     return sized
+
+
+def _size_around(corners: np.ndarray) -> tuple[int, int]:
+    """Return a size, within reason, of an image that cannot be read, whose boxes it holds."""
+    reach = np.nan_to_num(corners, nan=0, posinf=0, neginf=0).reshape(-1, 2).max(0, initial=0)
+    width, height = np.ceil(reach).clip(STAND_IN, MOST).astype(int).tolist()
+    return width, height
 
 
 def _in_pixels(labels: Labels, objects: Objects, photos: list[Photo], notes: Notes) -> Objects:

@@ -3,7 +3,9 @@
 import gc
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from densessl.finetune.labels.table import ABSENT, Labels, Notes, Photo, Rows, r
 
 NAN = math.nan
 NO_BOX = (ABSENT, ABSENT, ABSENT, ABSENT)
+_CATEGORIES = re.compile(rb'"categories"\s*:\s*\[')
 
 
 def read_coco(path: Path) -> Labels:
@@ -21,8 +24,8 @@ def read_coco(path: Path) -> Labels:
     Ids may be numbers or text. An annotation names its image by id, by the id as text, or by file name.
 
     Raises:
-        SettingError: the file is not in this format; an image id, a file name, a category id or a category name occurs
-            twice; or a file name leads outside the folder of images.
+        SettingError: the file is not in this format, or lists no image; an image id, a file name, a category id or a
+            category name occurs twice; or a file name leads outside the folder of images.
     """
     raw = path.read_bytes()
     notes = Notes()
@@ -30,7 +33,9 @@ def read_coco(path: Path) -> Labels:
     if raw.startswith(b"\xef\xbb\xbf"):
         notes.mend("byte order mark removed")
     photos = [_photo(path, number, each) for number, each in enumerate(_list(path, content, "images"))]
-    refuse_twice(path, "the file_name", (photo.name for photo in photos))
+    if not photos:
+        raise SettingError(f"{path} lists no image")
+    refuse_twice(path, "the file_name", (posixpath.normpath(photo.name) for photo in photos))
     refuse_outside(path, (photo.name for photo in photos))
     refuse_twice(path, "the image id", (str(photo.id) for photo in photos))
     names, numbers = _categories(path, _list(path, content, "categories"), notes)
@@ -39,24 +44,35 @@ def read_coco(path: Path) -> Labels:
     annotations = content.get("annotations")
     if not isinstance(annotations, list | None):
         raise SettingError(f"{path} is not in COCO's format of boxes: expected a list under 'annotations'")
+    if annotations is None:
+        notes.mend("list of annotations added")
     return _with_objects(path, names, numbers, photos, annotations or [], notes)
 
 
 def category_names(path: Path) -> list[str]:
-    """Return the names of the categories by id, without parsing the whole file, which may be very large.
+    """Return the names of the categories by id. The whole file, which may be very large, is parsed only if the list of
+    categories is not found without.
 
     Raises:
         SettingError: the file is not in this format.
     """
     raw = path.read_bytes()
-    start = raw.find(b"[", raw.find(b'"categories"'))
-    text = raw[start : start + (1 << 22)].decode(errors="ignore")
+    found = _CATEGORIES.search(raw)
     try:
-        entries = json.JSONDecoder().raw_decode(text)[0]
-        numbered = all(type(entry["id"]) is int for entry in entries)
-        return [str(entry["name"]) for entry in (sorted(entries, key=lambda e: e["id"]) if numbered else entries)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingError(f"{path} is not in COCO's format of boxes: {error!r}") from error
+        if found is None:
+            raise ValueError("no list of categories")
+        start = found.end() - 1
+        entries = json.JSONDecoder().raw_decode(raw[start : start + (1 << 22)].decode(errors="ignore"))[0]
+        names = [_category_name(entry) for entry in entries]
+        ids = [entry["id"] for entry in entries]
+    except (ValueError, KeyError, TypeError, RecursionError):  # another list of that name, UTF-16, or no such file
+        entries = _list(path, _content(path, raw), "categories")
+        names = _categories(path, entries, Notes())[0]
+        ids = [entry["id"] for entry in entries]
+    refuse_twice(path, "the category name", names)
+    if not all(type(each) is int for each in ids):
+        return names
+    return [name for _, name in sorted(zip(ids, names), key=lambda pair: pair[0])]
 
 
 @contextmanager
@@ -103,12 +119,20 @@ def _categories(path: Path, entries: list[Any], notes: Notes) -> tuple[list[str]
     for number, entry in enumerate(entries):
         if "name" not in entry or "id" not in entry:
             raise SettingError(f"{path}: categories.{number} has {sorted(entry)}, expected an id and a name")
-        names.append(str(entry["name"]))
+        names.append(_category_name(entry))
         if not isinstance(entry["name"], str):
             notes.mend("category names written as text", names[-1])
+        elif names[-1] != entry["name"]:
+            notes.mend("spaces around names removed", names[-1])
+        if type(entry["id"]) not in (int, str):
+            notes.mend("category ids replaced by numbers", names[-1])
     refuse_twice(path, "the category name", names)
     refuse_twice(path, "the category id", (str(entry["id"]) for entry in entries))
     return names, {_id(entry["id"]): number for number, entry in enumerate(entries)}
+
+
+def _category_name(entry: Mapping[str, Any]) -> str:
+    return str(entry["name"]).strip()
 
 
 def _with_objects(
@@ -123,7 +147,11 @@ def _with_objects(
         if not isinstance(entry, Mapping):
             notes.leave("annotation that is no dict")
             continue
-        photo = _found(entry.get("image_id"), exact)
+        broken = next((key for key in ("image_id", "category_id") if not _is_id(entry.get(key))), None)
+        if broken is not None:  # MMDetection's reader would stop at it, or take true for 1
+            notes.leave(f"with a {broken} that is no id")
+            continue
+        photo = exact.get(entry["image_id"])
         if photo is None:
             photo = alike.get(str(entry.get("image_id")))
             if photo is None:
@@ -134,7 +162,7 @@ def _with_objects(
         good = good and type(number) is int and number > 0 and number not in ids
         if good:
             ids.add(number)
-        category = _found(entry.get("category_id"), categories)
+        category = categories.get(entry["category_id"])
         if category is None and (category := categories_alike.get(str(entry.get("category_id")))) is not None:
             notes.mend("category ids of another type matched", photos[photo].name)
         rows.add(
@@ -150,9 +178,8 @@ def _with_objects(
     return Labels(path, names, photos, rows.objects(), mended=notes.mended, left_out=notes.left_out, first=notes.first)
 
 
-def _found(key: Any, numbers: dict[Any, int]) -> int | None:
-    """Look up an id; True is not 1, and an unhashable value is no id."""
-    return numbers.get(key) if isinstance(key, Hashable) and not isinstance(key, bool) else None
+def _is_id(value: Any) -> bool:
+    return type(value) in (int, str, float)
 
 
 def _id(value: Any) -> Any:
@@ -183,19 +210,25 @@ def _corners(box: Any, notes: Notes, name: str) -> tuple[float, float, float, fl
     if not (type(x) in _NUMBERS and type(y) in _NUMBERS and type(width) in _NUMBERS and type(height) in _NUMBERS):
         try:
             x, y, width, height = map(float, box)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return NAN, NAN, NAN, NAN
         notes.mend("boxes of text turned into numbers", name)
-    return x, y, x + width, y + height
+    try:
+        return x, y, float(x + width), float(y + height)
+    except OverflowError:  # whole numbers of hundreds of digits
+        return NAN, NAN, NAN, NAN
 
 
 _NUMBERS = (int, float)
 
 
 def _number(value: Any) -> float:
-    return float(value) if type(value) in _NUMBERS else NAN
+    try:
+        return float(value) if type(value) in _NUMBERS else NAN
+    except OverflowError:
+        return NAN
 
 
 def _whole(value: Any) -> int:
     """A size in pixels; 0 if it is none."""
-    return int(value) if type(value) in _NUMBERS and math.isfinite(value) and value > 0 else 0
+    return int(value) if math.isfinite(_number(value)) and value > 0 else 0

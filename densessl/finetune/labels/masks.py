@@ -29,7 +29,7 @@ def _is_plain(polygon: Any) -> bool:
     """Whether a polygon is a list of enough numbers, by the fastest test, because files have hundreds of thousands."""
     try:
         return type(polygon) is list and len(polygon) >= 6 and not len(polygon) % 2 and math.isfinite(sum(polygon))
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 
@@ -58,7 +58,32 @@ def _are_runs(mask: Mapping[str, Any], width: int, height: int) -> bool:
         return False
     if isinstance(counts, list):
         return all(type(run) is int and run >= 0 for run in counts) and sum(counts) == width * height
-    return isinstance(counts, str) and bool(counts)
+    return isinstance(counts, str) and _pixels_of(counts) == width * height
+
+
+def _pixels_of(text: str) -> int:
+    """Return the pixels that compressed run lengths cover; -1 if they are damaged.
+
+    Each run is written in groups of five bits, the lowest first, offset by 48; the sixth bit says that another group
+    follows. From the fourth run on, it is the difference from the run before the last one. pycocotools reads beyond its
+    memory where runs exceed the image.
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for code in text.encode("utf-8"):
+        group = code - 48
+        if not 0 <= group < 64 or shift > 60:
+            return -1
+        value |= (group & 31) << shift
+        shift += 5
+        if group & 32:
+            continue
+        value -= (1 << shift) if group & 16 else 0
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        if runs[-1] < 0:
+            return -1
+        value, shift = 0, 0
+    return -1 if shift else sum(runs)
 
 
 def box_of(mask: Any) -> tuple[float, float, float, float] | None:

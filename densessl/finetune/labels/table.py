@@ -12,6 +12,8 @@ import numpy as np
 from densessl.errors import SettingError
 
 ABSENT = -math.inf
+# An image that cannot be read stays in the data set, so that the run counts it; its size is needed all the same.
+UNREADABLE, STAND_IN = "sizes assumed, because the images cannot be read", 640
 
 
 class Photo(NamedTuple):
@@ -132,6 +134,18 @@ class Rows:
             np.array(self.area, np.float64),
             self.masks,
         )
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        SettingError: it is in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path} is not text in UTF-8: {error}") from error
 
 
 def refuse_twice(source: Path, what: str, values: Iterable[Any]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from densessl.errors import FileMissing, SettingError
-from densessl.finetune.labels.table import ABSENT, Labels, Notes, Photo, Rows, refuse_outside, refuse_twice
+from densessl.finetune.labels.table import ABSENT, Labels, Notes, Photo, Rows, refuse_outside, refuse_twice, text_of
 
+MOST = 1 << 20  # pixels of a side; no image is larger
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -17,7 +18,7 @@ def listed(path: Path) -> list[str]:
     Raises:
         SettingError: a name occurs twice or leads outside the folder, or there is none.
     """
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    names = [line.strip() for line in text_of(path).splitlines() if line.strip()]
     if not names:
         raise SettingError(f"{path} lists no image")
     refuse_twice(path, "the image", names)
@@ -70,11 +71,14 @@ def read_voc(source: Path, names: Sequence[str], xml_of: Callable[[str], Path], 
 
 def _root(path: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(path).getroot()
+        root = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:
         raise FileMissing(f"{path}: no such file, though the list of images has {path.stem}") from error
-    except (ElementTree.ParseError, UnicodeError) as error:
+    except (ElementTree.ParseError, UnicodeError, LookupError) as error:  # LookupError: an encoding that is unknown
         raise SettingError(f"{path} is not in Pascal VOC's format: {error}") from error
+    if root.tag != "annotation" and root.find("object") is None and root.find("size") is None:
+        raise SettingError(f"{path} is not in Pascal VOC's format: found <{root.tag}>, expected <annotation>")
+    return root
 
 
 def _name(entry: ElementTree.Element, notes: Notes, where: str) -> str | None:
@@ -88,10 +92,10 @@ def _name(entry: ElementTree.Element, notes: Notes, where: str) -> str | None:
 def _size(root: ElementTree.Element, notes: Notes, where: str) -> tuple[int, int]:
     """Return width and height; 0 if the file does not say."""
     texts = [root.findtext(f"size/{side}") for side in ("width", "height")]
-    if all(text is not None and text.strip().isdecimal() for text in texts):
-        return int(texts[0]), int(texts[1])
     numbers = [_number(text) for text in texts]
-    if all(math.isfinite(number) and number > 0 for number in numbers):
+    if all(0 < number < MOST and text.strip().isdecimal() for number, text in zip(numbers, texts)):
+        return int(texts[0]), int(texts[1])
+    if all(1 <= number < MOST for number in numbers):
         notes.mend("sizes written as whole numbers", where)
         return int(numbers[0]), int(numbers[1])
     return 0, 0

@@ -1,5 +1,6 @@
 """Find the parts of a data set in Pascal VOC's layout: one folder, or one for each year."""
 
+import glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,10 +53,21 @@ def read_parts(root: Path, parts: list[VocPart]) -> Labels:
     """Read the labels of a part; images are named relative to ``root``."""
     files: dict[str, Path] = {}
     for folder, names in parts:
-        for name in listed(names):
+        for name in _images_of(listed(names)):
             files[_image(folder, name).relative_to(root).as_posix()] = folder / "Annotations" / f"{name}.xml"
     labels = read_voc(parts[0].names, list(files), files.__getitem__)
     return labels
+
+
+def _images_of(lines: list[str]) -> list[str]:
+    """Return the names of a list, without what some lists have beside: VOC's lists of a class, -1, 0 or 1 after each
+    name; others, a suffix."""
+    parts = [line.rsplit(maxsplit=1) for line in lines]
+    if all(len(part) == 2 and part[1] in ("-1", "0", "1") for part in parts):
+        lines = [name.strip() for name, _ in parts]
+    if all(line.lower().endswith(EXTENSIONS) for line in lines):
+        lines = [line.rpartition(".")[0] for line in lines]
+    return lines
 
 
 def _has_xml(folder: Path) -> bool:
@@ -63,8 +75,12 @@ def _has_xml(folder: Path) -> bool:
 
 
 def _image(folder: Path, name: str) -> Path:
-    """Return the image of a name, by the first suffix that exists."""
+    """Return the image of a name, by the first suffix, in any case, that exists."""
     stem = folder / "JPEGImages" / name
     suffixes = [".jpg", *EXTENSIONS, *(suffix.upper() for suffix in EXTENSIONS)]
     candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
-    return next((each for each in candidates if each.is_file()), candidates[0])
+    found = next((each for each in candidates if each.is_file()), None)
+    if found is None:
+        alike = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.*"))
+        found = next((each for each in alike if each.suffix.lower() in EXTENSIONS and each.stem == stem.name), None)
+    return found or candidates[0]

@@ -16,7 +16,7 @@ import yaml
 from densessl.data.sources import EXTENSIONS
 from densessl.errors import DensesslError, FileMissing, SettingError
 from densessl.finetune.labels.sizes import size_of
-from densessl.finetune.labels.table import Labels, Notes, Photo, Rows
+from densessl.finetune.labels.table import STAND_IN, UNREADABLE, Labels, Notes, Photo, Rows, text_of
 
 PARTS = {"train": ("train",), "val": ("val", "valid", "validation", "test")}
 LAYOUT = "images/{train,val} and labels/{train,val} with data.yaml or classes.txt, or {train,valid}/{images,labels}"
@@ -43,21 +43,29 @@ def open_yolo(root: Path) -> YoloSet:
         raise FileMissing(f"--yolo-root: there is no folder {root}")
     for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")], key=lambda path: (path.stem != "data", path.name)):
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = yaml.safe_load(text_of(file))
         except yaml.YAMLError as error:
             raise SettingError(f"{file} is not YAML: {error}") from error
         names = content.get("names") if isinstance(content, Mapping) else None
-        if isinstance(names, Mapping):
-            if sorted(names) != list(range(len(names))):
-                raise SettingError(f"{file}: names has the numbers {sorted(names)}, expected 0 to {len(names) - 1}")
-            names = [names[number] for number in sorted(names)]
         if names:
-            return YoloSet(root, content, [str(name) for name in names])
+            return YoloSet(root, content, _names(file, names))
     for file in (root / "classes.txt", root / "labels/classes.txt", root / "labels/train/classes.txt"):
         if file.is_file():
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            lines = text_of(file).splitlines()
             return YoloSet(root, {}, [line.strip() for line in lines if line.strip()])
     raise SettingError(f"{root} has neither a data.yaml with names nor a classes.txt; expected {LAYOUT}")
+
+
+def _names(file: Path, names: Any) -> list[str]:
+    """Return the names of the classes, given as a list or by their numbers."""
+    if isinstance(names, Mapping):
+        numbered = {str(number): name for number, name in names.items()}
+        if set(numbered) != {str(number) for number in range(len(names))}:
+            raise SettingError(f"{file}: names has the numbers {', '.join(numbered)}, expected 0 to {len(names) - 1}")
+        names = [numbered[str(number)] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise SettingError(f"{file}: names is {names!r}, expected a list of names, or a name by each number")
+    return [str(name).strip() for name in names]
 
 
 def read_yolo(data: YoloSet, part: str) -> Labels:
@@ -81,12 +89,12 @@ def read_yolo(data: YoloSet, part: str) -> Labels:
         try:
             width, height = size_of(image)
         except DensesslError:
-            notes.leave("images that cannot be read, with their labels", name)
-            continue
+            notes.mend(UNREADABLE, name)
+            width, height = STAND_IN, STAND_IN
         photos.append(Photo(name, width, height, name))
         for words in _lines(file):
             try:
-                category, numbers = int(float(words[0])), [float(word) for word in words[1:]]
+                category, *numbers = map(float, words)
             except ValueError:
                 notes.leave("lines that are not numbers", name)
                 continue
@@ -97,8 +105,8 @@ def read_yolo(data: YoloSet, part: str) -> Labels:
                 continue
             boxes += 1
             beyond += max(map(abs, numbers)) > RELATIVE
-            category = category if 0 <= category < len(data.names) else -1
-            rows.add(len(photos) - 1, category, *_geometry(numbers, polygon, width, height))
+            known = category.is_integer() and 0 <= category < len(data.names)
+            rows.add(len(photos) - 1, int(category) if known else -1, *_geometry(numbers, polygon, width, height))
     if beyond * 2 > boxes:
         raise SettingError(
             f"{data.root}: {beyond} of {boxes} objects have coordinates above {RELATIVE}; "
@@ -145,7 +153,7 @@ def _geometry(
 
 def _lines(file: Path) -> Iterator[list[str]]:
     if file.is_file():
-        for line in file.read_text(encoding="utf-8-sig").splitlines():
+        for line in text_of(file).splitlines():
             if words := line.split():
                 yield words
 
@@ -166,7 +174,11 @@ def _places(data: YoloSet, name: str) -> Iterator[list[Path]]:
     """Yield the folders or lists that a part may be in: as ``data.yaml`` says, and in the usual layouts."""
     given = data.content.get(name)
     if given:
-        given = [given] if isinstance(given, str) else list(given)
+        given = [given] if isinstance(given, str) else given
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            raise SettingError(
+                f"{data.root}: {name} in its YAML file is {given!r}, expected a folder or a list of them"
+            )
         for base in (data.root / str(data.content.get("path") or ""), data.root):
             yield [Path(os.path.normpath(base / each)) for each in given]
         # Roboflow writes ../train/images where ./train/images is meant.
@@ -177,7 +189,7 @@ def _places(data: YoloSet, name: str) -> Iterator[list[Path]]:
 
 def _listed(path: Path) -> Iterator[Path]:
     if path.is_file():  # a list of images
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
+        for line in text_of(path).splitlines():
             if line.strip():
                 yield Path(os.path.normpath(path.parent / line.strip()))
         return

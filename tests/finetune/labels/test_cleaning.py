@@ -125,6 +125,7 @@ def test_sizes_are_those_of_the_upright_image(tmp_path):
     assert size_of(tmp_path / "a.jpg") == (30, 40)
 
 
+COMPRESSED = dict(size=[120, 160], counts="T3b1V2:R]b0")
 RUNS = dict(size=[120, 160], counts=[100, 50, 120 * 160 - 150])
 
 
@@ -136,7 +137,11 @@ RUNS = dict(size=[120, 160], counts=[100, 50, 120 * 160 - 150])
         ([[[1, 2], [3, 4], [5, 6]]], [[1, 2, 3, 4, 5, 6]]),
         ([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6]], [[1, 2, 3, 4, 5, 6]]),
         (RUNS, RUNS),
-        (dict(size=[120, 160], counts="abc"), dict(size=[120, 160], counts="abc")),
+        (COMPRESSED, COMPRESSED),
+        (dict(size=[120, 160], counts="zz##"), None),
+        (dict(size=[120, 160], counts=COMPRESSED["counts"][:-1]), None),
+        (dict(size=[120, 160], counts=COMPRESSED["counts"] + "1"), None),
+        ([[1, 2, 3, 4, 5, 10**400]], None),
         (dict(size=[160, 120], counts=RUNS["counts"]), None),
         (dict(size=[120, 160], counts=[1, 2]), None),
         (dict(size=[120, 160]), None),
@@ -170,6 +175,8 @@ def test_masks_are_made_from_boxes_where_they_lack(tmp_path):
     [
         (lambda c: c["images"].append(dict(c["images"][0], file_name="b.jpg")), "the image id '1' occurs 2 times"),
         (lambda c: c["images"].append(dict(c["images"][0], id=2)), "the file_name 'a.jpg' occurs 2 times"),
+        (lambda c: c["images"].append(dict(c["images"][0], id=2, file_name="./a.jpg")), "'a.jpg' occurs 2 times"),
+        (lambda c: c["images"].clear(), "lists no image"),
         (lambda c: c["categories"].append(dict(id=3, name="fox")), "the category name 'fox' occurs 2 times"),
         (lambda c: c["categories"].append(dict(id=1, name="hen")), "the category id '1' occurs 2 times"),
         (lambda c: c["images"][0].update(file_name="/etc/a.jpg"), "'/etc/a.jpg' is not in the folder of images"),
@@ -229,3 +236,69 @@ def test_voc(tmp_path, entry, corners, left_out, mended):
     assert left_out in "".join(result.left_out) and bool(left_out) == bool(result.left_out)
     assert mended in "".join(result.mended)
     assert {cleaning.SIZES, "difficult set", "spaces around names removed"} <= set(result.mended)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: dict(info=dict(has="categories", categories=["a"]), **text),
+        lambda text: text | dict(categories=[dict(each, name=f" {each['name']}") for each in text["categories"]]),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_names_of_categories_are_found_in_any_valid_file(tmp_path, change, encoding):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(change(content())), encoding=encoding)
+    assert category_names(file) == read_coco(file).names == ["fox", "owl"]
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id"])
+@pytest.mark.parametrize("value", [[1], {}, None, True])
+def test_what_is_no_id_leaves_an_object_out(tmp_path, key, value):
+    result = cleaned(tmp_path, content(dict(bbox=BOX, **{key: value})))
+    assert result.left_out == {f"with a {key} that is no id": 1}
+
+
+def test_numbers_of_hundreds_of_digits_are_not_finite(tmp_path):
+    huge = 10**400
+    text = content(dict(bbox=[1, 2, huge, 3]), dict(bbox=[huge, 2, 3, 3]), dict(bbox=BOX, area=huge), width=huge)
+    result = cleaned(tmp_path, text)
+    assert result.left_out == {cleaning.NOT_FINITE: 2}
+    assert result.mended[cleaning.AREA] == 1 and result.mended[cleaning.SIZES] == 1
+
+
+def test_ids_and_lists_that_stop_the_reader_are_mended(tmp_path):
+    text = content() | dict(annotations=None)
+    text["categories"][1]["id"] = [2]
+    result = cleaned(tmp_path, text)
+    assert result.mended == {"list of annotations added": 1, "category ids replaced by numbers": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<html><body/></html>", "found <html>, expected <annotation>"),
+        ("<annotation xmlns='http://x'><object/></annotation>", "expected <annotation>"),
+        ("<?xml version='1.0' encoding='foo-8'?><annotation/>", "unknown encoding"),
+    ],
+)
+def test_other_xml_is_not_read_as_an_image_without_objects(tmp_path, text, said):
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(SettingError, match=said):
+        read_voc(tmp_path, ["a"], lambda name: tmp_path / f"{name}.xml")
+
+
+def test_a_size_of_hundreds_of_digits_is_read_from_the_image(tmp_path):
+    size = f"<size><width>{10**400}</width><height>120</height></size>"
+    (tmp_path / "a.xml").write_text(f"<annotation>{size}</annotation>")
+    labels = read_voc(tmp_path, ["a"], lambda name: tmp_path / f"{name}.xml")
+    assert clean(labels, [], lambda name: (160, 120)).mended == {cleaning.SIZES: 1}
+
+
+def test_an_image_that_cannot_be_read_is_left_to_the_run(tmp_path):
+    """Its objects stay, so that they count as missed in evaluation."""
+    text = content(dict(bbox=[700, 20, 30, 40]), width=0)
+    (tmp_path / "a.json").write_text(json.dumps(text))
+    result = clean(read_coco(tmp_path / "a.json"), ["fox"], lambda name: size_of(tmp_path / name))
+    assert result.mended == {cleaning.UNREADABLE: 1} and not result.left_out
+    assert result.labels.photos[0][1:3] == (730, 640)

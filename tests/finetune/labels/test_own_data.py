@@ -192,12 +192,51 @@ def test_lists_and_folders_of_yolo(tmp_path):
     assert any("trains on 2 of 3 images" in line for line in lines)
     (root / "images/val/broken.jpg").write_bytes(b"no image")
     _, lines = prepared(tmp_path, SMALL_COCO, "--yolo-root", str(root))
-    assert any(
-        "left out: 1 images that cannot be read, with their labels (first: train/images" in line for line in lines
-    )
+    assert any("mended: 1 sizes assumed, because the images cannot be read (first: train/images" in x for x in lines)
     (root / "labels/val/a/1.txt").write_text("0 60 50 20 10\n0 70 50 20 10\n")
     with pytest.raises(SettingError, match=r"2 of 3 objects have coordinates above 1\.5"):
         prepared(tmp_path, SMALL_COCO, "--yolo-root", str(root))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("data.yaml", "names: fox", "names is 'fox', expected a list of names"),
+        ("data.yaml", "names: {0: fox, 2: owl}", "names has the numbers 0, 2, expected 0 to 1"),
+        ("data.yaml", "names: [fox, owl, hen]\nval: 5", "val in its YAML file is 5, expected a folder"),
+        ("data.yaml", "names: [f\xf6x]", "data.yaml is not text in UTF-8"),
+        ("labels/val/a/1.txt", "0 .5 .5 .1 .1 \xf6", "1.txt is not text in UTF-8"),
+    ],
+)
+def test_broken_files_of_yolo_are_refused_in_words(tmp_path, file, content, said):
+    words = yolo_root(tmp_path / "data")
+    (tmp_path / "data" / file).write_text(content, encoding="latin-1")
+    with pytest.raises(SettingError, match=said):
+        prepared(tmp_path, SMALL_COCO, *words)
+
+
+def test_numbers_of_classes_in_yolo(tmp_path):
+    """Numbers as text are taken; a number that is none of them leaves the object out."""
+    words = yolo_root(tmp_path / "data")
+    (tmp_path / "data/data.yaml").write_text("names: {'0': ' fox ', 1: owl, 2: hen}")
+    (tmp_path / "data/labels/val/2.txt").write_text("inf .5 .5 .1 .1\n0.5 .5 .5 .1 .1\n0 .5 .5 .2 .2\n9 .5 .5 .2 .2\n")
+    _, lines = prepared(tmp_path, SMALL_COCO, *words)
+    assert any("left out: 3 of a category that the file does not define" in line for line in lines)
+    assert any("4 boxes: fox 2, owl 1, hen 1" in line for line in lines)
+
+
+def test_lists_of_voc_with_classes_or_suffixes(tmp_path):
+    words = voc_root(tmp_path / "data")
+    lists = tmp_path / "data/ImageSets/Main"
+    names = (lists / "train.txt").read_text().split()
+    (lists / "train.txt").write_text("".join(f"{name}  {sign}\r\n" for name, sign in zip(names, ("1", "-1", "0"))))
+    (lists / "val.txt").write_text("".join(f"{name}.jpg\n" for name in names))
+    (tmp_path / "data/JPEGImages/2.jpg").rename(tmp_path / "data/JPEGImages/2.JpG")
+    _, lines = prepared(tmp_path, SMALL_COCO, *words)
+    assert any("trains on 2 of 3 images" in line for line in lines)
+    (lists / "val.txt").write_text("f\xf6x", encoding="latin-1")
+    with pytest.raises(SettingError, match=r"val\.txt is not text in UTF-8"):
+        prepared(tmp_path, SMALL_COCO, *words)
 
 
 def test_a_comparison_passes_them_on(tmp_path):
