@@ -6,13 +6,16 @@ import json
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from densessl.cli.data import main
+from densessl.data.decode import Reading
 from densessl.data.sources import list_images
 from densessl.datacheck import facts
+from densessl.datacheck.facts import fact_of
 from densessl.extras import how_to_install
 from tests.datacheck.fixtures import Page, jpeg, picture, write_folder
 
@@ -182,3 +185,10 @@ def test_names_that_are_no_text(tmp_path, capsys):
     assert Path(result["unreadable"][0]["path"]).name == "a\udcff\x1b.jpg"
     assert list(list_images(tmp_path / "clean.txt").paths) == ["photos/b\udcff.jpg"]
     assert len(Page((tmp_path / "out.html").read_text()).pictures) == 2
+
+
+def test_bits_are_those_of_the_file(tmp_path):
+    """Pillow calls colours of 16 bits RGB."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 20, 3), dtype=np.uint16)
+    assert cv2.imwrite(str(tmp_path / "colours.png"), pixels)
+    assert fact_of(str(tmp_path / "colours.png"), Reading())[6:10] == ("RGB", 16, pixels.min(), pixels.max())

@@ -130,6 +130,20 @@ def test_what_training_logs_is_what_the_check_says(labelled, tmp_path):
 
 
 @pytest.mark.det
+def test_images_that_training_finds_too_small_take_their_objects_along(labelled):
+    content = json.loads((labelled / "train.json").read_text())
+    content["images"][1] |= dict(width=20, height=18)  # below filter_cfg.min_size
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] != 1]
+    content["annotations"].append(dict(id=99, image_id=1, category_id=2, bbox=[2, 2, 9, 9], area=81, iscrowd=0))
+    (labelled / "train.json").write_text(json.dumps(content))
+    picture(3, 20, 18).save(labelled / "train1.jpg")
+    words = ["--train-json", labelled / "train.json", "--val-json", labelled / "val.json"]
+    labels = check(RETINANET, *words, labelled)["sets"][0]["labels"]
+    assert labels["dropped_images"] == {"without boxes": 2, "smaller than filter_cfg.min_size": 1}
+    assert by_class(labels)["owl"] == (2, 0, 1, 1)
+
+
+@pytest.mark.det
 def test_the_config_s_own_data_and_its_bad_images(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CLASSES", "fox,owl")
     root = write_coco(tmp_path / "coco", images=4)
