@@ -113,6 +113,8 @@ def config_path(name: str | Path) -> str:
         FileMissing: there is no config of that name; the message names the nearest ones.
     """
     name = str(name)
+    if not name.strip():
+        raise FileMissing(f"config: found {name!r}, expected a config file, or the name of a shipped config")
     if "::" in name or Path(name).is_file():
         return name
     known = shipped_configs()

@@ -36,14 +36,19 @@ class Range:
         return self.low <= number <= self.high
 
     def __str__(self) -> str:
+        low, high = _number(self.low), _number(self.high)
         if self.high < math.inf:
-            text = f"{'above ' if self.above else ''}{self.low:g} to {self.high:g}" if self.low > -math.inf else ""
-            text = text or f"at most {self.high:g}"
+            text = f"{'above ' * self.above}{low} to {high}" if self.low > -math.inf else f"at most {high}"
         elif self.low > -math.inf:
-            text = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+            text = f"above {low}" if self.above else f"at least {low}"
         else:
             text = "finite"
-        return " or ".join([text, *(f"{value:g}" for value in self.also), *(["'auto'"] if self.auto else [])])
+        return " or ".join([text, *(_number(value) for value in self.also), *(["'auto'"] if self.auto else [])])
+
+
+def _number(value: float) -> str:
+    """A number as text; large whole ones with all their digits."""
+    return f"{value:,.0f}" if 1e6 <= abs(value) < math.inf and value == int(value) else f"{value:g}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ EXTRAS = {
     "look": ("skimage",),
     "heif": ("pillow_heif",),
     "parquet": ("pyarrow",),
+    "check": ("imagehash",),
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from densessl.data.rng import keyed_rng
 from densessl.errors import SettingError
+from densessl.wording import count
 
 
 class Horizon(NamedTuple):
@@ -32,10 +33,14 @@ class Horizon(NamedTuple):
         optimiser step per batch.
 
         Raises:
-            SettingError: the images do not fill one batch.
+            SettingError: the images do not fill one batch, or ``epochs`` is not above 0.
         """
         if not 0 < batch_size <= num_images:
-            raise SettingError(f"found {num_images} images for a batch of {batch_size}, expected at least a full batch")
+            raise SettingError(
+                f"found {count(num_images, 'image')} for a batch of {batch_size}, expected at least a full batch"
+            )
+        if not epochs > 0:
+            raise SettingError(f"epochs: found {epochs}, expected more than 0")
         steps = num_images // batch_size
         return cls(steps, epochs, steps * epochs, num_images, batch_size)
 

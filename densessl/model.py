@@ -56,6 +56,8 @@ class TwoBranch(CountingModel):
         super().__init__(data_preprocessor, init_cfg)
         self.config = dict(online)
         branch = build_branch(online)
+        if isinstance(objectives, Mapping | str) or not objectives:
+            raise SettingError(f"objectives: found {objectives!r:.80}, expected a list of at least one dict(type=…)")
         built = [build_objective(item) for item in objectives]
         self.objectives = nn.ModuleDict()
         self.plans: dict[str, list[Forward]] = {}

@@ -15,6 +15,7 @@ from densessl.geometry import ViewGeometry
 from densessl.model import checked_plan
 from densessl.objectives.base import BranchMaps, Objective, ObjectiveConfig, build_objective
 from densessl.schedules import Step
+from densessl.wording import count
 
 Maps = Sequence[Tensor | Sequence[Tensor] | None]
 
@@ -118,8 +119,8 @@ class ObjectiveOnMaps(CountingModel):
         views = sorted({view for forward in self.plan if forward.branch == branch for view in forward.views})
         if len(maps) != len(geometry) or len(maps) <= max(views, default=-1):
             raise SettingError(
-                f"{argument}: found maps of {len(maps)} views and the geometry of {len(geometry)}, expected an entry "
-                f"per view in both; objectives.{self.objective.name} reads views {views}"
+                f"{argument}: found maps of {count(len(maps), 'view')} and the geometry of {len(geometry)}, expected "
+                f"an entry per view in both; objectives.{self.objective.name} reads views {views}"
             )
         read = {}
         for view in views:

@@ -18,7 +18,13 @@ from densessl.regions.store_format import StoreMissing
 from densessl.registry import REGIONS
 from densessl.sizes import few_images, processes
 from densessl.weights.io.checkpoints import checkpoint_to_resume, load_content, read_checkpoint
+from densessl.wording import count
 
+# What a launcher tells each of its processes, and how to start them.
+STARTED = {
+    "pytorch": ("RANK", "start the processes with torchrun --nproc-per-node=N, or leave --launcher out"),
+    "slurm": ("SLURM_PROCID", "start the processes with srun, or leave --launcher out"),
+}
 LOOKED_UP = 8  # images of the data set that a store of regions has to have
 
 
@@ -48,6 +54,13 @@ def check_folder(folder: str) -> None:
         raise SettingError(f"--work-dir: {folder} cannot be written, since {there} does not allow it")
 
 
+def check_launcher(launcher: str) -> None:
+    """Nothing, if this process was started by its launcher. Raises SettingError."""
+    variable, how = STARTED.get(launcher, (None, ""))
+    if variable and variable not in os.environ:
+        raise SettingError(f"launcher: found {launcher!r}, but {variable} is not in the environment; {how}")
+
+
 def check_precision(wrapper: Config) -> None:
     if "precision" in wrapper:
         resolve_precision(wrapper["precision"], device(get_device()))
@@ -71,12 +84,19 @@ def check_images(cfg: Config) -> ImageList | None:
     loader = cfg.train_dataloader
     if "source" not in loader.dataset:
         return None
-    count = processes(cfg.get("launcher", "none"))
+    at_once = processes(cfg.get("launcher", "none"))
     batch = loader.get("batch_size") or 1
-    listed = images_of(cfg, most=max(batch * count, LOOKED_UP))
+    whole = not loader.get("drop_last") and "objectives" in cfg.model  # the size of the last batch matters
+    listed = images_of(cfg, most=None if whole else max(batch * at_once, LOOKED_UP))
     images = min(len(listed.paths), loader.dataset.get("limit") or len(listed.paths))
-    if loader.get("drop_last") and images < batch * count:
-        raise few_images(images, batch, count)
+    if loader.get("drop_last") and images < batch * at_once:
+        raise few_images(images, batch, at_once)
+    if whole and images // at_once % batch == 1 and batch > 1:
+        raise SettingError(
+            f"train_dataloader.drop_last: found False with {count(images, 'image')} in batches of {batch}: the last "
+            "batch of an epoch has a single image, of which batch norm takes no statistics. Leave drop_last=True, or "
+            "choose another --batch-size"
+        )
     return listed
 
 

@@ -37,6 +37,12 @@ def change_config(cfg: Config, settings: RunSettings) -> None:
             f"--regions is for configs whose method looks at regions; {settings.config} has no `regions`"
         )
     require_parts(cfg)
+    late = [name for name in settings.options if name.partition(".")[0] == "demo"] if settings.demo else []
+    if late:
+        raise SettingError(
+            f"{late[0]}: --demo has made its changes before this one; change the entry itself, such as "
+            "--set train_cfg.max_epochs=2"
+        )
     if settings.demo:
         cfg.merge_from_dict(dict(cfg.get("demo", {})))
     loader = cfg.train_dataloader  # read after the merge, which replaces entries

@@ -17,7 +17,7 @@ from densessl.errors import SettingError
 from densessl.finetune.config import prepare as finetuning
 from densessl.loaders import settle_workers
 from densessl.overrides import apply_options
-from densessl.preflight import check_folder, check_inputs
+from densessl.preflight import check_folder, check_inputs, check_launcher
 from densessl.run_settings import RunSettings
 from densessl.settings import explain, origins_of, require
 from densessl.settings.origins import overridden
@@ -107,7 +107,8 @@ def build_run(settings: RunSettings) -> DenseRunner:
     else:
         lines = finetuning.read_data(cfg, settings)
     check_inputs(cfg)
-    _init_gloo(settings.launcher)
+    check_launcher(cfg.launcher)
+    _init_gloo(cfg.launcher)
     runner = DenseRunner.from_cfg(cfg)
     for line in lines:
         runner.logger.info(line)

@@ -3,6 +3,7 @@
 import os
 
 from densessl.errors import SettingError
+from densessl.wording import count
 
 LARGEST_BATCH = 64  # images per process, if the config names no number
 LARGEST_QUEUE = 65536  # MoCo v2's queue, for 1.28 M images
@@ -28,8 +29,8 @@ def fitting_batch(images: int, factor: int = 1, largest: int | None = None) -> i
     batch = min(largest or LARGEST_BATCH, images // factor)
     if batch < 2:
         raise SettingError(
-            f"train_dataloader.batch_size: found {images} images for {factor} batches a step, expected at least two "
-            "images for each; add images, or use fewer processes or accumulated iterations"
+            f"train_dataloader.batch_size: found {count(images, 'image')} for {count(factor, 'batch', 'batches')} a "
+            "step, expected at least two images for each; add images, or use fewer processes or accumulated iterations"
         )
     return batch
 
@@ -80,7 +81,7 @@ def few_images(images: int, batch: int, processes: int) -> SettingError:
     """The error that a data set gives no full batch."""
     shared = f" on each of {processes} processes" if processes > 1 else ""
     return SettingError(
-        f"train_dataloader.batch_size: found {images} images for a batch of {batch}{shared}: not one full batch. Add "
-        "images, or take a smaller batch: --batch-size N, or --batch-size auto for what fits; the learning rate "
-        "follows it"
+        f"train_dataloader.batch_size: found {count(images, 'image')} for a batch of {batch}{shared}: not one full "
+        "batch. Add images, or take a smaller batch: --batch-size N, or --batch-size auto for what fits; the learning "
+        "rate follows it"
     )

@@ -19,7 +19,7 @@ FLOORS = [
     {"weights"},
     {"detectors", "engine", "finetune.config", "model", "on_maps", "pretraining"},
     {"finetune", "insight", "preflight", "settings"},
-    {"comparison", "runs"},
+    {"comparison", "datacheck", "runs"},
     {"api", "transfer"},
     {"cli"},
     {"", "__main__"},  # the package's own face

@@ -20,6 +20,8 @@ IMPORTED = {  # under another name than the distribution's
     "onedl-mmdetection": "mmdet",
     "onedl-mmsegmentation": "mmseg",
     "scikit-image": "skimage",
+    "ImageHash": "imagehash",
+    "pillow-heif": "pillow_heif",
 }
 
 
@@ -29,7 +31,7 @@ def test_extras_are_those_that_can_be_installed():
     wanted = {}
     for extra, lines in declared["options.extras_require"].items():
         names = [line.partition(">")[0].strip() for line in lines.split("\n") if line]
-        wanted[extra] = {IMPORTED.get(name, name) for name in names}
+        wanted[extra] = {IMPORTED.get(name, name.replace("-", "_")) for name in names}
     del wanted["test"]
     assert {extra: set(packages) for extra, packages in EXTRAS.items()} == wanted
 

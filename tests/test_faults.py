@@ -1,19 +1,26 @@
 """Wrong command lines and configs of ``densessl train``: each has an exit code and a message, and touches nothing."""
 
+import re
+from dataclasses import replace
+
 import pytest
 from mmengine.registry import DefaultScope
 
 from densessl.cli import main
+from densessl.cli.train import settings_of
 from densessl.configs import is_pretraining, load_config, shipped_configs
 from densessl.engine.runner import DenseRunner
 from densessl.loaders import LOADERS, settle_workers
+from densessl.preflight import check_images
 from densessl.pretraining import complete_config
+from densessl.runs import run_config
 from tests.faults import expect, images_opened, rows
 
 CONFIGS = """
     train pixpro_r19 | no config 'pixpro_r19'.*did you mean pixpro_r18
     train configs/pixpro_r51.py | did you mean pixpro_r50
     train nowhere/pixpro.py | no config 'nowhere/pixpro.py'.*did you mean pixpro_r50
+    train '' | config: found '', expected a config file
     train photos | photos is a folder, expected a config file
     train a_file | a_file is no config: expected a Python file
     train photos.csv | photos.csv is no config
@@ -62,6 +69,7 @@ COMMAND_LINES = """
     train RETINANET --steps 0 | --steps: found 0, expected a whole number of at least 1
     TINY --work-dir a_file | --work-dir: a_file is no folder and cannot be one
     TINY --work-dir a_file/below | --work-dir: a_file/below is no folder .* a_file is a file|--work-dir: a_file/below
+    train tiny.py --demo --work-dir demo --set demo=3 | demo: --demo has made its changes before this one
     train tiny.py --demo --work-dir demo --set learning_rate=3 | learning_rate: unknown
 """
 DATA = """
@@ -78,9 +86,11 @@ DATA = """
     train tiny.py --data-root gone.txt | 'photos/gone.png', which is not a file.* train_dataloader.dataset.root=FOLDER
     train tiny.py --data-root empty | no image in .*empty or below it: 0 files there
     train tiny.py --data-root notes | no image in .*notes or below it: 1 files there \\(1 .me\\)
-    train tiny.py --data-root one | found 1 images for a batch of 4: not one full batch
+    train tiny.py --data-root one | found 1 image for a batch of 4: not one full batch
     train tiny.py --data-root others | found 3 images for a batch of 4.*--batch-size auto
-    train tiny.py --data-root one --batch-size auto | found 1 images for 1 batches a step
+    train tiny.py --data-root one --batch-size auto | found 1 image for 1 batch a step
+    TINY --set train_dataloader.drop_last=False | drop_last: found False with 9 images in batches of 4: the last batch
+    TINY --launcher pytorch | launcher: found 'pytorch', but RANK is not in the environment; start .* torchrun
     TINY --set train_dataloader.dataset.limit=2 | found 2 images for a batch of 4
     train RETINANET --data-root nowhere | (?s)nowhere/   <- missing.*instances_train2017.json   <- missing
     train RETINANET --data-root photos | instances_train2017.json   <- missing
@@ -152,6 +162,21 @@ def test_what_is_right_passes_and_images_are_read(fault_room, tmp_path):
         words = ["train", "tiny.py", "--data-root", "photos", "--work-dir", str(tmp_path / "work")]
         assert main([*words, "--set", "train_dataloader.dataset.depth_range=file"]) == 0
     assert len(set(opened)) == 8 and list(tmp_path.rglob("epoch_1.pth"))  # two batches of four of the nine
+
+
+@pytest.mark.parametrize("changes", [["--batch-size", "3"], ["--set", "train_dataloader.dataset.limit=6"]])
+def test_a_last_batch_of_several_images_may_be_kept(changes, fault_room):
+    options = {"train_dataloader.drop_last": False}
+    settings = settings_of(["tiny.py", "--data-root", "photos", *changes])
+    cfg = run_config(replace(settings, options={**settings.options, **options}))
+    assert check_images(cfg).paths
+
+
+def test_a_warm_up_longer_than_the_run_is_told(fault_room, tmp_path, capsys):
+    words = ["train", "tiny.py", "--data-root", "photos", "--work-dir", str(tmp_path)]
+    assert main([*words, "--set", "default_hooks.lr.schedule.warmup_epochs=50"]) == 0
+    said = " ".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert re.search(r"the warm-up of 50 epochs is longer than the run of 1 epoch: the peak rate .* never", said)
 
 
 class Numbers:

@@ -19,6 +19,8 @@ REGIONS = """
     regions build photos.csv out | photos.csv: expected a column path, .*it has
     regions build empty out | no image in .*empty
     regions build photos.txt out --root nowhere | 'photos/p0.png', which is not a file .* --root FOLDER$
+    regions build photos '' | out: found '', expected the folder of the store
+    regions build photos photos --generator grid | out: photos is the folder of the images, expected another
     regions build photos a_file --generator grid | a_file: is a file, expected a folder
     regions build photos out --generator fats | --generator: invalid choice: 'fats'
     regions build photos out --per-image -1 | per_image is -1, expected at least 1
@@ -46,7 +48,7 @@ REGIONS = """
     regions check store --coco photos | photos is a folder, expected a JSON file
     regions check store --coco list.json | list.json is not in COCO format
     regions check store --coco broken.json | broken.json is not JSON
-    regions check store --coco gone.json | none of the 1 images of gone.json, such as 'gone.png', is among the 9
+    regions check store --coco gone.json | none of the 1 image of gone.json, such as 'gone.png', is among the 9
     regions check store --data others | no image of others, such as 'o0.png', is in store, such as 'p0.png'
     regions import nowhere out | there is no file nowhere
     regions import photos out | photos is a folder, expected a file
@@ -115,7 +117,8 @@ EXPORT = """
     export ours.pth out.pth --into mmdet::retinanet/retinanet_r50 | mmdet has no config
     export ours.pth out.pth --into tiny.py | tiny.py pretrains; expected the config of a detector
     export ours.pth out.pth --into no_config.py | no_config.py has no `model`
-    export ours.pth out.pth --min-coverage 3 | --min-coverage: found 3, expected a share from 0 to 1
+    export ours.pth out.pth --into RETINANET --min-coverage 3 | --min-coverage: found 3, expected a share from 0 to 1
+    export ours.pth out.pth --min-coverage 0.5 | --min-coverage needs --into
     export ours.pth out.pth --min-coverage x | --min-coverage: invalid float value: 'x'
     export ours.pth out --to mmdet-detector | ours.pth holds no pretrained detector
     export ours.pth photos | photos: is a folder, expected a file

@@ -52,6 +52,13 @@ RANGES = """
     randomness.seed=x | randomness.seed: found 'x'
     randomness.seed=99999999999 | randomness.seed: found 99999999999, expected a whole number \\(0 to 4.*\\)
     default_hooks.step.priority=VERY_HIGHH | default_hooks.step.priority: found 'VERY_HIGHH', expected .*'VERY_HIGH'
+    launcher=mpi | launcher: found 'mpi', expected 'none' or 'pytorch' or 'slurm'
+    activation_checkpointing=3 | activation_checkpointing: found 3, expected a list
+    efficient_conv_bn_eval=3 | efficient_conv_bn_eval: found 3, expected a list
+    env_cfg.dist_cfg.backend=mpi | env_cfg.dist_cfg.backend: found 'mpi', expected 'nccl' or 'gloo'
+    default_hooks.lr.schedule.warmup=1 | default_hooks.lr.schedule.warmup: unknown; .*valid for warmup_cosine: by_epoch
+    views.*.scale=(0,0) | views.0.scale: found \\(0, 0\\), expected a largest share above 0
+    views.*.size=1 | views.0.size: found 1x1 pixels, expected more than 8, the radius of GaussianBlur's kernel
     log_level=LOUD | log_level: found 'LOUD', expected 'DEBUG' or 'INFO'
     work_dir=3 | work_dir: found 3
 """
@@ -73,6 +80,11 @@ TOGETHER = """
     model.objectives.0.weight=dict(type='linear',strat=0,end=1) | model.objectives.0.weight.strat: unknown.*start
     model.objectives=[dict(type='MoCo',lenght=2)] | model.objectives.0.lenght: unknown; did you mean length
     param_scheduler.type=CosineAnnealingLR | param_scheduler: is not used in a pretraining
+    demo=3 | demo: found 3, expected a dict
+    default_hooks.checkpoint.save_best=loss | save_best: found 'loss', expected None: the config has no validation
+    train_dataloader.collate_fn.type=pseudo_collate | collate_fn: found 'pseudo_collate', .*densessl.collate_views
+    optim_wrapper.optimizer.type=Adam | optimizer.momentum: unknown for Adam \\(valid: amsgrad, betas.*_delete_=True
+    visualizer.vis_backends.0.type=NeptuneVisBackend | NeptuneVisBackend needs the package 'neptune', which is not
     val_cfg.type=ValLoop | (?s)val_dataloader: missing, val_cfg needs it.*val_evaluator: missing, val_cfg needs it
     custom_imports.imports=[no_such_module] | custom_imports.imports.0: found 'no_such_module', which cannot be imported
     custom_imports.imports=[broken] | custom_imports.imports.0: found 'broken', .* SyntaxError

@@ -180,7 +180,7 @@ def test_what_needs_more_than_maps_is_refused(config, words):
     ("online", "target", "words"),
     [
         (maps(), None, "target: found None, expected the maps of a target network, since the target is 'ema'"),
-        (maps()[:1], maps(), "online: found maps of 1 views and the geometry of 2"),
+        (maps()[:1], maps(), "online: found maps of 1 view and the geometry of 2"),
         (maps(), maps(5), "target[0]: found maps of (images, channels) [(4, 5)], expected [(4, 6)]"),
         (maps(images=3), maps(), "online[0]: found maps of (images, channels) [(3, 6)], expected [(4, 6)]"),
         ([None, *maps()[:1]], maps(), "online[0]: found maps of (images, channels) [], expected [(4, 6)]"),

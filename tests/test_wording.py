@@ -1,7 +1,11 @@
 """What messages share: the nearest names, and how an unknown one is answered."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import densessl
 from densessl.errors import SettingError
 from densessl.wording import choose, count, duration, nearest, suggestion
 
@@ -43,3 +47,24 @@ def test_one_of_a_thing_is_singular():
         "1.5 steps",
     ]
     assert [count(number, "batch", "batches") for number in (1, 3)] == ["1 batch", "3 batches"]
+
+
+# The number of an f-string and a plural after it; "7 of 9 images" and sizes such as "3x4 cells" are others.
+PLURAL = re.compile(r"(?<!x)(?<!of )\{[^{}]*\} (images|steps|epochs|iterations|boxes|tensors|processes|cells|runs)\b")
+WRITERS = ("engine", "cli", "comparison")  # write most log lines
+
+
+def test_no_log_line_can_say_1_steps():
+    root = Path(densessl.__file__).parent
+    files = [
+        root / "sizes.py",
+        root / "horizon.py",
+        *(path for name in WRITERS for path in (root / name).rglob("*.py")),
+    ]
+    found = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PLURAL.search(line)
+    ]
+    assert not found, found

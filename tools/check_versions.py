@@ -33,7 +33,7 @@ ENVIRONMENTS = {
     "detectors": [[*PINS, "-e", ".[det]"]],
     "original": [
         [*PINS, "torch", "torchvision", "mmengine==0.10.7", "mmcv-lite==2.1.0", "mmdet==3.3.0"],
-        [*PINS, "safetensors", "tensorboard"],
+        [*PINS, "safetensors", "simplejpeg", "tensorboard"],
         ["--no-deps", "-e", "."],
     ],
     "wheel": [[*PINS, "WHEEL"]],

@@ -13,6 +13,7 @@ from densessl.wording import suggestion
 
 COMMANDS = {
     "train": "pretrain a backbone or detector, or train a detector or segmentor, as a config describes",
+    "data": "check a data set before training on it: bad images, duplicates, sizes, labels",
     "regions": "build, check and import region stores",
     "look": "inspect a checkpoint of a pretraining",
     "export": "export pretrained weights to MMDetection or another library",

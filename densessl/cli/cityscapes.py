@@ -7,6 +7,7 @@ from densessl.cli.guard import EXIT_CODES, add_debug, guarded
 from densessl.errors import SettingError
 from densessl.finetune.cityscapes import prepare_cityscapes
 from densessl.loaders import AUTO, workers
+from densessl.wording import count
 
 DESCRIPTION = """Prepare Cityscapes for fine-tuning.
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(args: argparse.Namespace) -> None:
     for file, images, instances, crowds in prepare_cityscapes(args.root, args.splits, _workers(args.workers)):
-        print(f"{file}: {images} images, {instances} instances, {crowds} crowd regions")
+        print(f"{file}: {count(images, 'image')}, {count(instances, 'instance')}, {count(crowds, 'crowd region')}")
 
 
 def _workers(text: str) -> int:

@@ -15,6 +15,7 @@ from densessl.weights.export import FORMATS, export_backbone, how_to_open
 from densessl.weights.load import load_parts
 from densessl.weights.parts import PARTS
 from densessl.weights.read import BRANCHES, Opened, by_our_names, open_checkpoint, parts_in
+from densessl.wording import count
 
 DESCRIPTION = """Export pretrained weights to MMDetection or another library.
 
@@ -60,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--min-coverage",
         type=float,
-        default=1.0,
         help="share of each part's tensors that --into must fill (default: 1)",
     )
     parser.add_argument(
@@ -86,6 +86,9 @@ def _export(args: argparse.Namespace) -> int:
         report = export_detector(args.checkpoint, args.out, args.detector)
         print(f"{report}\n{report.source}, and beside it the config that fine-tunes it")
         return 0
+    if args.min_coverage is not None and not args.into:
+        raise SettingError("--min-coverage needs --into, the config of the detector that the file is loaded into")
+    args.min_coverage = 1.0 if args.min_coverage is None else args.min_coverage
     if not 0 <= args.min_coverage <= 1:
         raise SettingError(f"--min-coverage: found {args.min_coverage:g}, expected a share from 0 to 1")
     detector = args.into and build_detector(args.into)  # which may be refused, before anything is written
@@ -105,7 +108,7 @@ def export(source: Opened, args: argparse.Namespace) -> None:
     written = (args.parts or PARTS) if args.to == "mmdet" else ()
     for part, state in parts_in(source, args.branch).items():
         verb = "also" if part in written else "left out:"
-        print(f"{args.out}: {verb} {args.branch} {part}, {len(state)} tensors")
+        print(f"{args.out}: {verb} {args.branch} {part}, {count(len(state), 'tensor')}")
 
 
 def fits(source: Opened, args: argparse.Namespace, detector: nn.Module) -> bool:

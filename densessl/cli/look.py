@@ -14,6 +14,7 @@ from densessl.insight.pictures import draw_matches
 from densessl.insight.spread import backbone_spread
 from densessl.insight.stereo import motorcycle, relit
 from densessl.insight.tables import print_table
+from densessl.wording import count
 
 COLLAPSED = 0.99  # between-image similarity
 CELLS = (32, 48)  # height and width of the coarsest map: a cell is about 16 pixels of the stereo pair
@@ -22,14 +23,15 @@ CELLS = (32, 48)  # height and width of the coarsest map: a cell is about 16 pix
 def look_matching(args: argparse.Namespace) -> None:
     require_picture(args.out)
     trained, random, pixels = load_backbones(args.checkpoint, args.device)
-    size = args.size or [count * max(trained.out_strides) for count in CELLS]
+    size = args.size or [number * max(trained.out_strides) for number in CELLS]
     pairs = {"same light": motorcycle(), "other light": relit(motorcycle())}
     for light, pair in pairs.items():
         result, start = (dense_matching(model, pair, size, args.level, **pixels) for model in (trained, random))
         figures = result.figures()
         width, height = result.cell
         print_table(
-            f"Matching in the {light}: {len(result.query)} cells of {width:.1f} x {height:.1f} px, errors in px",
+            f"Matching in the {light}: {count(len(result.query), 'cell')} of {width:.1f} x {height:.1f} px, "
+            "errors in px",
             {"checkpoint": figures.pop("features"), "random init": start.figures()["features"], **figures},
         )
     draw_matches(pair, result, args.points).save(args.out)
@@ -46,7 +48,7 @@ def look_spread(args: argparse.Namespace) -> None:
         name: backbone_spread(model, images, args.level)
         for name, model in (("checkpoint", trained), ("random init", random))
     }
-    print_table(f"Spread of the features of {len(images)} images", columns)
+    print_table(f"Spread of the features of {count(len(images), 'image')}", columns)
     if columns["checkpoint"]["between_image_similarity"] > COLLAPSED:
         print(f"Collapsed: cells of different images are alike (similarity above {COLLAPSED}).")
 
@@ -61,7 +63,9 @@ def look_knn(args: argparse.Namespace) -> None:
         columns[name] = {f"level {i}": leave_one_out_knn(x, labels, args.k) for i, x in enumerate(levels)}
     columns["chance"] = dict.fromkeys(columns["checkpoint"], labels.bincount().max().item() / len(labels))
     print_table(
-        f"{args.k} nearest neighbours: {len(paths)} images of {len(names)} classes, each left out once", columns
+        f"{count(args.k, 'nearest neighbour')}: {count(len(paths), 'image')} of "
+        f"{count(len(names), 'class', 'classes')}, each left out once",
+        columns,
     )
 
 

@@ -16,6 +16,7 @@ from densessl.regions.report import format_statistics, statistics
 from densessl.regions.select import PRESETS
 from densessl.regions.store_format import StoreError
 from densessl.registry import REGION_GENERATORS
+from densessl.wording import count
 
 SOURCE = "a folder of images, a list file or a COCO json"
 GENERATORS = {
@@ -78,7 +79,7 @@ def run_check(args: argparse.Namespace) -> None:
     print(report)
     if report.changed:
         raise StoreError(
-            f"{len(report.changed):,} images of {args.data} have changed since their regions were made, such as "
+            f"{count(len(report.changed), 'image')} of {args.data} changed since the regions were made, such as "
             f"{report.changed[0]!r}: build the store of these images anew"
         )
 

@@ -16,6 +16,7 @@ from densessl.insight.checkpoints import usable_device
 from densessl.insight.clustering import match, scores
 from densessl.insight.segmentation import count_pixels, load_model, read_mapping
 from densessl.insight.tables import print_table
+from densessl.wording import count
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def _segment(args: argparse.Namespace) -> None:
     quality = scores(counts, classes.to(counts.device))
     if not dist.is_initialized() or dist.get_rank() == 0:
         figures = {"miou": quality.miou, "accuracy": quality.accuracy, "labelled": labelled}
-        print_table(f"{args.checkpoint}: {len(counts)} clusters matched to classes", {"": figures})
+        print_table(f"{args.checkpoint}: {count(len(counts), 'cluster')} matched to classes", {"": figures})
         if args.out:
             iou = [None if value != value else value for value in quality.iou.tolist()]  # JSON has no NaN
             result = {**figures, "iou": iou, "class_of_cluster": classes.tolist()}

@@ -24,6 +24,7 @@ from typing import Any
 from densessl.errors import DensesslError
 from densessl.files import sha256, written_whole
 from densessl.version import __version__
+from densessl.wording import count
 
 OUTPUT = "output.txt"
 IDENTITY = "identity.json"
@@ -161,7 +162,7 @@ def refuse_others(
     found, expected = records[others[0].name]["identity"], plain(others[0].identity)
     keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
     differs = "".join(f"\n  {key}: {explain(key, found.get(key), expected.get(key))}" for key in keys)
-    more = f"\nand {len(others) - 1} more cells" if len(others) > 1 else ""
+    more = f"\nand {count(len(others) - 1, 'more cell')}" if len(others) > 1 else ""
     raise CompareError(
         f"{record_path(folder, others[0].name)} is the result of something else:{differs}{more}\n"
         "Choose another --out, or run such cells again with --redo"

@@ -29,7 +29,7 @@ from densessl.run_settings import RunSettings
 from densessl.weights.detector.export import LOADERS
 from densessl.weights.io.torch_files import existing
 from densessl.weights.read import NONE
-from densessl.wording import nearest
+from densessl.wording import count, nearest
 
 TRAINER = ("-m", "densessl", "train")  # arguments of Python that train
 ALL = "all"  # the fraction of a grid that names none
@@ -201,7 +201,7 @@ def explain(folder: Path, key: str, found: Any, expected: Any) -> str:
     texts = [text_path(folder, digest).read_text(encoding="utf-8").splitlines() for digest in (found, expected)]
     diff = difflib.unified_diff(*texts, n=0, lineterm="")
     lines = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
-    rest = [f"and {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
+    rest = [f"and {count(len(lines) - SHOWN, 'more line')}"] if len(lines) > SHOWN else []
     return "".join(f"\n    {line}" for line in lines[:SHOWN] + rest)
 
 

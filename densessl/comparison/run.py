@@ -24,6 +24,7 @@ from densessl.comparison.grid import (
 from densessl.comparison.results import choose_metrics, label, value
 from densessl.errors import SettingError
 from densessl.finetune.config.label_fractions import parse_labels
+from densessl.wording import count
 
 GRID = "grid.json"  # the grid of the last command
 
@@ -106,7 +107,8 @@ def run_grid(
     def accepted(todo: list[Cell]) -> None:
         names = dict(inits=init_hashes(grid), labels=list(grid.labels), seeds=list(grid.seeds))
         write_json(grid.out / GRID, dict(config=grid.config, **names, fixed=fixed))
-        say(f"{len(runs)} runs of {steps or 'all the'} steps, {len(todo)} of them to do, in {grid.out}")
+        length = count(steps, "step") if steps else "all the steps"
+        say(f"{count(len(runs), 'run')} of {length}, {len(todo)} of them to do, in {grid.out}")
 
     def finished(cell: Cell, outcome: dict | Failure) -> None:
         ended.append(cell)

@@ -7,6 +7,7 @@ from densessl.comparison.grid import ALL
 from densessl.comparison.results import is_percent, label
 from densessl.comparison.run import Results
 from densessl.comparison.statistics import RULE, Difference, Spread, paired, spread
+from densessl.wording import count
 
 UNKNOWN = "–"
 
@@ -24,13 +25,13 @@ def report(results: Results, wanted: Sequence[str] = ()) -> str:
         return f"{results.config}: no run is done yet, of {results.missing}\n"
     keys = results.metrics(wanted)
     first, *others = results.inits
-    schedule = f"{results.steps} steps" if results.steps else "The config's own schedule"
+    schedule = count(results.steps, "step") if results.steps else "The config's own schedule"
     legend = f"{schedule}; the last evaluation{_percent(keys)}: mean ± standard deviation over seeds."
     if others:
         legend += f" Differences from {first} are paired by seed: mean ± standard error (better seeds / seeds). {RULE}"
     parts = [f"# {results.config}", legend]
     if results.missing:
-        parts.append(f"{results.missing} of {results.missing + len(results.records)} runs are not done.")
+        parts.append(f"Not done: {results.missing} of {count(results.missing + len(results.records), 'run')}.")
     for labels in results.labels:
         parts.append(f"## {heading(labels)}")
         names = [label(key) for key in keys]

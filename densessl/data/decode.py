@@ -74,20 +74,25 @@ class EncodedImage:
     Attributes:
         path: the file.
         source_size: (width, height) of the upright image at full resolution.
+        format, mode, bits: see :class:`densessl.data.formats.Stored`.
+
+    Args:
+        data: the bytes of the file, where they have been read already.
 
     Raises:
         UnreadableImage: see :func:`open_image`.
     """
 
-    def __init__(self, path: str | os.PathLike, reading: Reading | None = None):
+    def __init__(self, path: str | os.PathLike, reading: Reading | None = None, data: bytes | None = None):
         self.path = os.fspath(path)
         reading = reading or Reading()
         self._decoded: tuple[int, Placed] | None = None
         with _unreadable(self.path):
-            data = read_file(self.path)
+            data = read_file(self.path) if data is None else data
             if not data:
                 raise ValueError("the file is empty")
             self._image = formats.open_stored(data, reading.megapixels, reading.depth)
+        self.format, self.mode, self.bits = self._image.format, self._image.mode, self._image.bits
         width, height = self._image.size
         self.source_size = (height, width) if self._image.orientation >= 5 else (width, height)
 

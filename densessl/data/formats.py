@@ -38,10 +38,14 @@ class Stored:
     Attributes:
         size: (width, height).
         orientation: EXIF's, 1 to 8, that is still to be applied.
+        format: Pillow's name of the format: ``"JPEG"``, ``"PNG"``.
+        mode: Pillow's name of the kind of pixels: ``"RGB"``, ``"L"``, ``"I;16"``.
     """
 
     size: tuple[int, int]
     orientation: int
+    format: str
+    mode: str
     _data: bytes
     _depth: DepthRange | None
     _image: ImageFile.ImageFile | None = field(default=None, repr=False)
@@ -70,6 +74,13 @@ class Stored:
         if image.mode != "RGB":
             image = image.convert("RGB")
         return np.asarray(image), 1
+
+    @property
+    def bits(self) -> int:
+        """Bits of a sample: 8 or fewer, the number that a PNG or TIFF states, 16, or 32 for floating point."""
+        if self.format in ("PNG", "TIFF"):
+            return _bits(self._image, self._data)
+        return {"1": 1, "F": 32, "I": 32}.get(self.mode, 16 if self.mode.startswith("I;16") else 8)
 
     def samples(self) -> np.ndarray | None:
         """Samples of more than 8 bits, (h, w) or (h, w, 3) RGB; None where the image has 8."""
@@ -120,7 +131,7 @@ def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Sto
         check_by_opencv(data, image.format)
     orientation = _orientation(image) if image.format != "TIFF" else 1  # Pillow turns a TIFF itself
     image.load()  # nothing is gained by waiting, and Pillow knows the upright size of a TIFF only now
-    return Stored(image.size, orientation, data, depth, image)
+    return Stored(image.size, orientation, image.format, image.mode, data, depth, image)
 
 
 def check_by_opencv(data: bytes, kind: str) -> None:
@@ -150,12 +161,13 @@ def _open_jpeg(data: bytes, megapixels: float) -> Stored:
         image = _identify(data)
         if not isinstance(image, JpegImageFile):
             raise ValueError(f"begins like a JPEG, and is a {image.format}")
-        size, orientation, cmyk = image.size, _orientation(image), image.mode == "CMYK"
+        size, orientation, mode = image.size, _orientation(image), image.mode
     except Exception:  # Pillow stumbles over metadata, on which no pixel depends
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        size, orientation, cmyk = (width, height), 1, space in ("CMYK", "YCCK")
+        mode = {"CMYK": "CMYK", "YCCK": "CMYK", "Gray": "L", "GRAY": "L"}.get(space, "RGB")
+        size, orientation = (width, height), 1
     _check_size(size, megapixels)
-    return Stored(size, orientation, data, None, None, True, cmyk)
+    return Stored(size, orientation, "JPEG", mode, data, None, None, True, mode == "CMYK")
 
 
 def _identify(data: bytes) -> ImageFile.ImageFile:

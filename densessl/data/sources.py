@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from densessl.data.archives import ARCHIVES, is_archive, members
+from densessl.data.archives import ARCHIVES, archive_of, is_archive, members
 from densessl.data.listings import LISTINGS, listed_paths
 from densessl.data.path_table import PathTable
 from densessl.errors import FileMissing, SettingError
@@ -229,9 +229,14 @@ def _coco_roots(place: Path) -> list[Path]:
     return [folder / name for folder in (place.parent, place.parent.parent) for name in inside]
 
 
+def _is_file(path: Path) -> bool:
+    """Whether a path is a file, or leads into an archive."""
+    return path.is_file() or archive_of(path) is not None
+
+
 def _root_of(place: Path, roots: list[Path], first: list[str]) -> str:
     """Absolute path of the first of ``roots`` under which all entries in ``first`` are files."""
-    lacking = {root: [path for path in first if not (root / path).is_file()] for root in roots}
+    lacking = {root: [path for path in first if not _is_file(root / path)] for root in roots}
     best = min(roots, key=lambda root: len(lacking[root]))
     few = len(lacking[best]) < len(first) / 2  # missing files: bad images, for which a run has a budget
     if few or not lacking[best]:

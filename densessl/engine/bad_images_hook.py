@@ -12,6 +12,7 @@ from densessl.budget import DEFAULT, allowed
 from densessl.data.bad_images import FILE, record, recorded
 from densessl.errors import DataError
 from densessl.registry import HOOKS
+from densessl.wording import count
 
 
 @HOOKS.register_module()
@@ -28,6 +29,8 @@ class BadImagesHook(Hook):
     Raises:
         DataError: more are bad; the run ends with exit code 3.
     """
+
+    priority = "LOWEST"  # after the checkpoint of the step is saved: a run that ends here can be resumed there
 
     def __init__(self, budget: str | int = DEFAULT):
         allowed(budget, 1)  # a typo is told at once
@@ -74,8 +77,8 @@ class BadImagesHook(Hook):
             )
         if new and len(entries) > self.most:
             raise DataError(
-                f"{len(entries):,} of {self.images:,} images cannot be read, more than --bad-images {self.budget} "
-                f"allows ({self.most:,}); the last is {new[-1]['path']}: {new[-1].get('reason')}\nAll so far are "
-                f"listed in {self.file}. Mend or remove them, or allow more with --bad-images 5% and continue with "
-                "--resume"
+                f"{len(entries):,} of {count(self.images, 'image')} cannot be read, more than --bad-images "
+                f"{self.budget} allows ({self.most:,}); the last is {new[-1]['path']}: {new[-1].get('reason')}\n"
+                f"All so far are listed in {self.file}. Mend or remove them, or allow more with --bad-images 5% and "
+                "continue with --resume"
             )

@@ -19,7 +19,7 @@ from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.schedules import SCHEDULES, Horizon, build_schedule
 from densessl.weights.state import bare_model
-from densessl.wording import suggestion
+from densessl.wording import count, suggestion
 
 
 def horizon_of(runner: Runner) -> Horizon:
@@ -121,6 +121,13 @@ class LRHook(Hook):
         self.model = require(bare_model(runner.model), type(self).__name__, "step")
         self.base = self._scaled(configured_rate(runner), runner)
         self.schedule = build_schedule(with_rate(self.shape, self.base))
+        warmup = self.shape.get("warmup_epochs", 0)
+        if warmup > self.horizon.epochs:
+            runner.logger.warning(
+                f"lr: the warm-up of {count(warmup, 'epoch')} is longer than the run of "
+                f"{count(self.horizon.epochs, 'epoch')}: the peak rate {self.base:g} is never reached "
+                "(default_hooks.lr.schedule.warmup_epochs)"
+            )
 
     def _scaled(self, rate: float, runner: Runner) -> float:
         """``rate`` scaled to this run's number of images per step."""
@@ -129,8 +136,8 @@ class LRHook(Hook):
             return rate
         scaled = rate * RULES[self.rule](batch / self.reference_batch)
         runner.logger.info(
-            f"lr: the recipe's {rate:g} is for {self.reference_batch} images a step, this run takes {batch}; by the "
-            f"{self.rule} rule it becomes {scaled:g}"
+            f"lr: the recipe's {rate:g} is for {count(self.reference_batch, 'image')} a step, this run takes {batch}; "
+            f"by the {self.rule} rule it becomes {scaled:g}"
         )
         return scaled
 

@@ -6,6 +6,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
 from densessl.engine.lr_hook import LRHook
+from densessl.wording import count
 
 
 def opening_lines(runner: Runner) -> Iterator[str]:
@@ -18,7 +19,7 @@ def opening_lines(runner: Runner) -> Iterator[str]:
     line = f"images: {len(dataset):,}"
     if images is not None:
         line += f" of {len(images.paths):,}" * (len(dataset) < len(images.paths)) + f" in {images.root}"
-        passed = ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in images.others.items())
+        passed = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in images.others.items())
         line += f"; passed over: {passed}" if passed else ""
     yield line
     depth = getattr(getattr(dataset, "reading", None), "depth", None)
@@ -28,12 +29,13 @@ def opening_lines(runner: Runner) -> Iterator[str]:
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     if batch:
         step = batch * get_world_size() * accumulated
-        parts = f"{batch} x {get_world_size()} processes" + f" x {accumulated} accumulated" * (accumulated > 1)
+        parts = f"{batch} x {count(get_world_size(), 'process', 'processes')}"
+        parts += f" x {accumulated} accumulated" * (accumulated > 1)
         parts = f" ({parts})" if step != batch else ""
-        line = f"a step: {step:,} images{parts}; {len(loader) / accumulated:,.6g} steps an epoch"
+        line = f"a step: {count(step, 'image')}{parts}; {count(len(loader) / accumulated, 'step')} an epoch"
         if runner.max_epochs > 1 or runner.max_iters == len(loader):
-            line += f", {runner.max_epochs:,} {'epoch' if runner.max_epochs == 1 else 'epochs'}"
-        yield f"{line}, {runner.max_iters // accumulated:,} steps in all"
+            line += f", {count(runner.max_epochs, 'epoch')}"
+        yield f"{line}, {count(runner.max_iters // accumulated, 'step')} in all"
     rate = next((hook.base for hook in runner.hooks if isinstance(hook, LRHook)), None)
     optimizer = getattr(runner.optim_wrapper, "optimizer", None)
     if optimizer is not None:

@@ -19,7 +19,7 @@ from densessl.engine.live import LiveLine
 from densessl.engine.opening import opening_lines
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
-from densessl.wording import duration
+from densessl.wording import count, duration
 
 
 def batch_size_of(data_batch: Any) -> int:
@@ -137,7 +137,8 @@ def loader_advice(share: float, num_workers: int) -> str:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size()))
     state = (
         f"The data loader is the bottleneck: {share:.0%} of this epoch's time was spent waiting for batches. "
-        f"train_dataloader.num_workers is {num_workers} in each of {processes} process(es) here, on {cores} cores: "
+        f"train_dataloader.num_workers is {num_workers} in each of {count(processes, 'process', 'processes')} here, "
+        f"on {count(cores, 'core')}: "
     )
     if num_workers * processes < cores:
         return state + f"raise it, up to {cores // processes}."

@@ -39,6 +39,7 @@ from densessl.weights.io.checkpoints import (
     to_plain,
 )
 from densessl.weights.state import load_into
+from densessl.wording import count
 
 # Facts about the process rather than the run; the resuming process has its own.
 _OF_THE_PROCESS = ("cfg", "seed", "experiment_name", "mmengine_version", "dataset_meta", "loop_stage")
@@ -183,6 +184,12 @@ class DenseRunner(Runner):
             if not isinstance(checkpoint.get(key), dict):
                 raise CheckpointError(f"cannot resume {filename}: it has no {key!r}; for its weights alone use --init")
         meta = checkpoint["meta"]
+        lacking = [key for key in ("epoch", "iter") if not isinstance(meta.get(key), int)]
+        if lacking:
+            raise CheckpointError(
+                f"cannot resume {filename}: meta[{lacking[0]!r}], how far the run had come, is missing; for its "
+                "weights alone use --init"
+            )
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         self._check_run(meta.get("run", {}), filename)
         self._check_length(meta, filename)
@@ -298,14 +305,15 @@ class DenseRunner(Runner):
             )
         if before["iters_per_epoch"] != now["iters_per_epoch"]:
             raise CheckpointError(
-                f"cannot resume {filename}: its epochs have {before['iters_per_epoch']} iterations of "
+                f"cannot resume {filename}: its epochs have {count(before['iters_per_epoch'], 'iteration')} of "
                 f"{_arithmetic(before)}, those of this run {now['iters_per_epoch']} of {_arithmetic(now)}: the data "
                 "set or the sampler differs. Start a new run from its weights with --init, in another work folder"
             )
         if before["world_size"] != now["world_size"]:
             self.logger.warning(
-                f"{filename} was trained by {before['world_size']} processes, this run has {now['world_size']}: "
-                "the images of each step are the same, but the random numbers of each process (dropout) differ."
+                f"{filename} was trained by {count(before['world_size'], 'process', 'processes')}, this run has "
+                f"{now['world_size']}: the images of each step are the same, "
+                "but the random numbers of each process (dropout) differ."
             )
 
     def _check_length(self, meta: dict, filename: str) -> None:
@@ -314,9 +322,9 @@ class DenseRunner(Runner):
         if meta["iter"] > loop.max_iters:
             epochs = isinstance(loop, EpochBasedTrainLoop)
             done, length = (meta["epoch"], loop.max_epochs) if epochs else (meta["iter"], loop.max_iters)
-            unit, key = ("epochs", "max_epochs") if epochs else ("iterations", "max_iters")
+            unit, key = ("epoch", "max_epochs") if epochs else ("iteration", "max_iters")
             raise CheckpointError(
-                f"cannot resume {filename}: it has trained {done:,} {unit}, this run lasts {length:,} "
+                f"cannot resume {filename}: it has trained {count(done, unit)}, this run lasts {length:,} "
                 f"(train_cfg.{key}). Expected at least {done:,}; or start a new run in another work folder"
             )
 
@@ -333,7 +341,7 @@ class DenseRunner(Runner):
         loop, before = self.train_loop, checkpoint["meta"].get("run", {}).get("max_iters")
         told = []
         if isinstance(before, int) and before != loop.max_iters:
-            told = [f"this run lasts {loop.max_iters:,} iterations, that one {before:,}"]
+            told = [f"this run lasts {count(loop.max_iters, 'iteration')}, that one {before:,}"]
         finish: Callable[[], None] = lambda: None  # noqa: E731
         if wanted and self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
@@ -391,6 +399,7 @@ def _settings_of(state: dict) -> list[set[str]]:
 
 def _arithmetic(facts: dict) -> str:
     return (
-        f"{facts['images_per_step']} images a step ({facts['batch_size']} x {facts['world_size']} processes x "
+        f"{count(facts['images_per_step'], 'image')} a step ({facts['batch_size']} x "
+        f"{count(facts['world_size'], 'process', 'processes')} x "
         f"{facts['accumulative_counts']} accumulated)"
     )

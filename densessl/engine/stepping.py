@@ -8,6 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
 from densessl.errors import SettingError
+from densessl.wording import count
 
 
 def steps(runner: Runner) -> Iterator[dict[str, Tensor]]:
@@ -63,7 +64,7 @@ def _ready(runner: Runner) -> tuple[EpochBasedTrainLoop, _LastOutputs]:
         )
     if runner.iter:
         raise SettingError(
-            f"steps(): this run has trained {runner.iter} iterations already. Keep its iterator to continue "
+            f"steps(): this run has trained {count(runner.iter, 'iteration')} already. Keep its iterator to continue "
             "(steps = runner.steps(); next(steps)), or build another run"
         )
     last = _LastOutputs()

@@ -23,6 +23,7 @@ from densessl.constraints import Count
 from densessl.errors import SettingError
 from densessl.registry import HOOKS
 from densessl.weights.state import bare_model
+from densessl.wording import count
 
 
 @torch.no_grad()
@@ -117,7 +118,9 @@ class PreciseBNHook(Hook):
         with _random_numbers_of(seed + get_rank()):
             loader = _drawn_anew(runner.train_dataloader, seed)
             set_precise_statistics(model, itertools.islice(loader, self.batches), forward)
-        runner.logger.info(f"PreciseBNHook: statistics of norm layers taken from {self.batches} batches")
+        runner.logger.info(
+            f"PreciseBNHook: statistics of norm layers taken from {count(self.batches, 'batch', 'batches')}"
+        )
 
 
 def _due(loop: Any, done: int, last: int) -> bool:

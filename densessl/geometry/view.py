@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densessl.errors import SettingError
+
 
 class ViewGeometry(NamedTuple):
     """Geometry of one view of each of N images. It is a NamedTuple of tensors, so that collate, pin_memory and
@@ -51,7 +53,16 @@ class ViewGeometry(NamedTuple):
             view_size: (width, height) that every crop was resized to.
             source_size: (width, height) of the sources; (N, 2) where they differ.
             flipped: (N,) bool, which were mirrored left-right after that; None for none.
+
+        Raises:
+            SettingError: the boxes have another shape, or a box on the CPU has no area. (To look at boxes on a GPU,
+                the CPU would have to wait for it.)
         """
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise SettingError(f"boxes: found the shape {tuple(boxes.shape)}, expected (N, 4): x0, y0, x1, y1")
+        if not boxes.is_cuda and not (boxes[:, :2] < boxes[:, 2:]).all():
+            row = int((boxes[:, :2] >= boxes[:, 2:]).any(1).int().argmax())
+            raise SettingError(f"boxes[{row}]: found {boxes[row].tolist()}, expected x0 < x1 and y0 < y1")
         boxes = boxes.double()
         views = torch.tensor(view_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)
         sources = torch.as_tensor(source_size, dtype=torch.float64, device=boxes.device).expand(len(boxes), 2)

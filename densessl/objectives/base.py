@@ -14,6 +14,7 @@ from densessl.errors import SettingError
 from densessl.geometry import ViewGeometry
 from densessl.registry import OBJECTIVES
 from densessl.schedules import ScheduledNonNegative, Step, scheduled
+from densessl.signatures import arguments_of
 from densessl.wording import choose
 
 View = int | str
@@ -233,12 +234,20 @@ def build_objective(objective: Objective | ObjectiveConfig) -> Objective:
     """An objective, built if it is a config.
 
     Raises:
-        SettingError: there is no objective of its type; the message has the nearest.
+        SettingError: it is neither, there is no objective of its type, or its type lacks one of its arguments; the
+            message has the nearest names.
     """
     if isinstance(objective, Objective):
         return objective
     OBJECTIVES.import_from_location()
+    if not isinstance(objective, Mapping):
+        known = ", ".join(sorted(OBJECTIVES.module_dict))
+        raise SettingError(f"objective: found {objective!r:.80}, expected dict(type=…, …), with a type of {known}")
     kind = objective.get("type")
     if not isinstance(kind, type):
-        choose("objective", kind, OBJECTIVES.module_dict)
+        kind = OBJECTIVES.get(choose("objective", kind, OBJECTIVES.module_dict))
+    valid = arguments_of(kind)
+    for name in objective:
+        if valid is not None and name not in ("type", "_scope_", *getattr(kind, "RENAMED", ())):
+            choose(f"objective {kind.__name__}: argument", name, valid)
     return OBJECTIVES.build(dict(objective))

@@ -34,7 +34,7 @@ from densessl.regions.store import RegionStore
 from densessl.regions.store_format import JOURNAL, MANIFEST, StoreError, encoded, pack, path_hash, write_packed
 from densessl.registry import REGION_GENERATORS, REGION_SELECTIONS
 from densessl.version import __version__
-from densessl.wording import at_least, duration
+from densessl.wording import at_least, count, duration
 
 LOCK = "lock"
 _TELL_EVERY = 10.0  # seconds between lines of progress if stdout is not a terminal
@@ -98,7 +98,11 @@ def build(
             }
         )
     )
+    if not str(out).strip():
+        raise SettingError(f"out: found {str(out)!r}, expected the folder of the store")
     out = Path(out)
+    if out.is_dir() and out.resolve() == Path(images.root).resolve():
+        raise SettingError(f"out: {out} is the folder of the images, expected another folder for the store")
     if (out / MANIFEST).exists():  # checked before mkdir and lock, which would touch a finished store
         _refuse_other_images(RegionStore(out), plan, images)
     out.mkdir(parents=True, exist_ok=True)
@@ -226,7 +230,10 @@ def _forget_changed(images: _Images, journal: Journal) -> None:
     for path in changed:
         journal.forget(positions[path])
     if changed:
-        print(f"{len(changed):,} images changed since they were done, such as {changed[0]!r}: done again", flush=True)
+        print(
+            f"{count(len(changed), 'image')} changed since the last build, such as {changed[0]!r}: done again",
+            flush=True,
+        )
 
 
 class _Rate(ProgressColumn):
@@ -246,7 +253,7 @@ def _work(images: _Images, journal: Journal, workers: int) -> None:
         return
     before = len(images) - len(todo)
     if before:
-        print(f"{before} of {len(images)} images were done before", flush=True)
+        print(f"{before:,} of {count(len(images), 'image')} done before", flush=True)
     # Forked workers need not import and compile again, and as children of this process they end soon after it, unlike
     # those of multiprocessing's fork server. They are forked here, before the bar starts a thread.
     context = "fork" if workers and sys.platform == "linux" else None
@@ -260,17 +267,17 @@ def _work(images: _Images, journal: Journal, workers: int) -> None:
         task = bar.add_task("", total=len(images), completed=before, unreadable=0)
         begun = told = time.monotonic()
         unreadable = 0
-        for count, (position, record) in enumerate(records, 1):
+        for done, (position, record) in enumerate(records, 1):
             journal.append(position, record)
             unreadable += bool(journal.unreadable[position])
             bar.update(task, advance=1, unreadable=unreadable)
             now = time.monotonic()
-            if not terminal and (now - told >= _TELL_EVERY or count == len(todo)):
+            if not terminal and (now - told >= _TELL_EVERY or done == len(todo)):
                 told = now
-                rate = count / (now - begun)
+                rate = done / (now - begun)
                 print(
-                    f"{before + count} of {len(images)} images, {rate:.1f} images/s, "
-                    f"{duration((len(todo) - count) / rate)} to go, {unreadable} unreadable",
+                    f"{before + done:,} of {count(len(images), 'image')}, {rate:.1f} images/s, "
+                    f"{duration((len(todo) - done) / rate)} to go, {unreadable} unreadable",
                     flush=True,
                 )
 
@@ -280,8 +287,8 @@ def _finish(images: _Images, journal: Journal, out: Path, plan: dict) -> None:
     unreadable = np.flatnonzero(journal.unreadable)
     if not journal.done.any():
         raise StoreError(
-            f"none of the {len(images)} images of {images.root} could be read, the first, {images.paths[0]!r}, since: "
-            f"{journal.reason(0)}"
+            f"none of the {count(len(images), 'image')} of {images.root} could be read, the first, "
+            f"{images.paths[0]!r}, since: {journal.reason(0)}"
         )
     about = plan | {"unreadable": {images.paths[position]: journal.reason(position) for position in unreadable}}
     done = (int(position) for position in np.flatnonzero(journal.done))

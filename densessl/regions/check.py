@@ -19,6 +19,7 @@ from densessl.regions.match import match_paths
 from densessl.regions.recall import AT, Recall, RecallTable
 from densessl.regions.report import Statistics, format_statistics, statistics
 from densessl.regions.store import RegionStore
+from densessl.wording import count
 
 SHOWN = 6  # number of images in the picture
 
@@ -67,7 +68,7 @@ class CheckReport:
         if not self.compared:
             return "images: the store does not say of which files it was made, so changes since cannot be seen"
         if not self.changed:
-            return f"images: all {self.compared:,} files compared are those that the regions were made of"
+            return f"images: {count(self.compared, 'file')} compared, all as they were when their regions were made"
         more = f" and {len(self.changed) - SHOWN:,} more" if len(self.changed) > SHOWN else ""
         names = ", ".join(self.changed[:SHOWN]) + more
         return f"images: {len(self.changed):,} of {self.compared:,} have changed since their regions were made: {names}"
@@ -157,7 +158,7 @@ class _Truth(NamedTuple):
         meant = match_paths(rows, store.paths())
         if not meant:
             raise SettingError(
-                f"none of the {len(rows)} images of {place}, such as {next(iter(rows), None)!r}, is among the "
+                f"none of the {count(len(rows), 'image')} of {place}, such as {next(iter(rows), None)!r}, is among the "
                 f"{len(store)} of {store.path}, such as {next(store.paths())!r}"
             )
         objects = {}

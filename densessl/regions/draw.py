@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from densessl.regions.proposals import Proposals
 from densessl.regions.recall import pairwise_iou
+from densessl.wording import count
 
 PANEL = 560, 330  # largest width and height of an image in pixels
 SCALE = 2  # lines are drawn this much larger and scaled down, which smooths them
@@ -75,8 +76,8 @@ def _first_boxes(image: Shown, first: int, highest: int) -> Image.Image:
     panel = _Panel(image.pixels)
     for box, level in list(zip(image.found.boxes, image.found.levels))[first - 1 :: -1]:  # the first on top
         panel.box(box, _level_colour(level, highest))
-    count = len(image.found.boxes)
-    return panel.captioned(f"{_short(image.name)}: {min(first, count)} of {count:,} boxes")
+    boxes = len(image.found.boxes)
+    return panel.captioned(f"{_short(image.name)}: {min(first, boxes)} of {count(boxes, 'box', 'boxes')}")
 
 
 def _covered(image: Shown, covering: int) -> Image.Image:
@@ -88,7 +89,7 @@ def _covered(image: Shown, covering: int) -> Image.Image:
     for number in np.flatnonzero(found):
         panel.box(image.found.boxes[iou[:, number].argmax()], COVER, width=1)
         panel.box(image.truth[number], FOUND)
-    return panel.captioned(f"{found.sum()} of {len(found)} objects found by {len(iou)} boxes")
+    return panel.captioned(f"{found.sum()} of {count(len(found), 'object')} found by {count(len(iou), 'box', 'boxes')}")
 
 
 class _Panel:

@@ -14,6 +14,7 @@ from densessl.regions.import_formats import Found, Images, read_coco, read_npz, 
 from densessl.regions.match import match_paths
 from densessl.regions.proposals import Proposals
 from densessl.regions.store_format import Packed, pack, write_packed
+from densessl.wording import count
 
 FORMATS = {"coco": (".json",), "npz": (".npz",), "pickle": (".pkl", ".pickle")}
 _READERS = {"coco": read_coco, "npz": read_npz, "pickle": read_pickle}
@@ -48,7 +49,7 @@ class ImportReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.source}: {self.boxes:,} boxes of {self.images:,} images",
+            f"{self.source}: {count(self.boxes, 'box', 'boxes')} of {count(self.images, 'image')}",
             f"  {self.clipped:,} clipped to their image, {self.dropped:,} empty ones dropped"
             + (f", {self.beyond:,} beyond the first of an image left out" if self.beyond else ""),
         ]

@@ -17,10 +17,21 @@ from densessl.settings.loops import LINKED
 from densessl.settings.pretraining import check_together
 from densessl.settings.run import top_level
 from densessl.settings.walk import Setting, Walk
+from densessl.signatures import arguments_of
 from densessl.wording import nearest
 
 # MMEngine's hooks, which every run has unless its config removes them.
 DEFAULT_HOOKS = ("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")
+# Packages that MMEngine's backends of a visualizer import when they write for the first time.
+BACKENDS = {
+    "WandbVisBackend": ("wandb",),
+    "TensorboardVisBackend": ("tensorboard",),
+    "MLflowVisBackend": ("mlflow",),
+    "ClearMLVisBackend": ("clearml",),
+    "NeptuneVisBackend": ("neptune",),
+    "DVCLiveVisBackend": ("dvclive", "pygit2"),
+    "AimVisBackend": ("aim",),
+}
 ALMOST = 0.88  # a top-level name at least this similar to a known one is a misspelling, not a variable
 
 
@@ -65,7 +76,7 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
     for key, value in content.items():
         if key == "view" and "views" in content:
             continue  # a variable, left over from a loop over the views
-        if key == "demo":  # its values are checked where they are applied
+        if key == "demo" and isinstance(value, Mapping):  # its values are checked where they are applied
             found.settings.append(Setting(key, value, schema.arguments[key]))
         elif key in schema.arguments:
             found.visit(key, value, schema.arguments[key])
@@ -77,6 +88,8 @@ def walk(cfg: Config, given: Collection[str] = ()) -> Walk:
         check_together(found, content)
     check_evaluation(found, content)
     check_hook_names(found, content.get("default_hooks"))
+    check_best(found, content)
+    check_backends(found, content.get("visualizer"))
     check_optimiser(found, content.get("optim_wrapper"))
     return found
 
@@ -86,7 +99,8 @@ def check_evaluation(found: Walk, content: Mapping[str, Any]) -> None:
     for name in ("val", "test"):
         parts = [f"{name}_{part}" for part in ("dataloader", "cfg", "evaluator")]
         given = [part for part in parts if content.get(part) is not None]
-        for part in parts if given else ():
+        sound = given and not any(found.has_problem(part) for part in given)  # what is wrong in a part comes first
+        for part in parts if sound else ():
             if part not in given:
                 found.problem(part, f"missing, {' and '.join(given)} {'need' if len(given) > 1 else 'needs'} it")
 
@@ -99,8 +113,29 @@ def check_hook_names(found: Walk, hooks: Any) -> None:
             found.problem(path, f"found None, which removes one of MMEngine's hooks: {', '.join(DEFAULT_HOOKS)}")
 
 
+def check_best(found: Walk, content: Mapping[str, Any]) -> None:
+    """Report that the best checkpoint is to be kept, but no validation says which one it is."""
+    hooks = content.get("default_hooks")
+    hook = hooks.get("checkpoint") if isinstance(hooks, Mapping) else None
+    best = hook.get("save_best") if isinstance(hook, Mapping) else None
+    if best is not None and content.get("val_cfg") is None:
+        path = "default_hooks.checkpoint.save_best"
+        found.problem(path, f"found {best!r}, expected None: the config has no validation (val_cfg) that measures it")
+
+
+def check_backends(found: Walk, visualizer: Any) -> None:
+    """Report backends of the visualizer whose package is not installed."""
+    backends = visualizer.get("vis_backends") if isinstance(visualizer, Mapping) else None
+    for number, backend in enumerate(backends if isinstance(backends, list | tuple) else ()):
+        name = str(backend.get("type") if isinstance(backend, Mapping) else None).rpartition(".")[2]
+        for package in BACKENDS.get(name, ()):
+            if find_spec(package) is None:
+                found.problem(f"visualizer.vis_backends.{number}.type", str(missing(package, name)))
+
+
 def check_optimiser(found: Walk, wrapper: Any) -> None:
-    """Report what the optimiser's constructor rejects, when called with a single parameter."""
+    """Report arguments that the optimiser lacks, and what its constructor rejects, when called with a single
+    parameter."""
     config = wrapper.get("optimizer") if isinstance(wrapper, Mapping) else None
     if not isinstance(config, Mapping) or found.has_problem("optim_wrapper.optimizer"):
         return
@@ -109,6 +144,17 @@ def check_optimiser(found: Walk, wrapper: Any) -> None:
         kind = lookup.find(OPTIMIZERS, config.get("type"), config.get("_scope_", found.scope))
     except lookup.UnknownType:
         return  # reported by the walk
+    valid = arguments_of(kind)
+    strange = [key for key in arguments if valid is not None and key not in valid]
+    for key in strange:
+        names = ", ".join(sorted(set(valid) - {"params"}))
+        found.problem(
+            f"optim_wrapper.optimizer.{key}",
+            f"unknown for {kind.__name__} (valid: {names}). If only the type was changed, write the whole optimiser: "
+            f"--set \"optim_wrapper.optimizer=dict(_delete_=True, type='{kind.__name__}', lr=…)\"",
+        )
+    if strange:
+        return
     found.attempt("optim_wrapper.optimizer", lambda: kind([torch.zeros(1, requires_grad=True)], **arguments))
 
 

@@ -89,6 +89,16 @@ class MultiProcessing(TypedDict, total=False):
     opencv_num_threads: Whole
 
 
+class Distributed(TypedDict, total=False):
+    """How the processes of a run communicate.
+
+    Attributes:
+        backend: PyTorch's backend: "nccl" on GPUs, "gloo" on CPUs.
+    """
+
+    backend: Literal["nccl", "gloo"]
+
+
 class Environment(TypedDict, total=False):
     """Settings of the processes.
 
@@ -101,7 +111,7 @@ class Environment(TypedDict, total=False):
 
     cudnn_benchmark: bool
     mp_cfg: Annotated[dict, Config(set_multi_processing, given=("distributed",), refine=MultiProcessing)]
-    dist_cfg: Annotated[dict, Config(init_dist, given=("launcher",))]
+    dist_cfg: Annotated[dict, Config(init_dist, given=("launcher",), refine=Distributed)]
     resource_limit: Count
 
 

@@ -19,7 +19,7 @@ from densessl.data.views import ViewSpec, expand_views
 from densessl.errors import DensesslError
 from densessl.model import TwoBranch, checked_plan
 from densessl.objectives.base import Forward, Objective
-from densessl.registry import DATASETS, MODELS, OBJECTIVES, SCOPE
+from densessl.registry import AUGMENTATIONS, DATASETS, MODELS, OBJECTIVES, SCOPE
 from densessl.settings.lookup import UnknownType, find, load_scope
 from densessl.settings.loops import LINKED
 from densessl.settings.schema import REQUIRED, Argument, is_ours
@@ -66,6 +66,7 @@ def check_together(found: Walk, content: Mapping[str, Any]) -> None:
     if views is None:
         return
     for view in views:
+        check_view(found, view)
         if view.spec.regions is not None and not content.get("regions"):
             found.problem(f"{view.path}.regions", "needs the regions of the images, but the config has no `regions`")
     if isinstance(model, Mapping) and not found.has_problem("model") and is_two_branch(model):
@@ -96,6 +97,8 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
     except UnknownType:
         return  # reported by the walk
     arguments = arguments_of(kind) or {}
+    if isinstance(kind, type) and issubclass(kind, ImageDataset):
+        check_collation(found, loader.get("collate_fn"))
     sampler = loader.get("sampler")
     name = str(sampler.get("type")).rpartition(".")[2] if isinstance(sampler, Mapping) else KEY_SAMPLER
     wrong = isinstance(kind, type) and issubclass(kind, ImageDataset) and name != KEY_SAMPLER
@@ -105,6 +108,20 @@ def check_data(found: Walk, content: Mapping[str, Any]) -> None:
         needed = name in arguments and arguments[name].default is REQUIRED
         if needed and name not in dataset and not content.get(name):
             found.problem(name, f"missing, {dataset['type']} (train_dataloader.dataset) needs it")
+
+
+def check_collation(found: Walk, function: Any) -> None:
+    """Report one of MMEngine's functions, which make no :class:`densessl.data.batch.Batch`."""
+    path, name = "train_dataloader.collate_fn", function.get("type") if isinstance(function, Mapping) else None
+    if found.has_problem(path):
+        return
+    try:
+        kind = find(mmengine.FUNCTIONS, name, SCOPE) if name is not None else None
+    except UnknownType:
+        return  # reported by the walk
+    if kind is None or kind.__module__.partition(".")[0] == "mmengine":
+        shown = "missing" if kind is None else f"found {name!r}"
+        found.problem(path, f"{shown}, expected dict(type='densessl.collate_views')")
 
 
 def check_detector(found: Walk, model: Mapping[str, Any]) -> None:
@@ -146,6 +163,21 @@ def all_views(found: Walk, content: Mapping[str, Any]) -> list[View] | None:
             return None
         views += [View(f"views.{number}", spec) for spec in specs]
     return views
+
+
+def check_view(found: Walk, view: View) -> None:
+    """Report crops without area, and crops too small for their own operations."""
+    if view.spec.scale[1] == 0:
+        found.problem(f"{view.path}.scale", f"found {view.spec.scale}, expected a largest share above 0")
+    width, height = view.spec.width_height
+    for config in view.spec.photometric:
+        operation = found.attempt(f"{view.path}.photometric", lambda config=config: AUGMENTATIONS.build(config))
+        radius = getattr(operation, "radius", None)
+        if isinstance(radius, int) and min(width, height) <= radius:
+            found.problem(
+                f"{view.path}.size",
+                f"found {width}x{height} pixels, expected more than {radius}, the radius of {config['type']}'s kernel",
+            )
 
 
 def is_two_branch(model: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from densessl.constraints import Config, Count, Name
 from densessl.data.dataset import RegionsConfig
 from densessl.data.views import ViewConfig
 from densessl.data.whole import WholeConfig
+from densessl.run_settings import LAUNCHERS
 from densessl.settings.loops import (
     EVALUATOR,
     HOOK,
@@ -129,13 +130,13 @@ class Run(TypedDict, total=False):
     work_dir: str
     load_from: str | None
     resume: Literal["auto"] | bool
-    launcher: Literal["none", "pytorch", "slurm", "mpi"]
+    launcher: Literal[LAUNCHERS]
     experiment_name: str | None
     compile: Mapping[str, Any] | bool | None
     sync_bn: Literal["torch", "mmcv"] | None
     find_unused_parameters: bool
-    activation_checkpointing: Any
-    efficient_conv_bn_eval: Any
+    activation_checkpointing: Sequence[str] | str | None
+    efficient_conv_bn_eval: Sequence[str] | str | None
 
 
 def top_level() -> Schema:

@@ -119,7 +119,7 @@ def schema_of(kind: Callable[..., Any], config: Config) -> Schema:
         arguments[name] = Argument(exact.annotation, loose.default, exact.meaning or loose.meaning, True)
     added = schema_of_dict(config.also).arguments if config.also else {}
     arguments |= {name: each for name, each in added.items() if name not in arguments}
-    title = getattr(kind, "__name__", str(kind))
+    title = getattr(kind, "__name__", str(kind)).lstrip("_")  # a schedule's type is its function's name without "_"
     return Schema(
         title, arguments, takes_any and kind not in config.closed, summary_of(kind), ours, (kind,), config.moved
     )

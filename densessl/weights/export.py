@@ -36,6 +36,7 @@ from densessl.weights.io.checkpoints import save_checkpoint
 from densessl.weights.layouts.take import grouped
 from densessl.weights.parts import PARTS, part_of_state
 from densessl.weights.read import Source, by_our_names, open_checkpoint, part_configs, parts_in, read_backbone
+from densessl.wording import count
 
 FORMATS = ("mmdet", "torchvision", "timm", "detectron2", "safetensors", "onnx")
 # Readers of these formats rely on the suffix.
@@ -91,7 +92,7 @@ def export_backbone(
     named = {f"{PARTS[part]}.{key}": value for part, state in states.items() for key, value in state.items()}
     diverged = [key for key, value in named.items() if value.is_floating_point() and not value.isfinite().all()]
     if diverged:
-        raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
+        raise ExportError(f"NaN or infinity in {count(len(diverged), 'tensor')}, first {diverged[0]!r}")
     # Copies: a tensor that is a view would drag its whole storage into the file.
     named = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in named.items()}
     bare = {key.removeprefix("backbone."): value for key, value in named.items() if key.startswith("backbone.")}

@@ -84,6 +84,9 @@ REMEDIES = {
 }
 
 
+DEEPEST, WIDEST = 1000, 1_000_000  # no network has more layers, channels or pixels on a side
+
+
 class Difference(NamedTuple):
     """One field in which a model and its weights disagree."""
 
@@ -155,7 +158,7 @@ class Fingerprint:
         """The inverse of :meth:`to_dict`. Unknown keys, from later versions, are ignored.
 
         Raises:
-            CheckpointError: ``values`` is no dict, or a value has the wrong type for its field.
+            CheckpointError: ``values`` is no dict, or a value has the wrong type for its field or is out of range.
         """
         if not isinstance(values, Mapping):
             raise CheckpointError(f"fingerprint: found {values!r}, expected a dict of fields such as 'arch'")
@@ -164,8 +167,27 @@ class Fingerprint:
         wrong = [f"{key}: found {value!r}" for key, value in given.items() if not _is_a(known[key], value)]
         if wrong:
             raise CheckpointError(f"fingerprint with values that are not of their fields' types: {'; '.join(wrong)}")
-        check_pixels(given)
+        check_numbers(given)
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+
+
+def check_numbers(values: Mapping) -> None:
+    """Check the numbers of a fingerprint that a file gives.
+
+    Args:
+        values: fields by name, each of its type.
+
+    Raises:
+        CheckpointError: no network can have one of them.
+    """
+    for key in ("depth", "width", "patch_size", "embed_dim", "heads", "image_size"):
+        most = DEEPEST if key == "depth" else WIDEST
+        if values.get(key) is not None and not 1 <= values[key] <= most:
+            raise CheckpointError(f"fingerprint: {key}: found {values[key]!r:.60}, expected 1 to {most:,}")
+    eps = values.get("eps")
+    if eps is not None and not 0 <= eps < math.inf:
+        raise CheckpointError(f"fingerprint: eps: found {eps!r}, expected a finite number of at least 0")
+    check_pixels(values)
 
 
 def check_pixels(values: Mapping) -> None:
@@ -187,6 +209,11 @@ def check_pixels(values: Mapping) -> None:
             raise CheckpointError(
                 f"{key} of the pixels: found {numbers!r:.60}, expected a finite number{more} per channel"
             )
+    mean, std = values.get("mean"), values.get("std")
+    if mean is not None and std is not None and len(mean) != len(std):
+        raise CheckpointError(
+            f"mean and std of the pixels: found {len(mean)} and {len(std)} numbers, expected one per channel in both"
+        )
     if values.get("channel_order") not in (None, "RGB", "BGR"):
         raise CheckpointError(f"channel_order: found {values['channel_order']!r:.60}, expected 'RGB' or 'BGR'")
 

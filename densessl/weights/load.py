@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from densessl.errors import LoadError
+from densessl import wording
+from densessl.errors import LoadError, SettingError
 from densessl.weights.fingerprint import Fingerprint, compare, compare_facts, is_resnet, of_model
 from densessl.weights.load_report import LoadReport, mismatches
 from densessl.weights.parts import PARTS, count, facts_of_module, facts_of_state, only_towers, part_of_model
@@ -86,7 +87,10 @@ def load_parts(
         LoadError: The coverage of a part is too low, its fingerprint differs, the model's backbone lacks tensors, or
             the file or the model lacks a named part. Nothing was loaded.
         ExportError: The file holds no backbone.
+        SettingError: ``model`` is no module, or ``path`` no source of weights.
     """
+    if not isinstance(model, nn.Module):
+        raise SettingError(f"model: found {model!r:.80}, expected the module to load the weights into")
     model, source = bare_model(model), open_checkpoint(path)
     given = parts_in(source, branch)
     for part in parts or ():
@@ -167,7 +171,8 @@ def _fit_part(model: nn.Module, part: str, given: Mapping[str, Tensor], wanted: 
     label, module = part_of_model(model, part)
 
     def skipped(why: str) -> _Fit:
-        return _Fit(module, {}, LoadReport(name, label, 0, 0, skipped=f"the file has {len(given)} tensors, {why}"))
+        held = wording.count(len(given), "tensor")
+        return _Fit(module, {}, LoadReport(name, label, 0, 0, skipped=f"the file has {held}, {why}"))
 
     if module is None:
         return skipped("the model has none" + " of the names cls_convs and reg_convs" * (part == "head"))
@@ -214,8 +219,8 @@ def _check(report: LoadReport, min_coverage: float, strict_fingerprint: bool, wh
         )
     if whole and report.unexpected:
         raise LoadError(
-            f"{report.source} has {len(report.unexpected)} tensors that this model's {report.part} lacks, so it would "
-            "compute something else. Build the model that has them or, if they are not needed, set "
+            f"{report.source} has {wording.count(len(report.unexpected), 'tensor')} that this model's {report.part} "
+            "lacks, so it would compute something else. Build the model that has them or, if they are not needed, set "
             "allow_unexpected=True.\n"
             f"{report}",
             report,

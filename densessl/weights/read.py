@@ -1,6 +1,7 @@
 """Read checkpoints: find backbone, neck and head in a file, and what is known about them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,7 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
     Raises:
         FileNotFoundError, UnsafeCheckpointError: As that function.
         CheckpointError: As that function, or the file holds no tensors.
-        SettingError: The model is not one that is pretrained here.
+        SettingError: It is a model that is not pretrained here, or none of these.
     """
     if isinstance(source, Opened):
         return source
@@ -64,6 +65,8 @@ def open_checkpoint(source: Source, drop_objects: bool = False) -> Opened:
                 "DetectorPretraining); of any other model, give its state_dict()"
             )
         return Opened(model.state_dict(), {"densessl": model.describe()}, f"the given {kind}")
+    if not isinstance(source, str | os.PathLike | Mapping):
+        raise SettingError(f"found {source!r:.80} as the source of weights, expected a file, its content or a model")
     if isinstance(source, Mapping):
         name, content, meta = "the given state", source, source.get("meta")
     else:
@@ -146,7 +149,9 @@ def read_backbone(source: Source, branch: str | None = None) -> tuple[dict[str, 
     configs = part_configs(source.meta)
     facts = taken.layout.facts
     config, normalize = configs.get("backbone") or facts.config(state), configs.get("normalize") or facts.pixels
-    return state, fp.of_state(state, config, normalize)
+    found = fp.of_state(state, config, normalize)
+    fp.check_numbers(found.to_dict())
+    return state, found
 
 
 def parts_in(source: Source, branch: str | None = None) -> dict[str, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ import pytest
 
 from densessl.cli.guard import EXIT_CODES
 
-NAMES = ("train", "regions", "look", "segment", "export", "convert", "compare", "cityscapes")
+NAMES = ("train", "data", "regions", "look", "segment", "export", "convert", "compare", "cityscapes")
 
 
 def parsers():

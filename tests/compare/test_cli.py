@@ -51,7 +51,7 @@ def test_show_runs_nothing(toy, compare, capsys):
     capsys.readouterr()
     assert compare("--show") == 0
     text = capsys.readouterr().out
-    assert "1 of 2 runs are not done" in text and "deviation and standard error are unknown" in text
+    assert "Not done: 1 of 2 runs" in text and "deviation and standard error are unknown" in text
     assert len(toy.started()) == begun
     assert compare("--show", "--metric", "AP51") == 2
 

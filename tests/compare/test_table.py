@@ -46,7 +46,7 @@ def test_the_text_has_means_deviations_and_paired_differences(results):
             star = " *" if abs(both.mean()) > 2 * stats.sem(both) else ""
             shown = f"{both.mean():+.1f} ± {stats.sem(both):.1f} ({(both > 0).sum()}/{len(both)}){star}"
             assert f"| {init:12} | {shown}" in part
-    assert "1 of 24 runs are not done" in text and "minus random" in text
+    assert "Not done: 1 of 24 runs" in text and "minus random" in text
     assert text.count("- ours: ours loaded") == 1 and text.count("\npython ") == 23
 
 

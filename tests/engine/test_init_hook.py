@@ -88,7 +88,8 @@ def test_it_acts_before_the_hooks_that_look_at_the_weights(tmp_path, monkeypatch
     runner = toy.build(tmp_path, default_hooks=cfg.default_hooks, custom_hooks=[])
     assert [type(hook).__name__ for hook in runner.hooks] == [
         *("InitHook", "StepHook", "LRHook"),
-        *("AsyncRuntimeInfoHook", "DistSamplerSeedHook", "CheckpointHook", "ExportHook", "ProgressHook"),
+        *("AsyncRuntimeInfoHook", "DistSamplerSeedHook", "CheckpointHook", "ExportHook"),
+        *("ProgressHook", "BadImagesHook"),
     ]
 
 

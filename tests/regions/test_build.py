@@ -221,7 +221,7 @@ def test_an_image_that_was_unreadable_is_tried_again_when_the_build_goes_on(data
 def test_no_readable_image_is_an_error(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").touch()
-    with pytest.raises(StoreError, match=r"none of the 1 images .*'a\.png', since: the file is empty"):
+    with pytest.raises(StoreError, match=r"none of the 1 image .*'a\.png', since: the file is empty"):
         build(tmp_path / "data", tmp_path / "out", GENERATOR)
 
 

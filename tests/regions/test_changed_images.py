@@ -90,12 +90,12 @@ def test_check_names_the_images_that_changed(tmp_path, photos, capsys):
     build(photos, store, GENERATOR)
     words = ["check", str(store), "--data", str(photos)]
     assert main(words) == 0
-    assert "all 9 files compared are those that the regions were made of" in capsys.readouterr().out
+    assert "9 files compared, all as they were when their regions were made" in capsys.readouterr().out
     change(photos)
     assert main(words) == 2
     said = capsys.readouterr()
     assert f"images: 1 of 9 have changed since their regions were made: {CHANGED}" in said.out
-    assert re.search(rf"1 images of .*photos have changed .*such as '{CHANGED}'", said.err)
+    assert re.search(rf"1 image of .*photos changed since .*such as '{CHANGED}'", said.err)
 
 
 def test_a_finished_store_of_other_images_is_not_taken_for_theirs(tmp_path, photos):
@@ -118,7 +118,7 @@ def test_an_interrupted_build_does_changed_images_again(tmp_path, photos, monkey
     change(photos)
     monkeypatch.setenv(LOG, str(tmp_path / "log"))
     build(photos, store, GENERATOR)
-    assert f"1 images changed since they were done, such as '{CHANGED}': done again" in capsys.readouterr().out
+    assert f"1 image changed since the last build, such as '{CHANGED}': done again" in capsys.readouterr().out
     assert len((tmp_path / "log").read_text().splitlines()) == 1 and len(numbers(tmp_path / "log")) == 1
     build(photos, tmp_path / "anew", GENERATOR)
     assert content(store) == content(tmp_path / "anew")

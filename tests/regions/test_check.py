@@ -72,7 +72,7 @@ def test_recall_at_a_thousand_only_where_there_are_more_than_a_hundred(made):
 def test_annotations_of_other_images_are_refused(made):
     tmp_path, _, truth = made
     other = write_coco(tmp_path / "other.json", {"test/1.png": [[0, 0, 9, 9]]})
-    with pytest.raises(ValueError, match=r"none of the 1 images of .*'test/1\.png', is among the 9 of .*'val/0\.png'"):
+    with pytest.raises(ValueError, match=r"none of the 1 image of .*'test/1\.png', is among the 9 of .*'val/0\.png'"):
         check(tmp_path / "store", coco=other)
     report = check(tmp_path / "store", coco=write_coco(tmp_path / "small.json", truth, size=(45, 30)))
     assert report.resized == 9 and report.recall.objects["all"] == 0

@@ -154,7 +154,7 @@ WRONG = [
     at(MOCO, "default_hooks.logger.interval", 0, "found 0, expected a whole number (at l"),
     at(MOCO, "default_hooks.export.to", "tim", "found 'tim', expected 'mmdet' or 'torchvision'"),
     at(MOCO, "default_hooks.lr.rule", "cubic", "found 'cubic', expected 'linear' or 'sqrt' or"),
-    at(MOCO, "randomness.seed", -1, "found -1, expected a whole number (at least 0) or None"),
+    at(MOCO, "randomness.seed", -1, "found -1, expected a whole number (0 to 4,294,967,295) or None"),
     at(MOCO, "resume", "yes", "found 'yes', expected 'auto' or True or False"),
     at(MOCO, "work_dir", 3, "found 3, expected a word"),
     at(MOCO, "custom_hooks", dict(type="EMAHook"), "found {'type': 'EMAHook'}, expected a list"),

@@ -51,12 +51,15 @@ def test_heads_depend_on_whose_vit_it_is():
     [
         (
             ["net.encoder_q.conv1.weight", "net.encoder_q.layer1.0.conv1.weight", "net.queue", "temperature"],
-            r"known\. Its 4 tensors begin with net\.encoder_q \(2\), net \(1\), temperature \(1\); .*"
+            r"known\. The names of its 4 tensors begin with net\.encoder_q \(2\), net \(1\), temperature \(1\); .*"
             r"Networks lie under \['net\.encoder_q\.'\]: densessl convert FILE OUT --prefix net\.encoder_q\.",
         ),
         (["queue2", "net.encoder_q.0.conv1.weight"], r"nearest is 'DenseCL': 75% of its marks"),
         (["encoder_b.conv1.weight", "momentum_encoder.conv1.weight"], r"nearest is 'MoCo v3': 50% of its marks"),
-        (["a.b.c", "a.b.d"], r"none is near\. Its 2 tensors begin with a\.b \(2\); expected 'online\.backbone\.\*'"),
+        (
+            ["a.b.c", "a.b.d"],
+            r"none is near\. The names of its 2 tensors begin with a\.b \(2\); expected 'online\.backbone\.\*'",
+        ),
     ],
 )
 def test_a_layout_that_is_not_known_is_told_with_the_nearest(names, message):
@@ -76,7 +79,7 @@ def test_layouts_whose_prefix_leads_to_no_network_are_refused():
         ("backbone.net.", own, ["neck.fc0.weight", "target_net.module.0.conv1.weight"]),
     ):
         state = {f"{inside}{key}": value for key, value in network.items()} | dict.fromkeys(others, ones)
-        with pytest.raises(ExportError, match=rf"known\. Its .* lie under \['{inside}'\]: .* --prefix {inside}$"):
+        with pytest.raises(ExportError, match=rf"known\. .* lie under \['{inside}'\]: .* --prefix {inside}$"):
             read_backbone(state)
     with pytest.raises(ExportError, match=r"the nearest is 'MoCo': \d+% of its marks"):
         read_backbone({"encoder_q.features.0.0.weight": ones, "encoder_k.features.0.0.weight": ones})

@@ -89,7 +89,7 @@ def test_remedies_of_the_other_way_round():
 def test_a_vit_with_more_in_it_is_refused_and_left_out_only_by_name(name):
     content, _ = checkpoint()
     content["state_dict"][f"online.backbone.{name}"] = torch.ones(1, 1, 32)
-    with pytest.raises(LoadError, match=rf"has 1 tensors that this model's backbone lacks(?s:.*){name}") as caught:
+    with pytest.raises(LoadError, match=rf"has 1 tensor that this model's backbone lacks(?s:.*){name}") as caught:
         load_backbone(vitdet(), content)
     assert caught.value.report.unused == ["cls_token"]
     report = load_backbone(vitdet(), content, allow_unexpected=True)

@@ -15,6 +15,7 @@ from densessl.errors import SettingError
 from densessl.finetune.config.annotations import classes_of
 from densessl.finetune.config.data_files import Leaf, leaves
 from densessl.finetune.config.settle import format_of
+from densessl.wording import count
 
 
 @dataclass
@@ -39,11 +40,11 @@ class Counts:
     boxes: Counter[str] = field(default_factory=Counter)
 
 
-def count_train_set(cfg: Config) -> Counts | None:
-    """Build the train sets of a config, without their pipelines, and count. None if a reader is not MMDetection's of
-    COCO's or Pascal VOC's format."""
+def count_train_set(cfg: Config, loader: str = "train_dataloader") -> Counts | None:
+    """Build the train sets of a config, or the data sets of another loader, without their pipelines, and count. None if
+    a reader is not MMDetection's of COCO's or Pascal VOC's format."""
     counts = Counts()
-    found = leaves(cfg, "train_dataloader")
+    found = leaves(cfg, loader)
     if not found or not all(map(format_of, found)):
         return None
     for leaf in found:
@@ -95,7 +96,7 @@ def lines_of(counts: Counts, title: str = "train set") -> list[str]:
         )
         if number
     ]
-    said = f"{title}: trains on {counts.trained} of {counts.listed} images"
+    said = f"{title}: trains on {counts.trained:,} of {count(counts.listed, 'image')}"
     if left_out:
         said += f", left out: {', '.join(left_out)}"
     if not counts.trained or not counts.boxes.total():
@@ -103,7 +104,7 @@ def lines_of(counts: Counts, title: str = "train set") -> list[str]:
     if counts.empty:
         said += f"; {counts.empty} of them without boxes, which count as background"
     boxes = ", ".join(f"{name} {number}" for name, number in counts.boxes.items() if number)
-    lines = [f"{title}: {counts.boxes.total()} boxes: {boxes}"]
+    lines = [f"{title}: {count(counts.boxes.total(), 'box', 'boxes')}: {boxes}"]
     if counts.ignored:
         lines[0] += f"; {counts.ignored} more are ignored (crowds, difficult)"
     none = [name for name, number in counts.boxes.items() if not number]

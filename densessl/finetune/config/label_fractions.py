@@ -31,7 +31,7 @@ from densessl.finetune.config.annotations import Box, digest, put, read_labels, 
 from densessl.finetune.config.counts import count_train_set, lines_of
 from densessl.finetune.config.data_files import Leaf, leaves
 from densessl.finetune.config.empty_images import keep_empty_images
-from densessl.wording import suggestion
+from densessl.wording import count, suggestion
 
 FORMS = {"%": r"(\d+(?:\.\d+)?)%", "-shot": r"(\d+)-shot", "-images": r"(\d+)-images"}
 
@@ -110,10 +110,10 @@ def set_labels(cfg: Config, text: str, seed: int, folder: str | Path) -> list[st
     of = sum(len(file.images) for file in files)
     facts = dict(labels=str(spec), seed=seed, images=len(chosen), of=of, boxes=boxes, parts=records)
     put(folder / f"{tail}.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
-    lines = [f"--labels {spec}, seed {seed}: {len(chosen)} of {of} images; {folder / f'{tail}.json'}"]
+    lines = [f"--labels {spec}, seed {seed}: {len(chosen):,} of {count(of, 'image')}; {folder / f'{tail}.json'}"]
     lines += [f"--labels: {kept}"] if kept else []
     lines += lines_of(counts, "--labels") if counts else []
-    few = [name for name, count in boxes.items() if spec.form == "-shot" and 0 < count < spec.amount]
+    few = [name for name, some in boxes.items() if spec.form == "-shot" and 0 < some < spec.amount]
     return lines + ([f"--labels: classes with fewer than {spec.amount}: {', '.join(few)}"] if few else [])
 
 

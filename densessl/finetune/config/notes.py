@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 
 from densessl.finetune.config.annotations import classes_of
 from densessl.finetune.config.data_files import class_of, default_of, leaves
+from densessl.wording import count
 
 NOTE = "note: "  # prefix of the lines; a comparison repeats them beside its results
 # Settings of a ResNet that freeze something: the freezing values, and the value that trains everything.
@@ -61,7 +62,7 @@ def _batch(cfg: Config, launcher: str) -> Iterator[str]:
         options.append(f"optim_wrapper.accumulative_counts={base // at_once} makes the step that large")
     rate = (wrapper.get("optimizer") or {}).get("lr")
     yield (
-        f"the learning rate {rate} is for {base} images a step, and a step has {at_once * accumulated}"
+        f"the learning rate {rate} is for {count(base, 'image')} a step, and a step has {at_once * accumulated}"
         + f"; --set {', or '.join(options)}" * bool(options)
     )
 

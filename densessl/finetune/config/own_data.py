@@ -12,7 +12,7 @@ from densessl.errors import FileMissing, SettingError
 from densessl.finetune.config.annotations import put
 from densessl.finetune.config.data_files import LOADERS, class_of, leaves
 from densessl.finetune.config.settle import describe, evaluators, needs_masks, require_masks
-from densessl.finetune.labels.cleaning import clean
+from densessl.finetune.labels.cleaning import Cleaned, clean
 from densessl.finetune.labels.coco import category_names
 from densessl.finetune.labels.sizes import size_of
 from densessl.finetune.labels.table import Labels
@@ -79,6 +79,29 @@ def read_own_data(cfg: Config, settings: RunSettings) -> list[str]:
         names = category_names(Path(settings.train_json))
         _set_classes(cfg, _chosen(chosen, names, settings.train_json))
         return []
+    classes, sets = own_labels(cfg, settings)
+    _set_classes(cfg, classes)
+    lines, files = [], {}
+    for part, (labels, cleaned) in sets.items():
+        require_masks(labels.source, cleaned, f"{part}_dataloader")
+        file, _ = _place(settings, part, Path(cfg.work_dir, "labels"))
+        files[file] = coco_bytes(cleaned.labels)
+        lines += describe(labels.source, cleaned, labels, classes, [], True, {})
+        lines.append(f"{labels.source}: its labels for {part}, in COCO's format, are in {file}")
+    for file, content in files.items():
+        put(file, content)
+    return lines
+
+
+def own_labels(cfg: Config, settings: RunSettings) -> tuple[tuple[str, ...], dict[str, tuple[Labels, Cleaned]]]:
+    """Read and clean data in Pascal VOC's or YOLO's layout.
+
+    Returns:
+        The classes; and by part, "train" and "val", the labels as in the files and as they are used.
+
+    Raises:
+        SettingError, FileMissing: as :func:`read_own_data`.
+    """
     root = Path(settings.voc_root or settings.yolo_root).absolute()
     sets: dict[str, Labels] = {}
     if settings.voc_root is not None:
@@ -88,27 +111,19 @@ def read_own_data(cfg: Config, settings: RunSettings) -> list[str]:
         data = open_yolo(root)
         sets = {part: read_yolo(data, part) for part in ("train", "val")}
         names = data.names
-    _set_classes(cfg, classes := _chosen(chosen, names, str(root)))
-    lines, files = [], {}
+    classes = _chosen(settings.classes or _classes_of_environment(cfg), names, str(root))
+    parts = {}
     for part, labels in sets.items():
-        loader = f"{part}_dataloader"
-        if not cfg.get(loader):
-            continue
-        cleaned = clean(
-            labels,
-            classes,
-            lambda name: size_of(root / name),
-            masks=needs_masks(cfg, loader),
-            boxes_as_masks=settings.boxes_as_masks,
-        )
-        require_masks(labels.source, cleaned, loader)
-        file, _ = _place(settings, part, Path(cfg.work_dir, "labels"))
-        files[file] = coco_bytes(cleaned.labels)
-        lines += describe(labels.source, cleaned, labels, classes, [], True, {})
-        lines.append(f"{labels.source}: its labels for {part}, in COCO's format, are in {file}")
-    for file, content in files.items():
-        put(file, content)
-    return lines
+        if cfg.get(loader := f"{part}_dataloader"):
+            cleaned = clean(
+                labels,
+                classes,
+                lambda name: size_of(root / name),
+                masks=needs_masks(cfg, loader),
+                boxes_as_masks=settings.boxes_as_masks,
+            )
+            parts[part] = labels, cleaned
+    return classes, parts
 
 
 def _check(cfg: Config, settings: RunSettings) -> None:

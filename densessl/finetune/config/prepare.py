@@ -18,6 +18,7 @@ from densessl.finetune.config.resize_schedule import bare_name, set_steps
 from densessl.finetune.config.settle import settle_labels
 from densessl.run_settings import RunSettings
 from densessl.weights.read import NONE, Opened, open_init
+from densessl.wording import count
 
 HOOKS = ("LoadBackboneHook", "LoadDetectorHook")
 
@@ -85,8 +86,8 @@ def read_data(cfg: Config, settings: RunSettings) -> list[str]:
         lines += set_labels(cfg, settings.labels, settings.labels_seed or 0, labels)
         if "max_epochs" in cfg.train_cfg:
             lines.append(
-                f"--labels: an epoch has fewer steps, and there are {cfg.train_cfg.max_epochs} epochs as before; "
-                "--steps N keeps the length"
+                f"--labels: an epoch has fewer steps, and the run still has {count(cfg.train_cfg.max_epochs, 'epoch')}"
+                "; --steps N keeps the length"
             )
     else:
         lines += built

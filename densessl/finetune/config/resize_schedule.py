@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from densessl.errors import SettingError
+from densessl.wording import count
 
 # Schedulers of MMEngine and MMDetection, without their suffix: …LR, …Momentum, …ParamScheduler.
 RAMPS = ("Linear", "Constant", "QuadraticWarmup")  # need at least two steps to reach their end
@@ -51,7 +52,7 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
         raise SettingError(f"--steps: found {steps}, expected at least 1")
     if not 1 <= evaluations <= steps:
         raise SettingError(
-            f"--evaluations: found {evaluations} in {steps} steps, expected 1 to {steps}; "
+            f"--evaluations: found {evaluations} in {count(steps, 'step')}, expected 1 to {steps}; "
             f"the nearest is {1 if evaluations < 1 else steps}"
         )
     _refuse_epochs(cfg)
@@ -71,11 +72,9 @@ def set_steps(cfg: Config, steps: int, evaluations: int = 1, epoch_length: int |
     sampler = cfg.train_dataloader.get("sampler") or {}
     if bare_name(sampler.get("type", "DefaultSampler")) == "DefaultSampler":
         cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=sampler.get("shuffle", True))
-    was = f"{total // unit if epochs else total} {'epochs' if epochs else 'iterations'}"
+    was = count(total // unit, "epoch") if epochs else count(total, "iteration")
     more = f" of {accumulated} iterations" if accumulated > 1 else ""
-    return (
-        f"--steps: the schedule of {was} in {steps} steps{more}, evaluated {evaluations} time{'s' * (evaluations > 1)}"
-    )
+    return f"--steps: the schedule of {was} in {count(steps, 'step')}{more}, evaluated {count(evaluations, 'time')}"
 
 
 def iters_per_epoch(cfg: Config) -> int:

@@ -68,7 +68,7 @@ def settle_labels(cfg: Config, boxes_as_masks: bool, folder: Path) -> list[str]:
         SettingError: an annotation file cannot be used; the message says why.
         FileMissing: an image is missing whose size is needed.
     """
-    lines = _share_classes(cfg)
+    lines = share_classes(cfg)
     known: dict[tuple, Settled] = {}
     settled: dict[str, list[Settled]] = {}
     for loader in LOADERS:
@@ -78,7 +78,7 @@ def settle_labels(cfg: Config, boxes_as_masks: bool, folder: Path) -> list[str]:
             if (kind := format_of(leaf)) is None:
                 continue
             masks = needs_masks(cfg, loader)
-            key = (kind, leaf.path(leaf.cfg["ann_file"]), _images(leaf), tuple(classes_of(leaf)), masks, loader[:5])
+            key = (kind, leaf.path(leaf.cfg["ann_file"]), images_of(leaf), tuple(classes_of(leaf)), masks, loader[:5])
             key = (*key[:-1], key[-1] == "train")
             if key not in known:
                 stem = f"{loader.partition('_')[0]}{number or ''}_{Path(leaf.cfg['ann_file']).stem}"
@@ -114,7 +114,7 @@ def format_of(leaf: Leaf) -> str | None:
     return next((kind for kind in readers if reader in readers[kind] and parser == parsers[kind]), None)
 
 
-def _share_classes(cfg: Config) -> list[str]:
+def share_classes(cfg: Config) -> list[str]:
     """Give the data sets for validation and test the classes of the train set, in its order."""
     trained = [tuple(classes_of(leaf)) for leaf in leaves(cfg, "train_dataloader") if format_of(leaf)]
     if len(set(trained)) != 1 or not trained[0]:
@@ -158,7 +158,7 @@ def _formats(entry: Mapping[str, Any], registry: Any) -> set[str]:
     return {base.__name__ for base in kind.__mro__} if kind else set()
 
 
-def _images(leaf: Leaf) -> Path:
+def images_of(leaf: Leaf) -> Path:
     """Return the folder of a data set's images."""
     prefix = leaf.default("data_prefix", {}) or {}
     if "XMLDataset" in leaf.formats:
@@ -180,31 +180,57 @@ def read(leaf: Leaf, kind: str) -> Labels:
     return read_voc(path, listed(path), lambda name: folder / f"{name}.xml")
 
 
+def cleaned_of(leaf: Leaf, kind: str, masks: bool, boxes_as_masks: bool) -> tuple[Labels, Cleaned]:
+    """Read the labels of a data set and clean them.
+
+    Args:
+        kind: of :func:`format_of`.
+        masks: objects need masks.
+        boxes_as_masks: objects without a mask get their box as mask.
+
+    Returns:
+        The labels as in the file, and as they are used.
+
+    Raises:
+        SettingError, FileMissing: see :func:`read` and :func:`densessl.finetune.labels.cleaning.clean`.
+    """
+    labels, images = read(leaf, kind), images_of(leaf)
+    cleaned = clean(
+        labels,
+        classes_of(leaf),
+        lambda name: size_of(images / file_of(name, kind)),
+        one_class="OneClassCocoDataset" in leaf.formats,
+        masks=masks,
+        boxes_as_masks=boxes_as_masks,
+        keep_broken_masks=_is_benchmark(leaf),
+    )
+    return labels, cleaned
+
+
+def file_of(name: str, kind: str) -> str:
+    """Return the file of an image, relative to the folder of images, by its name in the labels."""
+    return f"{name}.jpg" if kind == "voc" else name
+
+
+def _is_benchmark(leaf: Leaf) -> bool:
+    """Whether the classes are those of the data set's type."""
+    return not (leaf.cfg.get("metainfo") or {}).get("classes")
+
+
 def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: bool, target: Path) -> Settled:
     """Read and clean the labels of one data set.
 
     Args:
         target: path of a cleaned file, without suffix.
     """
-    path, images = leaf.path(leaf.cfg["ann_file"]), _images(leaf)
+    path = leaf.path(leaf.cfg["ann_file"])
     if masks and kind == "voc":
         raise SettingError(
             f"{path}: Pascal VOC's format has no masks, and {leaf.key} loads masks; --voc-root DIR --boxes-as-masks "
             "trains on the boxes as masks"
         )
-    labels, classes = read(leaf, kind), classes_of(leaf)
-    one_class = "OneClassCocoDataset" in leaf.formats
-    benchmark = not (leaf.cfg.get("metainfo") or {}).get("classes")  # the classes are those of the data set's type
-    suffix = ".jpg" if kind == "voc" else ""
-    cleaned = clean(
-        labels,
-        classes,
-        lambda name: size_of(images / f"{name}{suffix}"),
-        one_class=one_class,
-        masks=masks,
-        boxes_as_masks=boxes_as_masks,
-        keep_broken_masks=benchmark,
-    )
+    classes, one_class, benchmark = classes_of(leaf), "OneClassCocoDataset" in leaf.formats, _is_benchmark(leaf)
+    labels, cleaned = cleaned_of(leaf, kind, masks, boxes_as_masks)
     require_masks(path, cleaned, leaf.key)
     lacking = [] if one_class or kind == "voc" else [name for name in classes if name not in labels.names]
     if lacking and len(lacking) == len(classes):

@@ -26,6 +26,7 @@ from densessl.weights.file_configs import building, checked_options, stock_name
 from densessl.weights.io.checkpoints import save_checkpoint
 from densessl.weights.load_report import LoadReport
 from densessl.weights.read import Source, open_checkpoint, part_configs
+from densessl.wording import count
 
 # Options that apply to pretraining only: fine-tuning uses the stock config's.
 OWN = ("backbone.frozen_stages", "backbone.norm_eval", "backbone.init_cfg", "bbox_head.num_classes", "bbox_head.loss_")
@@ -100,7 +101,7 @@ def write_detector(
     """
     diverged = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     if diverged:
-        raise ExportError(f"{len(diverged)} tensors hold NaN or infinity, first {diverged[0]!r}")
+        raise ExportError(f"NaN or infinity in {count(len(diverged), 'tensor')}, first {diverged[0]!r}")
     out = Path(out)
     out = out.with_suffix("") if out.suffix in (".pth", ".py") else out
     text = config_text(out.name, config, options)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from densessl.errors import ExportError
 from densessl.weights.fingerprint import Fingerprint
+from densessl.wording import count
 
 # timm's plain ViTs with patches of 16 pixels: name, depth and heads, by width.
 VITS = {192: ("tiny", 12, 3), 384: ("small", 12, 6), 768: ("base", 12, 12), 1024: ("large", 24, 16)}
@@ -35,7 +36,9 @@ def timm_arguments(state: Mapping[str, Tensor], fingerprint: Fingerprint) -> tup
         raise ExportError(f"timm's ViT is another network: eps: found {fingerprint.eps}, timm has {EPS}")
     odd = sorted(_names(state, fingerprint) ^ state.keys())
     if odd:
-        raise ExportError(f"timm's ViT is another network: {len(odd)} tensors are in only one of the two: {odd[:5]}")
+        raise ExportError(
+            f"timm's ViT is another network: only one of the two has {count(len(odd), 'tensor')}: {odd[:5]}"
+        )
 
     width = fingerprint.embed_dim if fingerprint.embed_dim in VITS else 768
     name, depth, heads = VITS[width]

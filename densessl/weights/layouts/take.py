@@ -14,6 +14,7 @@ from densessl.weights.io.checkpoints import rename
 from densessl.weights.layouts.renames import HEADS, NAMES
 from densessl.weights.layouts.tables import LAYOUTS, PLAIN, Layout
 from densessl.weights.vit_facts import REST, is_vit
+from densessl.wording import count
 
 # Prefixes that DistributedDataParallel and torch.compile put into names; the latter also before a compiled part.
 WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)*|(?<=\.)_orig_mod\.")
@@ -101,13 +102,13 @@ def unknown(names: Iterable[str], file: str) -> str:
             "differently (SAME). MMDetection's would take its tensors and compute something else; use one of PyTorch"
         )
     prefixes = Counter(".".join(name.split(".")[:2]) if name.count(".") > 1 else name.split(".")[0] for name in names)
-    shown = [f"{prefix} ({count})" for prefix, count in prefixes.most_common(8)] + ["…"] * (len(prefixes) > 8)
+    shown = [f"{prefix} ({number})" for prefix, number in prefixes.most_common(8)] + ["…"] * (len(prefixes) > 8)
     networks = INSIDE.findall("\n".join(names))
     remedy = f". Networks lie under {networks}: densessl convert FILE OUT --prefix {networks[0]}" if networks else ""
     near = "" if networks else f"; {_nearest(names)}"  # names inside a network resemble many layouts
     return (
         f"no backbone in {file}, whose layout is none of those known{near}. "
-        f"Its {len(names)} tensors begin with {', '.join(shown)}; expected "
+        f"The names of its {count(len(names), 'tensor')} begin with {', '.join(shown)}; expected "
         "'online.backbone.*', 'backbone.*', those of a bare ResNet or ViT, or of a layout that docs/transfer.md lists"
         + remedy
     )
