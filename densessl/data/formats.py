@@ -27,6 +27,7 @@ _EXIF_ORIENTATION = 0x0112
 _ORIENTATIONS = range(1, 9)
 _XMP = ("xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # in Image.info; Pillow looks for an orientation there
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
+_PLANES = 284
 _LEAST_SAMPLE, _GREATEST_SAMPLE = 340, 341
 
 
@@ -91,6 +92,8 @@ class Stored:
         if mode in ("I", "F"):
             return np.asarray(self._image)
         if _bits(self._image, self._data) > 8:  # Pillow keeps the upper eight bits of colours
+            if getattr(self._image, "tag_v2", {}).get(_PLANES, 1) == 2:  # OpenCV mixes their bytes up
+                raise ValueError("colours of more than 8 bits in separate planes (PlanarConfiguration 2)")
             return _opencv_samples(self._data)
         return None
 

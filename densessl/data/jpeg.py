@@ -9,6 +9,7 @@ import simplejpeg
 
 # A progressive file may draw the whole image again in each of its scans. Cameras and encoders write about ten.
 _SCAN = b"\xff\xda"
+_PROFILE, _APP2 = b"ICC_PROFILE\0", 0xE2
 _MOST_PIXELS_DRAWN = 5e9
 
 
@@ -50,5 +51,18 @@ def _strictly(data: bytes, space: str, **options: float) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, space, strict=True, **options)
     except ValueError as error:
+        if "ICC" in str(error) and len(rest := _without_profile(data)) < len(data):  # no pixel depends on a profile
+            return _strictly(rest, space, **options)
         kind = "truncated" if "Premature end of JPEG file" in str(error) else "damaged"
         raise ValueError(f"{kind}: {error}") from error
+
+
+def _without_profile(data: bytes) -> bytes:
+    """The same file without the segments of its colour profile."""
+    kept, position = [data[:2]], 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position : position + 2] != _SCAN:
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if data[position + 1] != _APP2 or not data.startswith(_PROFILE, position + 4):
+            kept.append(data[position:end])
+        position = end
+    return b"".join([*kept, data[position:]])

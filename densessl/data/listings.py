@@ -64,7 +64,7 @@ def _parquet(place: Path) -> Iterator[str]:
 def _yaml(place: Path) -> Iterable[str]:
     try:
         content = yaml.safe_load(place.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise SettingError(f"{place} is not YAML: {' '.join(str(error).split())}") from error
     if isinstance(content, Mapping):
         names = {str(name).lower(): name for name in content}
@@ -90,7 +90,7 @@ def _column(place: Path, names: Iterable[str]) -> str:
 def _coco(place: Path) -> Iterable[str]:
     try:
         content = json.loads(place.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingError(f"{place} is not JSON: {error}") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list):

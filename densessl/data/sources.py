@@ -21,6 +21,7 @@ EXTENSIONS = (
 )
 HEIC = (".heic", ".heif")  # images where the extra `heif` is installed
 IRREGULAR = "pipe, socket or device"  # what stands for a suffix in ``ImageList.others``
+OUTSIDE = "path that leads out of the archive"  # likewise
 _CHECKED = 8  # entries of a list or json of which half must exist: looking for millions takes too long
 
 Source = str | os.PathLike | Sequence[str | os.PathLike]
@@ -185,11 +186,7 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[
     seen.add((status.st_dev, status.st_ino))
     known = extensions()
     with os.scandir(folder) as entries:
-        kinds = {
-            entry.name + "/" * entry.is_dir(): entry.is_file() or entry.is_dir() or entry.is_symlink()
-            for entry in entries
-            if not entry.name.startswith(".")
-        }
+        kinds = dict(_kind(entry) for entry in entries if not entry.name.startswith("."))
     for name, regular in sorted(kinds.items()):
         extension = os.path.splitext(name)[1].lower()
         if name.endswith("/"):
@@ -202,11 +199,22 @@ def _walk(folder: str, prefix: str, seen: set[tuple[int, int]], others: Counter[
             others[extension] += 1
 
 
+def _kind(entry: os.DirEntry) -> tuple[str, bool]:
+    """Name of an entry, with a slash after that of a folder, and whether it is neither pipe, socket nor device."""
+    try:
+        return entry.name + "/" * entry.is_dir(), entry.is_file() or entry.is_dir() or entry.is_symlink()
+    except OSError:  # a link to itself: an image that cannot be read
+        return entry.name, True
+
+
 def _inside(archive: Path, others: Counter[str]) -> Iterator[str]:
     """Yield the images of an archive, sorted; count its other files by extension."""
     known = extensions()
     for name in sorted(members(archive)):
         extension = os.path.splitext(name)[1].lower()
+        if name.startswith("/") or ".." in name.split("/"):
+            others[OUTSIDE] += 1
+            continue
         if any(part.startswith(".") or part == "__MACOSX" for part in name.split("/")):
             continue
         if extension in known:

@@ -388,6 +388,36 @@ def test_damage_that_decoders_only_warn_of_is_refused(file):
             read_image(file(broken))
 
 
+@pytest.mark.parametrize("profile", [b"\x01\x02abc", b"\0\0"])
+def test_a_damaged_colour_profile_is_no_damage(file, profile):
+    data = encode(SCENE, "JPEG", quality=92)
+    payload = b"ICC_PROFILE\0" + profile
+    segment = b"\xff\xe2" + (len(payload) + 2).to_bytes(2, "big") + payload
+    with_profile = data[:2] + segment + data[2:]
+    assert (read_image(file(with_profile)).image == read_image(file(data)).image).all()
+    with pytest.raises(UnreadableImage, match="damaged: Corrupt JPEG data"):
+        read_image(file(with_profile[: len(data) // 2] + b"\xff\xd9"))
+
+
+def planes(kind: str) -> bytes:
+    """A TIFF of 4 x 4 red pixels with one plane a colour."""
+    size = 16 * np.dtype(kind).itemsize
+    starts, after = [8 + number * size for number in range(3)], 8 + 3 * size
+    pixels = np.full(16, np.iinfo(kind).max, kind).tobytes() + bytes(2 * size)
+    lists = struct.pack("<3H3I3I", *[8 * np.dtype(kind).itemsize] * 3, *starts, *[size] * 3)
+    entries = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 3, after), (259, 3, 1, 1), (262, 3, 1, 2)]
+    entries += [(273, 4, 3, after + 6), (277, 3, 1, 3), (278, 4, 1, 4), (279, 4, 3, after + 18), (284, 3, 1, 2)]
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", after + len(lists)) + pixels + lists + table
+
+
+def test_deep_colours_in_separate_planes_are_refused(file):
+    """OpenCV returns other colours without a word."""
+    assert (read_image(file(planes("<u1"), "8.tif")).image == (255, 0, 0)).all()
+    with pytest.raises(UnreadableImage, match="in separate planes"):
+        read_image(file(planes("<u2"), "16.tif"))
+
+
 def test_a_png_is_refused_where_pixels_are_damaged_and_read_where_text_is(file):
     info = PngInfo()
     info.add_text("comment", "x" * 100)

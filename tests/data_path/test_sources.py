@@ -410,3 +410,25 @@ def test_only_the_first_entries_are_looked_up(tmp_path):
     touch(tmp_path, *itertools.islice(names, 8))
     (tmp_path / "all.txt").write_text("\n".join(names))
     assert len(list_images(tmp_path / "all.txt").paths) == 20
+
+
+def test_a_link_to_itself_is_an_image_that_cannot_be_read(tmp_path):
+    touch(tmp_path, "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("2.jpg")
+    assert list(list_images(tmp_path).paths) == ["1.jpg", "2.jpg"]
+
+
+def test_members_that_lead_out_of_an_archive_are_passed_over(tmp_path):
+    """The path of an absolute one would be that of a file beside the archive."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("1.jpg", "/etc/2.jpg", "../3.jpg", "a/../../4.jpg"):
+            file.writestr(name, b"x")
+    found = list_images(tmp_path / "a.zip")
+    assert list(found.paths) == ["1.jpg"] and found.others == {"path that leads out of the archive": 3}
+
+
+@pytest.mark.parametrize(("name", "depth"), [("a.json", 200_000), ("a.yaml", 9_000)])
+def test_a_list_nested_too_deeply_is_refused_in_words(tmp_path, name, depth):
+    (tmp_path / name).write_text("[" * depth)
+    with pytest.raises(SettingError, match=r"is not (JSON|YAML)"):
+        list_images(tmp_path / name)
