@@ -183,7 +183,7 @@ def test_the_instance_protocol_trains_and_evaluates_by_cocos_metrics(ready, tmp_
         {
             **loaders,
             "custom_hooks.1.batches": 1,
-            "train_dataloader.dataset.dataset.pipeline.2.scales": [(96, 64)],
+            "train_dataloader.dataset.dataset.dataset.pipeline.2.scales": [(96, 64)],
             "val_dataloader.dataset.pipeline.1.scale": (96, 64),
             "model.backbone.depth": 18,
             "model.backbone.base_channels": 8,
