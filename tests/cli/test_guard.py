@@ -73,7 +73,7 @@ def test_of_a_worker_s_error_its_own_message_is_told():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_and_debug(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([command, *(["build"] if command == "regions" else ["knn"] if command == "look" else []), "--help"])
+        main([command, *{"regions": ["build"], "look": ["knn"], "data": ["check"]}.get(command, []), "--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0 and f"usage: densessl {command}" in text and "--debug" in text
 

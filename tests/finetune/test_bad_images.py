@@ -11,8 +11,10 @@ from PIL import Image
 from densessl.cli.train import main, settings_of
 from densessl.data.bad_images import recorded
 from densessl.data.decode import UnreadableImage
+from densessl.data.sources import DataNotFound
+from densessl.finetune.config.prepare import read_data
 from densessl.finetune.reading import FILLING, ReadImage, ReplacingDataset
-from densessl.runs import build_run
+from densessl.runs import build_run, run_config
 from tests.finetune.voc_coco_fixtures import write_coco
 
 pytestmark = pytest.mark.det
@@ -90,3 +92,15 @@ def test_what_cannot_be_read_is_an_error_or_grey(tmp_path):
     grey = ReadImage(unreadable="grey", record=str(tmp_path / "bad.jsonl")).transform(dict(missing))["img"]
     assert grey.shape == (4, 6, 3) and (grey == FILLING).all()
     assert recorded(tmp_path / "bad.jsonl")[missing["img_path"]]["instead"] == "grey"
+
+
+def test_a_missing_first_image_is_left_to_the_budget_and_most_missing_is_the_wrong_folder(damaged, tmp_path):
+    options = [SMALL, "--data-root", str(damaged), "--work-dir", str(tmp_path / "run"), "--bad-images", "3", *QUICK]
+    settings = settings_of(options)
+    photos = sorted((damaged / "train2017").iterdir())
+    photos[0].unlink()
+    read_data(run_config(settings), settings)
+    for photo in photos[1:5]:
+        photo.unlink()
+    with pytest.raises(DataNotFound, match=f"{photos[0].name}: missing, though instances_train2017.json lists it"):
+        read_data(run_config(settings), settings)

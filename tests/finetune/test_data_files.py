@@ -129,14 +129,16 @@ def test_the_folder_above_or_below_is_proposed(tmp_path, given):
 
 def test_a_listed_image_that_is_not_there_and_empty_folders_are_told(tmp_path):
     root = write_coco(tmp_path / "coco")
-    (root / "train2017/000000000100.jpg").unlink()
+    for image in sorted((root / "train2017").iterdir())[:3]:  # most of the first ones
+        image.unlink()
     for image in (root / "val2017").iterdir():
         image.unlink()
     text = complaint(coco_config(f"{root}/"))
     assert "train2017/000000000100.jpg: missing, though instances_train2017.json lists it" in text
     assert f"{root}/val2017: empty" in text
     voc_root = write_voc(tmp_path / "voc", years=("VOC2007", "VOC2012"))
-    (voc_root / "VOC2012/Annotations/2012_000000.xml").unlink()
+    for labels in sorted((voc_root / "VOC2012/Annotations").iterdir())[:-1]:
+        labels.unlink()
     text = complaint(voc_config(str(voc_root)))
     assert "1 of the 8" in text and "2012_000000.xml: missing, though trainval.txt lists it" in text
 
@@ -160,7 +162,7 @@ def test_the_first_image_is_found_in_large_files_and_after_the_annotations(tmp_p
     root = write_coco(tmp_path / "coco")
     path = root / "annotations/instances_train2017.json"
     content = json.loads(path.read_text())
-    images = content.pop("images")
+    images = content.pop("images")[:1]
     images[0]["file_name"] = 'a "b" ü.jpg'
     before = json.dumps(dict(content, filler="")).index('"filler": "') + len('"filler": "", "images": [{')
     for size in (CHUNK // 2, *(CHUNK - before - cut for cut in range(0, 60, 5)), 2 * CHUNK):

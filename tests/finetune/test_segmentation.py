@@ -15,6 +15,7 @@ from densessl.configs import load_config, stock_config
 from densessl.errors import LoadError, MissingPackage
 from densessl.extras import how_to_install
 from densessl.finetune.cityscapes import prepare_cityscapes
+from densessl.finetune.config.data_files import leaves
 from densessl.finetune.config.prepare import read_data
 from densessl.finetune.load_hooks import LoadBackboneHook
 from densessl.runs import run_config
@@ -170,10 +171,10 @@ def test_a_protocol_trains_from_an_export_and_evaluates(path, precision, tmp_pat
     settings = settings_of([path, *words, "--work-dir", str(tmp_path / "run")])
     config = run_config(settings)
     read_data(config, settings)
-    for loader in (config.train_dataloader, config.val_dataloader):
-        loader.num_workers, loader.persistent_workers = 0, False
-        for dataset in loader.dataset.get("datasets", [loader.dataset]):
-            for step in dataset.pipeline:
+    for name in ("train_dataloader", "val_dataloader"):
+        config[name].num_workers, config[name].persistent_workers = 0, False
+        for leaf in leaves(config, name):
+            for step in leaf.cfg["pipeline"]:
                 step.update({"scale": (96, 64)} if "scale" in step else {})
                 step.update({"crop_size": (33, 33)} if "crop_size" in step else {})
                 step.update({"size": (33, 33)} if "size" in step else {})

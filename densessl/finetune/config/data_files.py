@@ -19,6 +19,7 @@ LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 EVALUATORS = ("val_evaluator", "test_evaluator")
 EVALUATOR_FILES = ("ann_file", "seg_prefix")
 REMOTE = re.compile(r"[a-zA-Z0-9]{2,}:")  # s3://, petrel:, http://; a single letter is a drive
+LOOKED_UP = 8  # images of a list that are looked for
 CHUNK = 1 << 20  # bytes of an annotation file to read at once
 
 
@@ -180,16 +181,21 @@ def _of_leaf(leaf: Leaf) -> Iterator[Wanted]:
         if "BaseSegDataset" in leaf.formats:
             ends = dict(img_path="img_suffix", seg_map_path="seg_map_suffix")
             suffixes = {f"data_prefix.{key}": leaf.default(end) for key, end in ends.items() if key in prefixes}
-    first = _first_of(listed, leaf)
+    names = _first_names(listed, leaf)
     places = {key: _place(leaf.path(*parts), f"{leaf.key}.{key}", suffixes.get(key)) for key, parts in folders.items()}
     yield from places.values()
-    if first is not None:
-        # In COCO's format, a file name is an image's; in the panoptic format it may be a map's.
-        alike = {key: place.path / (first + suffixes.get(key, "")) for key, place in places.items() if not place.wrong}
-        absent = {key: path for key, path in alike.items() if not path.is_file()}
-        if suffixes or len(absent) == len(alike):
-            for key, path in list(absent.items())[: None if suffixes else 1]:
-                yield Wanted(path, f"{leaf.key}.{key}", f"missing, though {listed.name} lists it", folder=False)
+    # In COCO's format, a file name is an image's; in the panoptic format it may be a map's.
+    alike = {
+        key: [place.path / (name + suffixes.get(key, "")) for name in names]
+        for key, place in places.items()
+        if not place.wrong
+    }
+    lacking = {key: [path for path in paths if not path.is_file()] for key, paths in alike.items()}
+    # A few missing images are bad images, for which a run has a budget; most of them, and the folder is the wrong one.
+    absent = {key: paths[0] for key, paths in lacking.items() if len(paths) > len(names) / 2}
+    if suffixes or len(absent) == len(alike):
+        for key, path in list(absent.items())[: None if suffixes else 1]:
+            yield Wanted(path, f"{leaf.key}.{key}", f"missing, though {listed.name} lists it", folder=False)
 
 
 def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True) -> Wanted:
@@ -207,28 +213,28 @@ def _place(path: Path, key: str, suffix: str | None = None, folder: bool = True)
     return Wanted(path, key, "")
 
 
-def _first_of(listed: Path | None, leaf: Leaf) -> str | None:
-    """Return the first image that an annotation file lists; None if its format is unknown."""
+def _first_names(listed: Path | None, leaf: Leaf) -> list[str]:
+    """Return the first images that an annotation file lists, at most eight; none if its format is unknown."""
     if listed is None or not listed.is_file():
-        return None
+        return []
     if listed.suffix == ".txt" and leaf.formats & {"XMLDataset", "BaseSegDataset"}:
-        with open(listed, encoding="utf-8") as lines:
-            return next((line.strip() for line in lines if line.strip()), None)
+        with open(listed, encoding="utf-8", errors="surrogateescape") as lines:
+            return list(itertools.islice((line.strip() for line in lines if line.strip()), LOOKED_UP))
     if listed.suffix == ".json" and "CocoDataset" in leaf.formats:
-        return _first_match(listed, re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")'))
-    return None
+        return _first_matches(listed, re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")'))
+    return []
 
 
-def _first_match(path: Path, pattern: re.Pattern[bytes]) -> str | None:
-    """Return the JSON string of the first match in a file, without parsing the file, which may be very large."""
+def _first_matches(path: Path, pattern: re.Pattern[bytes]) -> list[str]:
+    """Return the JSON strings of the first matches in a file, without parsing the file, which may be very large."""
     before = b""
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
-            match = pattern.search(before + chunk)
-            if match:
-                return json.loads(match[1])
+            matches = [json.loads(match[1]) for match in itertools.islice(pattern.finditer(before + chunk), LOOKED_UP)]
+            if matches:
+                return matches
             before = chunk[-4096:]
-    return None
+    return []
 
 
 def _tree(wanted: Iterable[Wanted], roots: list[str]) -> list[str]:
