@@ -66,4 +66,5 @@ def test_so_are_those_of_a_checkpoint_that_describes_its_backbone():
         read_backbone({"state_dict": state, "meta": {"densessl": {"backbone": backbone, "normalize": None}}})
     unequal = dict(mean=[1.0, 2.0, 3.0], std=[1.0], channel_order="RGB")
     with pytest.raises(CheckpointError, match="found 3 and 1 numbers"):
-        read_backbone({"state_dict": state, "meta": {"densessl": {"backbone": {}, "normalize": unequal}}})
+        sound = dict(type="ResNet", depth=18, width=8)
+        read_backbone({"state_dict": state, "meta": {"densessl": {"backbone": sound, "normalize": unequal}}})
