@@ -23,6 +23,7 @@ from densessl.finetune.labels.sizes import size_of
 from densessl.finetune.labels.table import Labels, refuse_twice
 from densessl.finetune.labels.voc import listed, read_voc
 from densessl.finetune.labels.writing import coco_bytes, voc_files
+from densessl.wording import count
 
 # What MMDetection's reader and COCO's evaluation do anyway; what the reader alone does; and what is left as it is in
 # benchmarks, whose published numbers were measured so.
@@ -232,6 +233,8 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
     classes, one_class, benchmark = classes_of(leaf), "OneClassCocoDataset" in leaf.formats, _is_benchmark(leaf)
     labels, cleaned = cleaned_of(leaf, kind, masks, boxes_as_masks)
     require_masks(path, cleaned, leaf.key)
+    if masks:
+        require_polygons(path, cleaned, leaf)
     lacking = [] if one_class or kind == "voc" else [name for name in classes if name not in labels.names]
     if lacking and len(lacking) == len(classes):
         raise SettingError(
@@ -252,12 +255,29 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
     return Settled(leaf, cleaned, files, settings, lines)
 
 
+def require_polygons(source: Path, cleaned: Cleaned, leaf: Leaf) -> None:
+    """Raise SettingError if a pipeline keeps polygons (``poly2mask=False``) and objects have masks of runs (RLE), which
+    MMDetection would then leave out without a word."""
+    keeps = [
+        number
+        for number, step in enumerate(leaf.cfg.get("pipeline") or [])
+        if step.get("with_mask") and step.get("poly2mask") is False
+    ]
+    objects = cleaned.labels.objects
+    runs = sum(isinstance(mask, Mapping) and not ignored for mask, ignored in zip(objects.masks, objects.ignore))
+    if keeps and runs:
+        raise SettingError(
+            f"{source}: {count(runs, 'object')} of {len(objects.photo)} have a mask of runs (RLE), which "
+            f"{leaf.key}.pipeline.{keeps[0]} leaves out (poly2mask=False); set its poly2mask=True"
+        )
+
+
 def require_masks(source: Path, cleaned: Cleaned, user: str) -> None:
     """Raise SettingError if objects have no mask, though ``user``, a key of the config, needs masks."""
     if cleaned.without_masks:
-        count, of = cleaned.without_masks, len(cleaned.labels.objects.photo)
+        number, of = cleaned.without_masks, len(cleaned.labels.objects.photo)
         raise SettingError(
-            f"{source}: {count} of {of} objects have no usable mask (first in {cleaned.first[cleaning.RECTANGLES]}), "
+            f"{source}: {number} of {of} objects have no usable mask (first in {cleaned.first[cleaning.RECTANGLES]}), "
             f"and {user} needs masks; --boxes-as-masks makes masks from the boxes"
         )
 

@@ -126,6 +126,21 @@ def test_masks_of_polygons(tmp_path):
         prepared(tmp_path, "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco", *voc_root(tmp_path / "voc"))
 
 
+def test_masks_of_runs_that_a_pipeline_would_leave_out_are_told(tmp_path):
+    words = write_coco(tmp_path / "data")
+    for file in tmp_path.rglob("*.json"):
+        content = json.loads(file.read_text())
+        sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+        for each in content["annotations"]:
+            height, width = sizes[each["image_id"]]
+            each["segmentation"] = dict(size=[height, width], counts=[0, height * width])
+        file.write_text(json.dumps(content))
+    config, key = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco", "train_dataloader.dataset.pipeline.1.poly2mask"
+    prepared(tmp_path, config, *words)
+    with pytest.raises(SettingError, match=r"have a mask of runs \(RLE\), which train_dataloader"):
+        prepared(tmp_path, config, *words, "--set", f"{key}=False")
+
+
 @pytest.mark.parametrize(
     ("config", "heads"),
     [
