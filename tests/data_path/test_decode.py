@@ -2,11 +2,13 @@ import io
 import os
 import pickle
 import struct
+import sys
 import tracemalloc
 import warnings
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
@@ -483,3 +485,29 @@ def test_the_error_crosses_processes(file):
     assert type(copy) is UnreadableImage and str(copy) == str(caught.value) and copy.path == str(path)
     with pytest.raises(UnreadableImage, match=r"broken\.jpg: the file is empty"):
         list(DataLoader(Files([path]), num_workers=1))
+
+
+def heic(pixels: np.ndarray, **options) -> bytes:
+    data = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(data, quality=-1, **options)
+    return data.getvalue()
+
+
+def test_photos_of_phones_are_read_upright_once(file):
+    x, y = np.meshgrid(np.arange(64), np.arange(48))
+    smooth = np.dstack([4 * x, 5 * y, 255 - 4 * x]).astype(np.uint8)
+    image = read_image(file(heic(smooth), "a.heic")).image
+    assert image.shape == smooth.shape and np.abs(image.astype(int) - smooth).mean() < 2
+    stored, exif = store(Image.fromarray(smooth), 6)
+    turned = read_image(file(heic(np.asarray(stored), exif=exif.tobytes()), "b.heic"))
+    assert turned.source_size == (64, 48) and np.abs(turned.image.astype(int) - smooth).mean() < 2
+    data = heic(smooth)
+    with pytest.raises(UnreadableImage, match=r"c\.heic: "):
+        read_image(file(data[: len(data) * 2 // 3], "c.heic"))
+
+
+def test_without_its_package_a_heic_file_says_what_to_install(file, monkeypatch):
+    path = file(heic(noise(64, 48)), "a.heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UnreadableImage, match=r"a HEIC file; to read it: pip install -e '\.\[heif\]'"):
+        read_image(path)
