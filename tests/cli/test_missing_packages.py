@@ -18,17 +18,17 @@ COMMANDS = {
     "mmdet": f"export ours.pth out.pth --into {RETINANET}",
     "pycocotools": f"train {RETINANET} --data-root nowhere",
     "timm": "train tiny.py --data-root photos --set model.online.backbone.type=timm.test_resnet",
-    "mmseg": FCN,
-    "ftfy": FCN,
-    "regex": FCN,
     "onnx": "export ours.pth out.onnx --to onnx",
     "onnxscript": "export ours.pth out.onnx --to onnx",
     "numba": "regions build photos out",
     "selectivesearch": "regions build photos out --generator selectivesearch",
     "skimage": "look matching ours.pth out.png --size 32 48",
+    "mmseg": FCN,
+    "ftfy": FCN,
+    "regex": FCN,
 }
-# A process that has imported no such package forks for each of them; it prints a line "PACKAGE CODE" and the command's
-# errors before it.
+# A process that has not imported a package forks for each of them, and prints "PACKAGE CODE"; the errors go
+# to a file. Commands that need mmdet as well come last, so that it is imported once for all of them.
 CODE = """
 import json, os, sys
 from importlib.machinery import PathFinder
@@ -40,6 +40,8 @@ class Blocker(PathFinder):
         return None if name.partition(".")[0] == cls.missing else super().find_spec(name, path, target)
 sys.meta_path[:] = [Blocker if each is PathFinder else each for each in sys.meta_path]
 for package, command in json.load(sys.stdin).items():
+    if package == "mmseg":
+        import mmdet.apis  # which these commands need, and would import one after the other
     assert package not in sys.modules, package
     child = os.fork()
     if child == 0:
