@@ -5,6 +5,7 @@ AVIF, and HEIC with the extra ``heif``.
 """
 
 import io
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from densessl.data import containers
 from densessl.data.depth import DepthRange, own_range, to_uint8
@@ -105,6 +106,20 @@ class Stored:
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
+@dataclass
+class StoredSamples(Stored):
+    """An image of more than 8 bits that Pillow has no mode for; ``deep`` are its samples, (h, w) or (h, w, 3) RGB."""
+
+    deep: np.ndarray = field(default=None, repr=False)
+
+    def samples(self) -> np.ndarray:
+        return self.deep
+
+    def _eight_bits(self, samples: np.ndarray) -> np.ndarray:
+        pixels = to_uint8(samples, self._depth or own_range(samples))
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+
+
 def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Stored:
     """Read a file's header, check its container, and decode it if it is no JPEG.
 
@@ -121,7 +136,13 @@ def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Sto
         data = containers.checked_png(data)
     elif containers.is_webp(data):
         containers.check_webp(data)
-    image = _identify(data)
+    try:
+        image = _identify(data)
+    except ValueError:
+        deep = _deep_tiff(data, megapixels, depth)
+        if deep is None:
+            raise
+        return deep
     _check_size(image.size, megapixels)
     if isinstance(image, TiffImageFile):
         containers.check_tiff(image, data)
@@ -217,6 +238,29 @@ def _bits(image: ImageFile.ImageFile, data: bytes) -> int:
     if containers.is_png(data):
         return containers.png_bits(data)
     return max(containers.tiff_bits(image) or (8,))
+
+
+def _deep_tiff(data: bytes, megapixels: float, depth: DepthRange | None) -> StoredSamples | None:
+    """A TIFF of floating-point colours, of 64 bits, or of signed samples, by OpenCV; None if it is something else."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    tags, file = ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+    try:
+        file.seek(tags.next)
+        tags.load(file)
+        size, bits, kind = (int(tags[256]), int(tags[257])), tags.get(258, (1,)), tags.get(339, (1,))
+    except (KeyError, TypeError, ValueError, SyntaxError, struct.error, OSError):
+        return None
+    if min(size) < 1 or (max(bits) < 16 and 2 not in kind) or tags.get(_PLANES, 1) == 2:
+        return None
+    _check_size(size, megapixels)
+    samples = _opencv(data)
+    if samples is None or samples.dtype == np.uint8 or samples.ndim not in (2, 3):
+        return None
+    mode = f"{samples.dtype}"
+    if samples.ndim == 3:
+        samples = samples[..., 2::-1] if samples.shape[2] > 2 else samples[..., 0]
+    return StoredSamples(samples.shape[1::-1], 1, "TIFF", mode, data, depth, deep=samples)
 
 
 def _opencv_samples(data: bytes) -> np.ndarray:

@@ -281,6 +281,20 @@ def test_colours_of_12_bits_in_a_png_of_16_are_not_black(file):
     assert np.abs(image - colours * 255).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kind", "low", "high"), [(np.float32, 3, 0, 1), (np.float64, 3, -5, 300), (np.int16, 2, -1000, 2000)]
+)
+def test_colours_that_pillow_has_no_mode_for_are_stretched(file, dtype, kind, low, high):
+    colours = np.dstack([grey_ramp(), grey_ramp()[:, ::-1], grey_ramp() / 2])
+    samples = np.ascontiguousarray((low + colours * (high - low)).astype(dtype))
+    bits = (dtype().itemsize * 8,) * 3
+    opened = open_image(file(tiff(samples.tobytes(), (64, 4), bits, 2, kind), "colours.tif"))
+    assert opened.source_size == (64, 4) and opened.samples().dtype == dtype
+    assert np.abs(opened.decode().image - colours * 255).max() <= 1
+    with pytest.raises(UnreadableImage, match=r"more than the limit of 0\.0001 megapixels"):
+        open_image(opened.path, Reading(megapixels=1e-4))
+
+
 def test_a_range_for_all_files_overrides_their_own(file):
     path = file(tiff((grey_ramp() * 4095).astype(np.uint16), (64, 4), (16,), 1, 1))
     image = read_image(path, Reading(depth=DepthRange(1000, 3000))).image[..., 0]
