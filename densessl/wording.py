@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,12 @@ def count(number: float, noun: str, many: str | None = None) -> str:
     """
     shown = f"{number:,.6g}" if isinstance(number, float) else f"{number:,}"
     return f"{shown} {noun if number == 1 else many or f'{noun}s'}"
+
+
+def listed_names(names: Sequence[Any], most: int = 5) -> str:
+    """The first names in quotation marks, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(repr, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """Read files, also out of zip and tar archives, which count as folders: ``photos.zip/indoor/1.jpg``."""
 
-import io
 import os
 import stat
 import tarfile
@@ -8,7 +7,6 @@ import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 from densessl.errors import SettingError
 
@@ -82,9 +80,8 @@ def _member(archive: str, name: str) -> bytes:
     if size > LARGEST:
         raise ValueError(f"{size:,} bytes, more than an image file may have ({LARGEST:,})")
     if start is None:
-        opened, _ = _zip(*_version(archive), os.getpid())
         try:
-            return opened.read(name)
+            return _zip(*_version(archive), os.getpid()).read(name)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, or encrypted
             raise ValueError(str(error)) from error
     with open(archive, "rb") as file:
@@ -111,7 +108,6 @@ def _index(archive: str, mtime: int, size: int) -> dict[str, tuple[int | None, i
 
 
 @lru_cache(maxsize=16)
-def _zip(archive: str, mtime: int, size: int, process: int) -> tuple[zipfile.ZipFile, BinaryIO]:
+def _zip(archive: str, mtime: int, size: int, process: int) -> zipfile.ZipFile:
     """An open zip file of this process: processes that share one would move each other's position."""
-    file = io.BufferedReader(io.FileIO(archive))
-    return zipfile.ZipFile(file), file
+    return zipfile.ZipFile(archive)

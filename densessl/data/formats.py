@@ -49,9 +49,7 @@ class Stored:
     mode: str
     _data: bytes
     _depth: DepthRange | None
-    _image: ImageFile.ImageFile | None = field(default=None, repr=False)
-    _jpeg: bool = False
-    _cmyk: bool = False
+    _image: ImageFile.ImageFile | None = field(default=None, repr=False)  # none of a JPEG, which is decoded when asked
 
     def pixels(self, denominator: int) -> tuple[np.ndarray, int]:
         """Decode.
@@ -59,22 +57,18 @@ class Stored:
         Returns:
             (h, w, 3) uint8 RGB, and the denominator of the scale that was taken.
         """
-        if self._jpeg and not self._cmyk:
+        if self.format == "JPEG":
             denominator = _possible(denominator, self.size)
-            return decode_jpeg(self._data, self.size, denominator), denominator
-        if self._cmyk:
+            if self.mode != "CMYK":
+                return decode_jpeg(self._data, self.size, denominator), denominator
             check_jpeg(self._data, self.size)
             image = _identify(self._data)
-            denominator = _possible(denominator, self.size)
             image.draft(None, tuple(max(1, side // denominator) for side in self.size))
             return np.asarray(image.convert("RGB")), denominator
         deep = self.samples()
         if deep is not None:
             return self._eight_bits(deep), 1
-        image = self._image or _identify(self._data)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        return np.asarray(image), 1
+        return np.asarray(self._image if self._image.mode == "RGB" else self._image.convert("RGB")), 1
 
     @property
     def bits(self) -> int:
@@ -85,9 +79,9 @@ class Stored:
 
     def samples(self) -> np.ndarray | None:
         """Samples of more than 8 bits, (h, w) or (h, w, 3) RGB; None where the image has 8."""
-        if self._jpeg:
+        if self.format == "JPEG":
             return None
-        mode = self._image.mode if self._image is not None else "RGB"
+        mode = self._image.mode
         if mode.startswith("I;16") or (mode == "I" and self._image.format in ("PNG", "PPM")):
             return np.asarray(self._image).astype(np.uint16)
         if mode in ("I", "F"):
@@ -100,10 +94,14 @@ class Stored:
 
     def _eight_bits(self, samples: np.ndarray) -> np.ndarray:
         tags = getattr(self._image, "tag_v2", {})
-        pixels = to_uint8(samples, self._depth or own_range(samples, _stated(self._image), _fewer_bits(self._image)))
+        pixels = to_uint8(samples, self._depth or self._range(samples))
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8-bit samples of this kind, but not these
             pixels = 255 - pixels
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+
+    def _range(self, samples: np.ndarray) -> DepthRange:
+        """The file's own range."""
+        return own_range(samples, _stated(self._image), _fewer_bits(self._image))
 
 
 @dataclass
@@ -112,12 +110,15 @@ class StoredSamples(Stored):
 
     deep: np.ndarray = field(default=None, repr=False)
 
+    @property
+    def bits(self) -> int:
+        return self.deep.dtype.itemsize * 8
+
     def samples(self) -> np.ndarray:
         return self.deep
 
-    def _eight_bits(self, samples: np.ndarray) -> np.ndarray:
-        pixels = to_uint8(samples, self._depth or own_range(samples))
-        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+    def _range(self, samples: np.ndarray) -> DepthRange:
+        return own_range(samples)
 
 
 def open_stored(data: bytes, megapixels: float, depth: DepthRange | None) -> Stored:
@@ -188,7 +189,7 @@ def _open_jpeg(data: bytes, megapixels: float) -> Stored:
         mode = {"CMYK": "CMYK", "YCCK": "CMYK", "Gray": "L", "GRAY": "L"}.get(space, "RGB")
         size, orientation = (width, height), 1
     _check_size(size, megapixels)
-    return Stored(size, orientation, "JPEG", mode, data, None, None, True, mode == "CMYK")
+    return Stored(size, orientation, "JPEG", mode, data, None)
 
 
 def _identify(data: bytes) -> ImageFile.ImageFile:

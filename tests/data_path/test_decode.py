@@ -290,6 +290,7 @@ def test_colours_that_pillow_has_no_mode_for_are_stretched(file, dtype, kind, lo
     bits = (dtype().itemsize * 8,) * 3
     opened = open_image(file(tiff(samples.tobytes(), (64, 4), bits, 2, kind), "colours.tif"))
     assert opened.source_size == (64, 4) and opened.samples().dtype == dtype
+    assert opened.bits == bits[0]
     assert np.abs(opened.decode().image - colours * 255).max() <= 1
     with pytest.raises(UnreadableImage, match=r"more than the limit of 0\.0001 megapixels"):
         open_image(opened.path, Reading(megapixels=1e-4))

@@ -15,6 +15,7 @@ from densessl.errors import SettingError
 from densessl.files import written_whole
 from densessl.finetune.config.data_files import Leaf, leaves
 from densessl.finetune.labels.coco import category_names
+from densessl.wording import listed_names
 
 LAYOUT = ("annotations", "ImageSets", "Main", "Segmentation")  # folders to leave out of a file's name
 
@@ -118,18 +119,12 @@ def check_classes(cfg: Config) -> list[str]:
                 f"none of the data set's {len(classes)} classes" if len(lacks) == len(classes) else "no class named"
             )
             raise SettingError(
-                f"{path} has {missing} {_listed(lacks, 5)}; it has {_listed(sorted(names), 80)}. Set "
+                f"{path} has {missing} {listed_names(lacks)}; it has {listed_names(sorted(names), 80)}. Set "
                 f"{leaf.key}.metainfo.classes, or the environment variable CLASSES=NAME,NAME where the config reads it"
             )
         if lacks:
-            lines.append(f"{path} has no class named {_listed(lacks, len(lacks))}")
+            lines.append(f"{path} has no class named {listed_names(lacks, len(lacks))}")
     return lines
-
-
-def _listed(names: Sequence[str], count: int) -> str:
-    """The first ``count`` names, and how many more there are."""
-    more = len(names) - count
-    return ", ".join(map(repr, names[:count])) + (f" and {more} more" if more > 0 else "")
 
 
 def _coco_names(leaf: Leaf, path: Path, wanted: set[str]) -> set[str]:

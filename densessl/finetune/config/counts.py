@@ -4,9 +4,7 @@ import contextlib
 import copy
 import io
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
@@ -15,7 +13,7 @@ from densessl.errors import SettingError
 from densessl.finetune.config.annotations import classes_of
 from densessl.finetune.config.data_files import Leaf, leaves
 from densessl.finetune.config.settle import format_of
-from densessl.wording import count
+from densessl.wording import count, listed_names
 
 
 @dataclass
@@ -100,7 +98,7 @@ def lines_of(counts: Counts, title: str = "train set") -> list[str]:
     if left_out:
         said += f", left out: {', '.join(left_out)}"
     if not counts.trained or not counts.boxes.total():
-        raise SettingError(f"{said}; no box of {_listed(list(counts.boxes))} is left to train on")
+        raise SettingError(f"{said}; no box of {listed_names(list(counts.boxes))} is left to train on")
     if counts.empty:
         said += f"; {counts.empty} of them without boxes, which count as background"
     boxes = ", ".join(f"{name} {number}" for name, number in counts.boxes.items() if number)
@@ -109,7 +107,3 @@ def lines_of(counts: Counts, title: str = "train set") -> list[str]:
         lines[0] += f"; {counts.ignored} more are ignored (crowds, difficult)"
     none = [name for name, number in counts.boxes.items() if not number]
     return [*lines, said, *([f"{title}: classes without any box: {', '.join(none)}"] if none else [])]
-
-
-def _listed(names: Sequence[Any]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -23,14 +23,13 @@ from densessl.finetune.labels.sizes import size_of
 from densessl.finetune.labels.table import Labels, refuse_twice
 from densessl.finetune.labels.voc import listed, read_voc
 from densessl.finetune.labels.writing import coco_bytes, voc_files
-from densessl.wording import count
+from densessl.wording import count, listed_names
 
 # What MMDetection's reader and COCO's evaluation do anyway; what the reader alone does; and what is left as it is in
 # benchmarks, whose published numbers were measured so.
 BY_ITSELF = {cleaning.UNKNOWN, cleaning.OTHER, cleaning.NOT_LISTED}
 BY_THE_READER = {cleaning.OUTSIDE, cleaning.FLAT, cleaning.SMALL}
 IN_BENCHMARKS = {cleaning.SMALL, cleaning.CLIPPED, cleaning.COPIES, cleaning.MASKS}
-SHOWN = 5  # most categories to name in a line
 
 
 class Settled(NamedTuple):
@@ -79,8 +78,8 @@ def settle_labels(cfg: Config, boxes_as_masks: bool, folder: Path) -> list[str]:
             if (kind := format_of(leaf)) is None:
                 continue
             masks = needs_masks(cfg, loader)
-            key = (kind, leaf.path(leaf.cfg["ann_file"]), images_of(leaf), tuple(classes_of(leaf)), masks, loader[:5])
-            key = (*key[:-1], key[-1] == "train")
+            file, trains = leaf.path(leaf.cfg["ann_file"]), loader == "train_dataloader"
+            key = (kind, file, images_of(leaf), tuple(classes_of(leaf)), masks, trains)
             if key not in known:
                 stem = f"{loader.partition('_')[0]}{number or ''}_{Path(leaf.cfg['ann_file']).stem}"
                 known[key] = _settle(leaf, kind, loader, masks, boxes_as_masks, folder / stem)
@@ -238,7 +237,8 @@ def _settle(leaf: Leaf, kind: str, loader: str, masks: bool, boxes_as_masks: boo
     lacking = [] if one_class or kind == "voc" else [name for name in classes if name not in labels.names]
     if lacking and len(lacking) == len(classes):
         raise SettingError(
-            f"{path} has no category named {_some(lacking)}; it has {_some(labels.names)}, and {leaf.key} reads by name"
+            f"{path} has no category named {listed_names(lacking)}; it has {listed_names(labels.names)}, and "
+            f"{leaf.key} reads by name"
         )
     order = kind == "voc" or one_class or [name for name in labels.names if name in classes] == list(classes)
     if _is_right(cleaned, loader == "train_dataloader", benchmark, kind) and order:
@@ -308,11 +308,11 @@ def describe(
             )
     others = [name for name in labels.names if name not in classes]
     if cleaned.left_out[cleaning.OTHER]:
-        said.append(f"other categories are {_some(others)}")
+        said.append(f"other categories are {listed_names(others)}")
     if lacking:
-        said.append(f"no category is named {_some(lacking)}")
+        said.append(f"no category is named {listed_names(lacking)}")
     elif not order:
-        said.append(f"its categories, in another order, are matched by name with the classes {_some(classes)}")
+        said.append(f"its categories, in another order, are matched by name with the classes {listed_names(classes)}")
     if settings:
         said.append(f"cleaned labels are in {next(iter(settings.values()))}")
     return [f"{path}: {'; '.join(said)}"] if said else []
@@ -320,11 +320,6 @@ def describe(
 
 def _where(cleaned: Cleaned, reason: str) -> str:
     return f" (first: {cleaned.first[reason]})" if reason in cleaned.first else ""
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(repr, names[:SHOWN])) + more
 
 
 def _settle_evaluator(
