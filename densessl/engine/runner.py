@@ -18,11 +18,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from densessl.engine.compiling import checked_options, compile_error, compile_networks
+from densessl.engine.resumable import check_length, check_steps
 from densessl.engine.resumed_schedulers import resume_schedulers, scheduler_states
 from densessl.engine.stepping import steps
 from densessl.errors import CheckpointError, LoadError, SettingError
@@ -192,8 +193,8 @@ class DenseRunner(Runner):
                 "weights alone use --init"
             )
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
-        self._check_run(meta.get("run", {}), filename)
-        self._check_length(meta, filename)
+        check_steps(meta.get("run", {}), self._run_facts(), filename, self.logger)
+        check_length(meta, self.train_loop, filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             load_into(self._bare_model, checkpoint["state_dict"], strict=True, source=filename)
@@ -291,44 +292,6 @@ class DenseRunner(Runner):
             "max_iters": self.train_loop.max_iters,
         }
 
-    def _check_run(self, before: dict, filename: str) -> None:
-        """Raise CheckpointError if steps or epochs of the run ``before`` differ in length from this run's."""
-        now = self._run_facts()
-        before = {**now, **before}
-        if before["images_per_step"] != now["images_per_step"]:
-            batch, rest = divmod(before["images_per_step"], now["world_size"] * now["accumulative_counts"])
-            how = (
-                f"Give --batch-size {batch}" if not rest else "Change the number of processes or accumulated iterations"
-            )
-            raise CheckpointError(
-                f"cannot resume {filename}: it was trained with {_arithmetic(before)}, this run has "
-                f"{_arithmetic(now)}. {how}, or start a new run from its weights with --init, in another work folder"
-            )
-        if before["iters_per_epoch"] != now["iters_per_epoch"]:
-            raise CheckpointError(
-                f"cannot resume {filename}: its epochs have {count(before['iters_per_epoch'], 'iteration')} of "
-                f"{_arithmetic(before)}, those of this run {now['iters_per_epoch']} of {_arithmetic(now)}: the data "
-                "set or the sampler differs. Start a new run from its weights with --init, in another work folder"
-            )
-        if before["world_size"] != now["world_size"]:
-            self.logger.warning(
-                f"{filename} was trained by {count(before['world_size'], 'process', 'processes')}, this run has "
-                f"{now['world_size']}: the images of each step are the same, "
-                "but the random numbers of each process (dropout) differ."
-            )
-
-    def _check_length(self, meta: dict, filename: str) -> None:
-        """Raise CheckpointError if the run ``meta`` has trained longer than this run lasts."""
-        loop = self.train_loop
-        if meta["iter"] > loop.max_iters:
-            epochs = isinstance(loop, EpochBasedTrainLoop)
-            done, length = (meta["epoch"], loop.max_epochs) if epochs else (meta["iter"], loop.max_iters)
-            unit, key = ("epoch", "max_epochs") if epochs else ("iteration", "max_iters")
-            raise CheckpointError(
-                f"cannot resume {filename}: it has trained {count(done, unit)}, this run lasts {length:,} "
-                f"(train_cfg.{key}). Expected at least {done:,}; or start a new run in another work folder"
-            )
-
     def _resume_schedule(self, checkpoint: dict, filename: str, optimizer: bool, wanted: bool) -> Callable[[], None]:
         """Bring the schedulers to the position of the checkpoint, and log what differs in its schedule.
 
@@ -396,11 +359,3 @@ def _settings_of(state: dict) -> list[set[str]]:
     """Names of the settings of each parameter group, which differ between types of optimisers; none if there are
     several optimisers."""
     return [group.keys() - {"initial_lr"} for group in state.get("param_groups", ())]
-
-
-def _arithmetic(facts: dict) -> str:
-    return (
-        f"{count(facts['images_per_step'], 'image')} a step ({facts['batch_size']} x "
-        f"{count(facts['world_size'], 'process', 'processes')} x "
-        f"{facts['accumulative_counts']} accumulated)"
-    )
